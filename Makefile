@@ -1,0 +1,45 @@
+# A clone needs Python >= 3.11 and make; every target sets up what it needs in .venv and does that once.
+
+PYTHON ?= python3
+VENV   := .venv
+RUN    := $(VENV)/bin/python
+
+.PHONY: demo test lint bench clean
+
+demo: $(VENV)/.demo
+	$(RUN) examples/digits.py
+
+test: $(VENV)/.test
+	$(RUN) -m pytest -n 2 -q
+
+lint: $(VENV)/.lint
+	$(RUN) -m ruff check .
+	$(RUN) -m mypy
+
+bench: $(VENV)/.bench
+	$(RUN) benchmarks/run.py
+
+clean:
+	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+$(RUN):
+	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "tapefuse needs Python >= 3.11; use make PYTHON=...")'
+	$(PYTHON) -m venv $(VENV)
+
+INSTALL = $(RUN) -m pip install --quiet --disable-pip-version-check
+
+$(VENV)/.demo: pyproject.toml | $(RUN)
+	$(INSTALL) --editable '.[examples]'
+	@touch $@
+
+$(VENV)/.test: pyproject.toml | $(RUN)
+	$(INSTALL) --editable '.[test,examples]'
+	@touch $@
+
+$(VENV)/.lint: pyproject.toml | $(RUN)
+	$(INSTALL) --editable '.[lint]'
+	@touch $@
+
+$(VENV)/.bench: pyproject.toml benchmarks/requirements.txt | $(RUN)
+	$(INSTALL) --editable . --requirement benchmarks/requirements.txt
+	@touch $@

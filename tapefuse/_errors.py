@@ -1,0 +1,59 @@
+"""Every exception tapefuse raises on purpose. Each derives from the builtin that NumPy users expect."""
+
+from __future__ import annotations
+
+
+class TapefuseError(Exception):
+    """Base of all errors raised by tapefuse; mixed into a builtin exception below."""
+
+
+class ShapeError(TapefuseError, ValueError):
+    """Operand shapes do not fit the operation."""
+
+
+class DTypeError(TapefuseError, TypeError):
+    """Operand dtypes do not fit the operation."""
+
+
+class ConcretizationError(TapefuseError, TypeError):
+    """A traced value was used where a concrete one is needed (`if`, `float()`, `.numpy()`)."""
+
+
+class LeakedValueError(TapefuseError, TypeError):
+    """A traced value was used outside the trace that made it."""
+
+
+class TapeError(TapefuseError, RuntimeError):
+    """A gradient tape was used against its life cycle."""
+
+
+class VariableError(TapefuseError, RuntimeError):
+    """A variable was used in a way that would lose its state."""
+
+
+class MissingGradientError(TapefuseError, LookupError):
+    """An operation between target and source has no derivative rule."""
+
+
+class VerifyError(TapefuseError, ValueError):
+    """A graph breaks a rule of the IR."""
+
+
+class ParseError(TapefuseError, ValueError):
+    """Text that is not IR; the message names line, column and what was expected."""
+
+
+class CompileError(TapefuseError, RuntimeError):
+    """A program could not be turned into native code."""
+
+
+class IndexOutOfRangeError(TapefuseError, IndexError):
+    """An index computed at run time lies outside its axis; nothing was read or written with it."""
+
+
+class PerformanceWarning(UserWarning):
+    """A slower path was taken; the message says which and how to avoid it."""
+
+
+class CacheWarning(UserWarning):
+    """The cache on disk could not be used; the program runs without it."""

@@ -1,0 +1,124 @@
+"""Nested containers as flat lists of leaves, and back.
+
+Containers are lists, tuples, namedtuples, dicts and None (which has no leaves); everything else is a leaf.
+
+>>> leaves, tree = flatten({"b": [1, 2], "a": (3, None)})
+>>> leaves
+[3, 1, 2]
+>>> unflatten(tree, [x * 10 for x in leaves])
+{'b': [10, 20], 'a': (30, None)}
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Tree:
+    """The shape of a nested structure. Equal and hashable; dicts are equal whatever the order of their keys."""
+
+    kind: Any  # type of the container; LEAF_KIND or None at the ends
+    keys: tuple[Any, ...] = ()  # of a dict, in the order of `children`
+    children: tuple[Tree, ...] = ()
+    order: tuple[Any, ...] = field(default=(), compare=False)  # the dict's keys as they were inserted
+
+    @property
+    def n_leaves(self) -> int:
+        return 1 if self.kind is LEAF_KIND else sum(c.n_leaves for c in self.children)
+
+    def __str__(self) -> str:
+        if self.kind is LEAF_KIND:
+            return "*"
+        if self.kind is None:
+            return "None"
+        inner = [str(c) for c in self.children]
+        if issubclass(self.kind, dict):
+            return "{" + ", ".join(f"{k!r}: {c}" for k, c in zip(self.keys, inner, strict=True)) + "}"
+        if self.kind is list:
+            return f"[{', '.join(inner)}]"
+        name = "" if self.kind is tuple else self.kind.__name__
+        return f"{name}({', '.join(inner)}{',' if len(inner) == 1 else ''})"
+
+
+LEAF_KIND = object()
+LEAF = Tree(LEAF_KIND)
+NONE = Tree(None)
+
+
+def is_namedtuple(x: Any) -> bool:
+    return isinstance(x, tuple) and hasattr(x, "_fields")
+
+
+def flatten(tree: Any) -> tuple[list[Any], Tree]:
+    """The leaves of `tree` (dict entries in the order of their sorted keys) and its shape."""
+    leaves: list[Any] = []
+    return leaves, _flatten(tree, leaves)
+
+
+def _flatten(tree: Any, leaves: list[Any]) -> Tree:
+    if tree is None:
+        return NONE
+    if isinstance(tree, (list, tuple)):
+        kind = type(tree) if is_namedtuple(tree) else tuple if isinstance(tree, tuple) else list
+        return Tree(kind, children=tuple([_flatten(x, leaves) for x in tree]))
+    if isinstance(tree, dict):
+        keys = sorted_keys(tree)
+        kind = type(tree) if type(tree).__init__ is dict.__init__ else dict
+        return Tree(kind, keys, tuple([_flatten(tree[k], leaves) for k in keys]), tuple(tree))
+    leaves.append(tree)
+    return LEAF
+
+
+def sorted_keys(tree: dict[Any, Any]) -> tuple[Any, ...]:
+    """The keys of a dict in an order that does not depend on insertion."""
+    return tuple(sorted(tree, key=lambda k: (type(k).__name__, k if isinstance(k, (str, int, float, tuple)) else repr(k))))
+
+
+def unflatten(tree: Tree, leaves: Iterable[Any]) -> Any:
+    """The structure of shape `tree` with these leaves. Raises ValueError if their number does not fit."""
+    rest = iter(leaves)
+    try:
+        out = _unflatten(tree, rest)
+    except StopIteration:
+        raise ValueError(f"{tree} needs {tree.n_leaves} leaves, got fewer") from None
+    if next(rest, LEAF) is not LEAF:
+        raise ValueError(f"{tree} needs {tree.n_leaves} leaves, got more")
+    return out
+
+
+def _unflatten(tree: Tree, leaves: Iterator[Any]) -> Any:
+    if tree.kind is LEAF_KIND:
+        return next(leaves)
+    if tree.kind is None:
+        return None
+    parts = []
+    for child in tree.children:
+        parts.append(_unflatten(child, leaves))
+    if issubclass(tree.kind, dict):
+        by_key = dict(zip(tree.keys, parts, strict=True))
+        return tree.kind((k, by_key[k]) for k in tree.order)
+    return tree.kind(*parts) if hasattr(tree.kind, "_fields") else tree.kind(parts)
+
+
+def tree_map(f: Callable[..., Any], tree: Any) -> Any:
+    """`tree` with every leaf `x` replaced by `f(x)`."""
+    leaves, shape = flatten(tree)
+    return unflatten(shape, [f(x) for x in leaves])
+
+
+def leaves_with_paths(tree: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """Every leaf, in the order of `flatten`, with the Python expression that leads to it: `("['a'][0]", x)`."""
+    if is_namedtuple(tree):
+        for name, x in zip(tree._fields, tree, strict=True):
+            yield from leaves_with_paths(x, f"{path}.{name}")
+    elif isinstance(tree, (list, tuple)):
+        for i, x in enumerate(tree):
+            yield from leaves_with_paths(x, f"{path}[{i}]")
+    elif isinstance(tree, dict):
+        for k in sorted_keys(tree):
+            yield from leaves_with_paths(tree[k], f"{path}[{k!r}]")
+    elif tree is not None:
+        yield path, tree

@@ -1,0 +1,395 @@
+"""The loop IR: scalar instructions inside nested loops over buffers, one `Kernel` per fused piece of a program.
+
+A kernel that adds a bias and applies relu prints as
+
+    kernel k0(b0: f32[B,10], b1: f32[10], b2: f32[B,10]) rows B
+      for i0 in lo..hi:
+        for i1 in 0..10:
+          t0 = load b0[i0,i1]
+          t1 = load b1[i1]
+          t2 = add t0 t1
+          t3 = relu t2
+          store b2[i0,i1] = t3
+
+Two emitters print it: `emit_llvm` as LLVM text, `emit_numba` as Python source.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from tapefuse.ir.types import Dim, Poly, Shape, Type, show_dtype
+
+INT = np.dtype(np.int64)
+BOOL = np.dtype(bool)
+
+
+@dataclass(frozen=True, slots=True)
+class Var:
+    """A named scalar: an instruction's result, a loop index, an accumulator or a dimension symbol."""
+
+    name: str
+    dtype: np.dtype
+
+    def __str__(self) -> str:
+        return self.name
+
+
+@dataclass(frozen=True, slots=True)
+class Num:
+    """A literal scalar."""
+
+    value: bool | int | float
+    dtype: np.dtype
+
+    def __str__(self) -> str:
+        return str(self.value) if self.dtype == INT else f"{show_dtype(self.dtype)}({self.value!r})"
+
+
+Scalar = Var | Num
+ZERO = Num(0, INT)
+
+
+@dataclass(frozen=True, slots=True)
+class Buffer:
+    """A row-major array that a kernel reads or writes; `name` is its parameter."""
+
+    name: str
+    type: Type
+
+
+@dataclass(frozen=True, slots=True)
+class Let:
+    dst: Var
+    op: str
+    args: tuple[Scalar, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    dst: Var
+    buffer: Buffer
+    index: tuple[Scalar, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Store:
+    buffer: Buffer
+    index: tuple[Scalar, ...]
+    value: Scalar
+
+
+@dataclass(frozen=True, slots=True)
+class Declare:
+    """An accumulator: a scalar that `Update` changes."""
+
+    acc: Var
+    init: Scalar
+
+
+@dataclass(frozen=True, slots=True)
+class Update:
+    """`acc = acc op value`; the order of a reduction's terms is free."""
+
+    acc: Var
+    op: str
+    value: Scalar
+
+
+@dataclass(frozen=True, slots=True)
+class For:
+    var: Var
+    start: Scalar
+    stop: Scalar
+    body: tuple[Stmt, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Gemm:
+    """`c[at_c] = op(a[at_a]) @ op(b[at_b])`, rows (or columns, `split` "n") start..stop of the result.
+
+    Matrices are the last two axes; `at_*` index the leading ones. `m, n, k` are those of the whole product.
+    """
+
+    a: Buffer
+    b: Buffer
+    c: Buffer
+    at_a: tuple[Scalar, ...]
+    at_b: tuple[Scalar, ...]
+    at_c: tuple[Scalar, ...]
+    transpose_a: bool
+    transpose_b: bool
+    m: Scalar
+    n: Scalar
+    k: Scalar
+    start: Scalar
+    stop: Scalar
+    split: str  # "m" or "n"
+
+
+Stmt = Let | Load | Store | Declare | Update | For | Gemm
+
+LO, HI, CHUNK = Var("lo", INT), Var("hi", INT), Var("chunk", INT)
+
+
+@dataclass(frozen=True, slots=True)
+class Kernel:
+    """A function over buffers and dimension symbols that computes rows `lo..hi` (chunk number `chunk`) of `rows`."""
+
+    name: str
+    buffers: tuple[Buffer, ...]
+    symbols: tuple[str, ...]
+    body: tuple[Stmt, ...]
+    rows: Dim
+    cost: Dim  # rough nanoseconds of all rows at one thread
+    title: str = field(default="", compare=False)  # what it computes, for people
+
+
+class Builder:
+    """Appends instructions; an instruction that an enclosing scope has computed already is not appended again.
+
+    This is the builder that the lowering rules (`Op.at`) are called with.
+    """
+
+    def __init__(self) -> None:
+        self.prologue: list[Stmt] = []
+        self.symbols: set[str] = set()
+        self._bodies: list[list[Stmt]] = [[]]
+        self._memos: list[dict] = [{}]
+        self._count = 0
+        self._depth = 0
+
+    # -- scalars ---------------------------------------------------------------------------------
+    def number(self, value, dtype) -> Num:
+        dtype = np.dtype(dtype)
+        return Num(dtype.type(value).item(), dtype)
+
+    def literal(self, array: np.ndarray, index) -> Num:
+        if array.size != 1:
+            raise TypeError("an array constant inside a kernel: it should have become an input of the program")
+        return Num(array.item(), array.dtype)
+
+    def dim(self, d: Dim) -> Scalar:
+        """A dimension as an int64 scalar; polynomials are computed once, before all loops."""
+        if not isinstance(d, Poly):
+            return Num(int(d), INT)
+        total: Scalar | None = None
+        for mono, coef in d.terms:
+            term: Scalar = Num(coef, INT)
+            for symbol in mono:
+                self.symbols.add(symbol)
+                term = self._in_prologue("mul", term, Var(symbol, INT))
+            total = term if total is None else self._in_prologue("add", total, term)
+        assert total is not None
+        return total
+
+    def _in_prologue(self, name: str, x: Scalar, y: Scalar) -> Scalar:
+        bodies, memos = self._bodies, self._memos
+        self._bodies, self._memos = [self.prologue], memos[:1]
+        try:
+            return self.op(name, x, y)
+        finally:
+            self._bodies, self._memos = bodies, memos
+
+    def op(self, name: str, *args: Scalar) -> Scalar:
+        """One scalar instruction. Index arithmetic on literals is done here."""
+        dtype = BOOL if name in COMPARISONS else args[-1].dtype
+        if dtype == INT and (known := _fold(name, args)) is not None:
+            return known
+        return self._once((name, dtype, args), lambda dst: Let(dst, name, args), dtype)
+
+    def cast(self, x: Scalar, dtype) -> Scalar:
+        dtype = np.dtype(dtype)
+        if x.dtype == dtype:
+            return x
+        if isinstance(x, Num) and (dtype.kind == "f" or x.dtype.kind in "iub"):
+            return Num(dtype.type(x.value).item(), dtype)
+        return self._once(("cast", dtype, (x,)), lambda dst: Let(dst, "cast", (x,)), dtype)
+
+    def load(self, buffer: Buffer, index: Sequence[Scalar]) -> Var:
+        index = tuple(index)
+        return self._once(("load", buffer.name, index), lambda dst: Load(dst, buffer, index), buffer.type.dtype)
+
+    def reload(self, buffer: Buffer, index: Sequence[Scalar]) -> Var:
+        """A load that is never shared with an earlier one: the element has changed."""
+        dst = self._fresh("t", buffer.type.dtype)
+        self._bodies[-1].append(Load(dst, buffer, tuple(index)))
+        return dst
+
+    def store(self, buffer: Buffer, index: Sequence[Scalar], value: Scalar) -> None:
+        self._bodies[-1].append(Store(buffer, tuple(index), value))
+
+    def _once(self, key, make: Callable[[Var], Stmt], dtype: np.dtype):
+        if (known := self.known(key)) is None:
+            known = self._fresh("t", dtype)
+            self._bodies[-1].append(make(known))
+            self._memos[-1][key] = known
+        return known
+
+    def known(self, key) -> Scalar | None:
+        """What an enclosing scope has remembered under `key`."""
+        for memo in reversed(self._memos):
+            if key in memo:
+                return memo[key]
+        return None
+
+    def remember(self, key, value: Scalar) -> Scalar:
+        self._memos[-1][key] = value
+        return value
+
+    def _fresh(self, prefix: str, dtype: np.dtype) -> Var:
+        self._count += 1
+        return Var(f"{prefix}{self._count - 1}", dtype)
+
+    # -- control ---------------------------------------------------------------------------------
+    @contextmanager
+    def loop(self, start: Scalar, stop: Scalar) -> Iterator[Var]:
+        """A loop around what is appended inside the `with` block; yields its index."""
+        self._depth += 1
+        var = self._fresh("i", INT)
+        self._bodies.append([])
+        self._memos.append({})
+        try:
+            yield var
+        finally:
+            self._memos.pop()
+            body = tuple(self._bodies.pop())
+            self._bodies[-1].append(For(var, start, stop, body))
+            self._depth -= 1
+
+    @contextmanager
+    def loops(self, extents: Sequence[Dim]) -> Iterator[tuple[Var, ...]]:
+        """Nested loops over 0..extent, outermost first; yields their indices."""
+        if not extents:
+            yield ()
+            return
+        with self.loop(ZERO, self.dim(extents[0])) as first, self.loops(extents[1:]) as rest:
+            yield (first, *rest)
+
+    def declare(self, kind: str, dtype: np.dtype) -> Var:
+        """A new accumulator that holds the identity of a reduction."""
+        acc = self._fresh("a", dtype)
+        self._bodies[-1].append(Declare(acc, identity(kind, dtype)))
+        return acc
+
+    def update(self, acc: Var, kind: str, value: Scalar) -> None:
+        self._bodies[-1].append(Update(acc, kind, value))
+
+    def read(self, acc: Var) -> Var:
+        """The accumulator's value now, as an ordinary scalar."""
+        dst = self._fresh("t", acc.dtype)
+        self._bodies[-1].append(Let(dst, "read", (acc,)))
+        return dst
+
+    def reduce(self, kind: str, dtype, extents: Sequence[Dim], body: Callable) -> Var:
+        acc = self.declare(kind, np.dtype(dtype))
+        with self.loops(extents) as ks:
+            self.update(acc, kind, body(ks))
+        return self.read(acc)
+
+    def append(self, stmt: Stmt) -> None:
+        self._bodies[-1].append(stmt)
+
+    def body(self) -> tuple[Stmt, ...]:
+        return (*self.prologue, *self._bodies[0])
+
+
+COMPARISONS = frozenset({"eq", "ne", "lt", "le", "gt", "ge"})
+
+
+def _fold(name: str, args: tuple[Scalar, ...]) -> Scalar | None:
+    """Integer index arithmetic that needs no instruction."""
+    if all(isinstance(a, Num) for a in args) and name in _INTEGER and len(args) == 2:
+        x, y = (a.value for a in args)  # type: ignore[union-attr]
+        return Num(_INTEGER[name](x, y), INT)
+    if len(args) != 2:
+        return None
+    x, y = args
+    if name == "add" and ZERO in args or name == "sub" and y == ZERO:
+        return y if x == ZERO and name == "add" else x
+    if name == "mul" and ZERO in args:
+        return ZERO
+    if name == "mul" and Num(1, INT) in args:
+        return y if x == Num(1, INT) else x
+    if name == "floordiv" and y == Num(1, INT):
+        return x
+    if name == "mod" and y == Num(1, INT):
+        return ZERO
+    return None
+
+
+_INTEGER: dict[str, Callable] = {
+    "add": lambda x, y: x + y,
+    "sub": lambda x, y: x - y,
+    "mul": lambda x, y: x * y,
+    "floordiv": lambda x, y: x // y if y else 0,
+    "mod": lambda x, y: x % y if y else 0,
+    "maximum": max,
+    "minimum": min,
+}
+
+
+def identity(kind: str, dtype: np.dtype) -> Num:
+    """The neutral element of a reduction."""
+    if kind in ("maximum", "minimum"):
+        low = kind == "maximum"
+        if dtype.kind == "f":
+            return Num(-np.inf if low else np.inf, dtype)
+        if dtype.kind == "b":
+            return Num(not low, dtype)
+        info = np.iinfo(dtype)
+        return Num(int(info.min if low else info.max), dtype)
+    return Num(dtype.type({"add": 0, "mul": 1, "and": 1, "or": 0}[kind]).item(), dtype)
+
+
+def row_major(index: Sequence[Scalar], shape: Shape, b: Builder) -> Scalar:
+    """The linear index of an element."""
+    total: Scalar = ZERO
+    for i, n in zip(index, shape, strict=True):
+        total = b.op("add", b.op("mul", total, b.dim(n)), i)
+    return total
+
+
+# -- text ------------------------------------------------------------------------------------------
+def show(kernel: Kernel) -> str:
+    """The kernel as text, for people and as its identity."""
+    params = ", ".join(f"{b.name}: {b.type}" for b in kernel.buffers)
+    head = f"kernel {kernel.name}({params}) rows {kernel.rows}"
+    return "\n".join([head + (f"  # {kernel.title}" if kernel.title else ""), *show_body(kernel.body, 1)])
+
+
+def show_body(body: Sequence[Stmt], depth: int) -> Iterator[str]:
+    for stmt in body:
+        yield "  " * depth + _line(stmt)
+        if isinstance(stmt, For):
+            yield from show_body(stmt.body, depth + 1)
+
+
+def _line(s: Stmt) -> str:
+    def at(buffer, index) -> str:
+        return f"{buffer.name}[{','.join(map(str, index))}]"
+
+    match s:
+        case Let(dst, "cast", args):
+            return f"{dst} = cast {args[0]} {show_dtype(dst.dtype)}"
+        case Let(dst, op, args):
+            return f"{dst} = {op} {' '.join(map(str, args))}"
+        case Load(dst, buffer, index):
+            return f"{dst} = load {at(buffer, index)}"
+        case Store(buffer, index, value):
+            return f"store {at(buffer, index)} = {value}"
+        case Declare(acc, init):
+            return f"{acc} := {init}"
+        case Update(acc, op, value):
+            return f"{acc} {op}= {value}"
+        case For(var, start, stop):
+            return f"for {var} in {start}..{stop}:"
+        case Gemm():
+            a = at(s.a, s.at_a) + (".T" if s.transpose_a else "")
+            b = at(s.b, s.at_b) + (".T" if s.transpose_b else "")
+            return f"{at(s.c, s.at_c)} = {a} @ {b}  ({s.m} x {s.n} x {s.k}, {s.split} {s.start}..{s.stop})"
+    raise TypeError(f"not a statement: {s!r}")

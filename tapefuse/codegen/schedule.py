@@ -1,0 +1,316 @@
+"""Which values share a kernel: Graph -> Schedule.
+
+Every value is *inline* (recomputed where it is read: literals, index views, cheap functions of inputs), an *alias*
+(a reshape of something kept in memory), or a member of a *group*. A group is one kernel: a library product, a scatter,
+or a nest of loops over common leading *rows*. Groups have levels: a group reads what groups of lower levels keep in
+memory, and the registers of its own members; groups of one level never read each other, so they may be merged freely
+and no cycle can arise.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from tapefuse.codegen.access import Access, Axis, accesses, is_squeeze
+from tapefuse.ir.graph import Graph, Value
+from tapefuse.ir.types import Shape, show_shape
+
+VIEWS = frozenset({"broadcast", "transpose", "slice", "flip", "reshape"})
+WEIGHTS = {
+    **dict.fromkeys(("exp", "log", "expm1", "log1p", "sin", "cos", "tanh", "sigmoid"), 24),
+    **dict.fromkeys(("softplus", "erf", "tan"), 40),
+    **dict.fromkeys(("div", "sqrt", "rsqrt", "floordiv", "mod"), 8),
+    "pow": 60,
+}
+LIMIT = 1500  # instructions of one kernel, roughly: LLVM's time grows faster than linearly past this
+INLINE_CHAIN = 4  # operations that are recomputed at each reader rather than kept in memory
+
+
+@dataclass(eq=False)
+class Group:
+    """Values computed by one kernel. `rows` leading axes of `shape` are its outer loops; None while undecided."""
+
+    level: int
+    kind: str  # "rows", "gemm", "scatter"
+    shape: Shape
+    nodes: list[Value] = field(default_factory=list)
+    rows: int | None = None
+    limit: int = 1 << 30  # most row axes its column sinks allow
+    weight: int = 0
+    why: str = ""  # why it did not join the group of its operands
+
+    @property
+    def row_shape(self) -> Shape:
+        return self.shape[: self.rows or 0]
+
+
+@dataclass(frozen=True)
+class Schedule:
+    graph: Graph
+    groups: tuple[Group, ...]  # in an order in which they can run
+    kept: frozenset[Value]  # values with memory of their own
+    inline: frozenset[Value]
+    group_of: dict[Value, Group]
+    reads: dict[Value, tuple[Access, ...]]  # what computing one element of a grouped value reads
+
+    def base(self, value: Value) -> Value:
+        """The value whose memory `value` is: itself, or what it is a reshape of."""
+        while value.op is not None and value.op.name == "reshape" and value not in self.group_of:
+            value = value.args[0]
+        return value
+
+
+def is_sink(node: Value) -> bool:
+    """A reduction over leading axes: it accumulates across rows, so its result is known after the whole kernel."""
+    if node.op is None or node.op.reduction is None:
+        return False
+    axes = node.attributes["axes"]
+    return bool(axes) and axes == tuple(range(len(axes)))
+
+
+def is_row_reduction(node: Value) -> bool:
+    return node.op is not None and node.op.reduction is not None and not is_sink(node) and bool(node.attributes["axes"])
+
+
+def domain(node: Value) -> Shape:
+    """The index space of the loops that compute a value."""
+    return node.args[0].shape if is_sink(node) or is_row_reduction(node) else node.shape
+
+
+def weight(node: Value) -> int:
+    assert node.op is not None
+    if node.dtype.kind == "f" or node.op.name in ("floordiv", "mod", "pow"):
+        return WEIGHTS.get(node.op.name, 1)
+    return 1
+
+
+def is_product(node: Value) -> bool:
+    return node.op is not None and node.op.library == "matmul" and node.dtype.kind == "f" and node.dtype.itemsize in (4, 8)
+
+
+def folded(operand: Value) -> tuple[Value, bool]:
+    """A product's operand without a transposition of its last two axes, and whether there was one."""
+    if operand.op is not None and operand.op.name == "transpose":
+        perm, rank = operand.attributes["perm"], len(operand.shape)
+        if rank >= 2 and perm == (*range(rank - 2), rank - 1, rank - 2):
+            return operand.args[0], True
+    return operand, False
+
+
+def is_alias(node: Value) -> bool:
+    return node.op is not None and node.op.name == "reshape" and not is_squeeze(node)
+
+
+def schedule(graph: Graph) -> Schedule:
+    """Decide. `graph` is prepared (`prepare.prepared`). Linear in the size of the graph."""
+    return _Scheduler(graph).run()
+
+
+def _needs_memory(graph: Graph) -> set[Value]:
+    """Values that something reads as a whole array."""
+    needed = set(graph.outs)
+    for node in graph.nodes:
+        if is_product(node):
+            needed.update(folded(a)[0] for a in node.args)
+        elif is_alias(node):
+            needed.add(node.args[0])
+        elif node.op is not None and node.op.name == "matmul":
+            needed.update(node.args)
+    return needed
+
+
+def _inline(graph: Graph, needed: set[Value]) -> frozenset[Value]:
+    chain: dict[Value, int] = {}
+    for node in graph.nodes:
+        assert node.op is not None
+        if not node.args and node.type.size == 1 or node.op.name in ("iota", "dim") and node not in needed:
+            chain[node] = 0
+        elif node in needed or is_alias(node):
+            continue
+        elif node.op.name in VIEWS:
+            chain[node] = chain.get(node.args[0], 0)
+        elif node.op.elementwise and weight(node) == 1 and all(a.op is None or a in chain for a in node.args):
+            length = 1 + sum(chain.get(a, 0) for a in node.args)
+            if length <= INLINE_CHAIN:
+                chain[node] = length
+    return frozenset(n for n in chain if n not in needed or n.type.size == 1 and not n.args and n not in graph.outs)
+
+
+class _Scheduler:
+    def __init__(self, graph: Graph):
+        self.graph = graph
+        self.needed = _needs_memory(graph)
+        self.inline = _inline(graph, self.needed)
+        self.reads = {n: self._accesses(n) for n in graph.nodes if n not in self.inline and not is_alias(n)}
+        self.readers = Counter(a.value for found in self.reads.values() for a in found)
+        self.group_of: dict[Value, Group] = {}
+        self.moved: dict[int, Group] = {}  # merged groups, by id
+        self.open: dict[tuple[int, Shape], Group] = {}
+        self.kept: set[Value] = set(graph.outs)
+        self.groups: list[Group] = []
+
+    def run(self) -> Schedule:
+        for node in self.graph.nodes:
+            if node not in self.inline and not is_alias(node):
+                self._place(node)
+        groups = [g for g in self.groups if g.nodes]
+        groups.sort(key=lambda g: g.level)
+        group_of = {n: g for g in groups for n in g.nodes}
+        return Schedule(self.graph, tuple(groups), frozenset(self.kept), self.inline, group_of, self.reads)
+
+    def _accesses(self, node: Value) -> tuple[Access, ...]:
+        if is_sink(node) or is_row_reduction(node):
+            operand = node.args[0]
+            if operand not in self.inline:
+                return (Access(operand, tuple(Axis(k) for k in range(len(operand.shape)))),)
+            return accesses(operand, self.inline.__contains__)
+        if is_product(node):
+            return tuple(Access(folded(a)[0], ()) for a in node.args)
+        if node.op is not None and node.op.push is not None:
+            return tuple(Access(a, ()) for a in node.args)
+        return accesses(node, self.inline.__contains__)
+
+    def _group(self, value: Value) -> Group:
+        group = self.group_of[value]
+        while id(group) in self.moved:
+            group = self.moved[id(group)]
+        return group
+
+    def _available(self, value: Value) -> int:
+        """The level after which a value is in memory; -1 for what is there from the start."""
+        while is_alias(value):
+            value = value.args[0]
+        return -1 if value.op is None else self._group(value).level
+
+    def _keep(self, value: Value) -> None:
+        while is_alias(value):
+            value = value.args[0]
+        if value.op is not None:
+            self.kept.add(value)
+
+    def _place(self, node: Value) -> None:
+        assert node.op is not None
+        reads = self.reads[node]
+        if node.op.library is not None or node.op.push is not None:
+            for value in self._bases(reads):
+                self._keep(value)
+            level = 1 + max((self._available(v) for v in self._bases(reads)), default=-1)
+            kind = "gemm" if is_product(node) else "scatter" if node.op.push is not None else "rows"
+            return self._start(node, level, kind)
+        level = max((self._earliest(a.value) for a in reads), default=0)
+        inside = [a for a in reads if self._fusible(a.value) and self._group(a.value).level == level]
+        why = ""
+        if inside:
+            group = self._merged({id(g): g for g in (self._group(a.value) for a in inside)}.values())
+            why = "its operands' kernels do not fit together" if group is None else self._fit(node, group, inside)
+            if group is not None and not why:
+                return self._join(node, group, [a.value for a in reads if a not in inside])
+            level += 1
+        for a in reads:
+            self._keep(a.value)
+        sibling = self.open.get((level, domain(node)))
+        if sibling is not None and self._shares(node, sibling) and not self._fit(node, sibling, []):
+            return self._join(node, sibling, [])
+        self._start(node, level, "rows", why)
+
+    def _bases(self, reads: Iterable[Access]) -> list[Value]:
+        """The values in memory that whole-array reads touch, looking through inline operands."""
+        found = []
+        for a in reads:
+            if a.value in self.inline:
+                found += [r.value for r in accesses(a.value, self.inline.__contains__)]
+            else:
+                found.append(a.value)
+        return found
+
+    def _fusible(self, value: Value) -> bool:
+        return value in self.group_of and self._group(value).kind == "rows" and not is_sink(value)
+
+    def _earliest(self, value: Value) -> int:
+        return self._available(value) + (0 if self._fusible(value) else 1)
+
+    def _shares(self, node: Value, group: Group) -> bool:
+        if not group.shape:
+            return True
+        theirs = {a.value for n in group.nodes for a in self.reads[n]}
+        return any(a.value in theirs for a in self.reads[node])
+
+    def _start(self, node: Value, level: int, kind: str, why: str = "") -> None:
+        group = Group(level, kind, domain(node), why=why)
+        self.groups.append(group)
+        self._join(node, group, [])
+        if kind == "rows":
+            self.open[level, group.shape] = group
+
+    def _join(self, node: Value, group: Group, outside: Iterable[Value]) -> None:
+        for value in outside:
+            self._keep(value)
+        group.nodes.append(node)
+        group.weight += weight(node)
+        self.group_of[node] = group
+        if is_sink(node):
+            self.kept.add(node)
+            if node.shape:
+                group.limit = min(group.limit, len(node.attributes["axes"]))
+        if is_row_reduction(node):
+            group.rows = len(node.shape)
+        if node.op is not None and node.op.library == "matmul":
+            group.rows = len(node.shape)
+
+    def _merged(self, groups: Iterable[Group]) -> Group | None:
+        """Groups of one level as one group, or None."""
+        first, *rest = groups
+        for other in rest:
+            a, b = (first, other) if first.rows is not None or other.rows is None else (other, first)
+            rows = b.rows if a.rows is None else a.rows
+            fits = a.shape == b.shape and a.rows is None and b.rows is None or (
+                a.rows is not None
+                and b.rows in (None, a.rows)
+                and len(b.shape) >= a.rows
+                and a.row_shape == b.shape[: a.rows]
+                and a.rows <= b.limit
+            )
+            if not fits or a.weight + b.weight > LIMIT:
+                return None
+            a.nodes = sorted((*a.nodes, *b.nodes), key=lambda n: n.id)
+            a.weight, a.limit, a.rows = a.weight + b.weight, min(a.limit, b.limit), rows
+            b.nodes = []
+            self.moved[id(b)] = a
+            first = a
+        return first
+
+    def _fit(self, node: Value, group: Group, inside: list[Access]) -> str:
+        """Empty if `node` can be computed inside `group` (whose `rows` may become fixed), else the reason it cannot."""
+        if group.weight + weight(node) > LIMIT:
+            return f"the kernel has reached {LIMIT} instructions"
+        dom = domain(node)
+        exact = {len(node.shape)} if is_row_reduction(node) else set()
+        if group.rows is not None:
+            exact.add(group.rows)
+        most = min(group.limit, len(dom))
+        if is_sink(node) and node.shape:
+            most = min(most, len(node.attributes["axes"]))
+        aligned = True
+        for a in inside:
+            if a.is_prefix and len(a.index) == len(dom):
+                continue
+            if a.is_prefix:
+                exact.add(len(a.index))
+            elif a.data or self.readers[a.value] > 1 or a.prefix == 0:
+                return f"{a.value.op.name} {show_shape(a.value.shape)} is read at other indices"  # type: ignore[union-attr]
+            else:
+                most, aligned = min(most, a.prefix), False
+                group.weight += LIMIT // 16  # pulled at another index, by recursion: not too often in one kernel
+        if len(exact) > 1:
+            return f"it needs rows of {' and '.join(str(r) for r in sorted(exact))} axes"
+        rows = exact.pop() if exact else None
+        if rows is None and aligned and dom == group.shape:
+            group.limit = min(group.limit, most)
+            return ""
+        rows = most if rows is None else rows
+        if rows > most or rows == 0 and dom or dom[:rows] != group.shape[:rows] or len(group.shape) < rows:
+            return f"rows {show_shape(group.row_shape)} do not fit {show_shape(dom)}"
+        group.rows, group.limit = rows, min(group.limit, most)
+        return ""

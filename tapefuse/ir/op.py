@@ -1,0 +1,144 @@
+"""The op record: everything the compiler knows about one operation, in one place.
+
+An op is called on NumPy arrays (its `ref` runs), on IR values (a node is interned) or on tensors (the tracer decides):
+the same derivative rule, written in the op vocabulary, therefore runs eagerly, under tracing, and is differentiated again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from tapefuse._errors import TapefuseError
+from tapefuse.ir.graph import Value, here, intern
+from tapefuse.ir.types import Type
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Op:
+    """One operation with one result.
+
+    `g` is a cotangent of the result `y`, `xs` are the operands, `attrs` keyword-only static attributes.
+    A rule gets and returns anything ops accept: arrays, IR values, tensors.
+    """
+
+    name: str
+    doc: str
+    ref: Callable[..., Any]  # *arrays, **attrs -> array: NumPy meaning, the eager path and the test oracle
+    type: Callable[..., Type]  # *in_types, **attrs -> type of the result, or raise ShapeError / DTypeError
+    vjp: Callable[..., Sequence[Any]] | None  # g, y, *xs, **attrs -> a cotangent or None per operand; None: no rule
+    jvp: Callable[..., Any] | None  # ts, y, *xs, **attrs -> tangent (None: zero); ts has None for a zero tangent
+    batch: Callable[..., Any]  # flags, *xs, **attrs -> result with a leading batch axis; flagged operands have one
+    sample: Callable[..., Any]  # rng, dtype -> [(args, attrs), ...] of good inputs; feeds every generic test
+    at: Callable[..., Any] | None = None  # b, i, *xs, **attrs -> scalar: the result at index i
+    push: Callable[..., Any] | None = None  # b, j, *xs, **attrs -> (index, scalar): source j adds scalar at index
+    reduction: str | None = None  # "add", "mul", "maximum", "minimum", "and", "or" over attribute `axes`
+    library: str | None = None  # kernel of the run-time library that computes it ("matmul")
+    elementwise: bool = False  # broadcasting scalar function: result[i] depends on operands at i only
+    interned: bool = True  # False for effectful and random ops: equal applications stay apart
+    dtypes: str = "f"  # NumPy kinds of the first sample operand worth testing: of "f", "i", "u", "b"
+
+    def __call__(self, *args: Any, **attrs: Any) -> Any:
+        for a in args:
+            apply = getattr(a, "__tapefuse_apply__", None)
+            if apply is not None:
+                return apply(self, args, attrs)
+        return self.ref(*args, **attrs)
+
+    def emit(self, *args: Any, **attrs: Any) -> Value:
+        """The interned IR value of this op; arrays become constants, and so do Python scalars, in their neighbours' dtype."""
+        weak = next((a.type.dtype for a in args if isinstance(a, Value) and a.type.dtype.kind != "b"), None)
+        values = tuple(
+            a if isinstance(a, Value) else constant(a, weak if type(a) in (int, float) else None) for a in args
+        )
+        key = tuple(sorted((k, v) for k, v in attrs.items()))
+        return intern(self, values, key, lambda: self.infer(*(v.type for v in values), **attrs))
+
+    def infer(self, *types: Type, **attrs: Any) -> Type:
+        """The result's type; a failing type rule is reported with the op, the operand types and the user's line."""
+        try:
+            return self.type(*types, **attrs)
+        except TapefuseError as e:
+            where = f"\n  at {here.loc}" if here.loc else ""
+            operands = ", ".join(map(str, types))
+            raise type(e)(f"{self.name}({operands}): {e}{where}") from None
+
+    def __repr__(self) -> str:
+        return f"Op({self.name})"
+
+
+OPS: dict[str, Op] = {}
+
+
+def register(op: Op) -> Op:
+    if op.name in OPS:
+        raise TypeError(f"op {op.name} is defined twice")
+    if op.at is None and op.push is None:
+        raise TypeError(f"op {op.name} has no lowering (at or push)")
+    OPS[op.name] = op
+    return op
+
+
+def defop(body: type) -> Op:
+    """Seal a class body of plain functions into one Op. A missing rule is a TypeError here."""
+    rules = {k: v for k, v in vars(body).items() if not k.startswith("__")}
+    return register(Op(name=body.__name__.rstrip("_"), doc=body.__doc__ or "", **rules))
+
+
+class Literal:
+    """A constant array as an attribute: hashed and compared by dtype, shape and bits, so that nan equals itself."""
+
+    __slots__ = ("array", "key")
+
+    def __init__(self, array: Any):
+        self.array = np.array(array, order="C")  # a copy: later writes by the user must not show
+        self.array.flags.writeable = False
+        self.key = (self.array.dtype.str, self.array.shape, self.array.tobytes())
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Literal) and self.key == other.key
+
+    def __lt__(self, other: Literal) -> bool:
+        return self.key < other.key
+
+    def __hash__(self) -> int:
+        return hash(self.key)
+
+    def __repr__(self) -> str:
+        return repr(self.array.tolist())
+
+
+@defop
+class const:
+    """A constant known while tracing. Scalars are literals in kernels; arrays become hidden inputs of the program."""
+
+    def ref(*, value):
+        return value.array
+
+    def type(*, value):
+        return Type(value.array.dtype, value.array.shape)
+
+    def vjp(g, y, *, value):
+        return []
+
+    def jvp(ts, y, *, value):
+        return None
+
+    def batch(flags, *, value):
+        raise TypeError("a constant has no batch axis")
+
+    def at(b, i, *, value):
+        return b.literal(value.array, i)
+
+    def sample(rng, dtype):
+        return [((), {"value": Literal(np.ones((2, 3), dtype))})]
+
+    dtypes = "fiub"
+
+
+def constant(x: Any, dtype: Any = None) -> Value:
+    """`x` as a constant IR value."""
+    return const.emit(value=Literal(np.asarray(x, dtype)))

@@ -1,0 +1,169 @@
+"""Reading and adding at positions given by integer arrays. Negative positions count from the end.
+
+An index out of range raises IndexOutOfRangeError when `ref` runs; compiled programs check before they read.
+"""
+
+# To mypy the body of an op stays a class after @defop.
+# mypy: disable-error-code="arg-type, attr-defined, call-arg"
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from tapefuse._errors import DTypeError, IndexOutOfRangeError, ShapeError
+from tapefuse.ir.op import defop
+from tapefuse.ir.ops.family import (
+    INT64,
+    align,
+    batch_size,
+    draw,
+    nullary,
+    quiet,
+    same_dtype,
+    same_inner_rank,
+    shape_of,
+    with_batch,
+)
+from tapefuse.ir.ops.shape import iota, reshape, transpose
+from tapefuse.ir.types import Dim, Shape, Type, broadcast_shapes, show_dtype, show_shape
+
+
+def _index_shape(shape: Shape, idx: Sequence[Type]) -> Shape:
+    """The broadcast shape of index operands into leading axes of `shape`."""
+    if not 1 <= len(idx) <= len(shape):
+        raise ShapeError(f"{len(idx)} index arrays do not fit the {len(shape)} axes of {show_shape(shape)}")
+    if bad := [t for t in idx if t.dtype.kind not in "iu"]:
+        raise DTypeError(f"index arrays must be of integers, not {show_dtype(bad[0].dtype)}; cast or compare first")
+    return broadcast_shapes(*(t.shape for t in idx))
+
+
+def _positions(b: Any, i: tuple, idx: Sequence[Any], shape: Shape) -> list[Any]:
+    """The index scalars at `i`, with negative ones counted from the end of the axes of `shape`."""
+    result = broadcast_shapes(*(x.shape for x in idx))
+
+    def wrapped(x: Any, n: Dim) -> Any:
+        k = x(align(b, i, x.shape, result))
+        k = k if x.dtype == INT64 else b.cast(k, INT64)
+        if x.dtype.kind == "u":
+            return k
+        return b.op("select", b.op("lt", k, b.number(0, INT64)), b.op("add", k, b.dim(n)), k)
+
+    return [wrapped(x, n) for x, n in zip(idx, shape, strict=False)]
+
+
+def _to_front(x: Any, axis: int) -> Any:
+    return transpose(x, perm=(axis, *(a for a in range(len(shape_of(x))) if a != axis)))
+
+
+def _to_axis(x: Any, axis: int) -> Any:
+    """The first axis moved to `axis`."""
+    rest = range(1, len(shape_of(x)))
+    return transpose(x, perm=(*rest[:axis], 0, *rest[axis:]))
+
+
+def _with_counter(flags: Sequence[bool], idx: Sequence[Any], like: Any, n: Dim) -> list[Any]:
+    """Batched index operands preceded by one that counts the batch: index into arrays with a leading batch axis."""
+    aligned = same_inner_rank(flags, idx)
+    rank = max(len(shape_of(x)) - f for f, x in zip(flags, idx, strict=True))
+    counter = nullary(iota, like, shape=(n,), axis=0, dtype=INT64)
+    return [reshape(counter, shape=(n, *[1] * rank)), *aligned]
+
+
+def _draw_indices(rng: np.random.Generator, shape: tuple[int, ...], n: int, dtype: str = "i8") -> np.ndarray:
+    return np.asarray(rng.integers(0 if dtype[0] == "u" else -n, n, shape), dtype)
+
+
+@defop
+class gather:
+    """y[i..., r...] = x[idx0[i...], idx1[i...], ..., r...]: broadcast integer arrays index the first axes."""
+
+    def ref(x, *idx):
+        try:
+            return np.asarray(x)[tuple(map(np.asarray, idx))]
+        except IndexError as e:
+            raise IndexOutOfRangeError(f"gather: {e}") from None
+
+    def type(x, *idx):
+        return Type(x.dtype, (*_index_shape(x.shape, idx), *x.shape[len(idx) :]))
+
+    def vjp(g, y, x, *idx):
+        return [scatter_add(g, *idx, shape=shape_of(x)), *[None] * len(idx)]
+
+    def jvp(ts, y, x, *idx):
+        return None if ts[0] is None else gather(ts[0], *idx)
+
+    def batch(flags, x, *idx):
+        rank = max(len(shape_of(k)) - f for f, k in zip(flags[1:], idx, strict=True))
+        if not flags[0]:
+            return gather(x, *same_inner_rank(flags[1:], idx))
+        if not any(flags[1:]):  # one look-up of the index serves the batch
+            return _to_front(gather(_to_axis(x, len(idx)), *idx), rank)
+        return gather(x, *_with_counter(flags[1:], idx, x, shape_of(x)[0]))
+
+    def at(b, i, x, *idx):
+        rank = max(len(k.shape) for k in idx)
+        return x((*_positions(b, i[:rank], idx, x.shape), *i[rank:]))
+
+    def sample(rng, dtype):
+        def case(shape: tuple, *indices: tuple, index_dtype: str = "i8"):
+            idx = (_draw_indices(rng, s, n, index_dtype) for s, n in zip(indices, shape, strict=False))
+            return (draw(rng, dtype, shape), *idx), {}
+
+        cases = [case((5, 2), (7, 3)), case((7, 4, 2), (3,), (2, 1)), case((4,), ()), case((3, 2), (0,))]
+        return [*cases, case((3, 7), (2,), index_dtype="i4"), case((3, 2), (7,), (7,), index_dtype="u1")]
+
+    dtypes = "fiub"
+
+
+@defop
+class scatter_add:
+    """y = zeros(shape); y[idx0[i...], idx1[i...], ..., r...] += v[i..., r...]: the transpose of gather."""
+
+    @quiet
+    def ref(v, *idx, shape):
+        v = np.asarray(v)
+        y = np.zeros(shape, v.dtype)
+        try:
+            np.add.at(y, tuple(map(np.asarray, idx)), v)
+        except IndexError as e:
+            raise IndexOutOfRangeError(f"scatter_add: {e}") from None
+        return y
+
+    def type(v, *idx, shape):
+        wanted = (*_index_shape(shape, idx), *shape[len(idx) :])
+        if v.shape != wanted:
+            raise ShapeError(f"the values {v} must have shape {show_shape(wanted)}: the indices', then the rest's")
+        return Type(same_dtype([v], "fiu"), tuple(shape))
+
+    def vjp(g, y, v, *idx, shape):
+        return [gather(g, *idx), *[None] * len(idx)]
+
+    def jvp(ts, y, v, *idx, shape):
+        return None if ts[0] is None else scatter_add(ts[0], *idx, shape=shape)
+
+    def batch(flags, v, *idx, shape):
+        n = batch_size(flags, (v, *idx))
+        if not any(flags[1:]):
+            rank = max(len(shape_of(k)) for k in idx)
+            at_axis = scatter_add(_to_axis(v, rank), *idx, shape=(*shape[: len(idx)], n, *shape[len(idx) :]))
+            return _to_front(at_axis, len(idx))
+        values = v if flags[0] else with_batch(v, n)
+        return scatter_add(values, *_with_counter(flags[1:], idx, v, n), shape=(n, *shape))
+
+    def push(b, j, v, *idx, shape):
+        rank = max(len(k.shape) for k in idx)
+        return (*_positions(b, j[:rank], idx, shape), *j[rank:]), v(j)
+
+    def sample(rng, dtype):
+        def case(shape: tuple, *indices: tuple):
+            idx = [_draw_indices(rng, s, n) for s, n in zip(indices, shape, strict=False)]
+            v = draw(rng, dtype, (*np.broadcast_shapes(*indices), *shape[len(idx) :]))
+            return (v, *idx), {"shape": shape}
+
+        cases = [case((5, 2), (7, 3)), case((7, 4, 2), (3,), (2, 1)), case((4,), ()), case((3, 2), (0,))]
+        return [*cases, case((3, 2), (7,), (7,))]
+
+    dtypes = "fiu"

@@ -1,0 +1,64 @@
+"""The passes on graphs, and the order in which a traced graph goes through them.
+
+    graph = optimise(graph)                        # fold, simplify, dce
+    graph, fired = BY_NAME["simplify"].run(graph)  # one of them, with how often each of its rules fired
+
+With TAPEFUSE_CHECK=1 the graph is verified before the first pass and after each.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from tapefuse._config import config
+from tapefuse._errors import VerifyError
+from tapefuse.ir.graph import Graph
+from tapefuse.ir.passes import adjoint, checks, dce, fold, simplify
+from tapefuse.ir.verify import verify
+
+
+@dataclass(frozen=True, slots=True)
+class Pass:
+    """`run` gives the new graph (the same one if nothing applies) and how often each rule fired."""
+
+    name: str
+    run: Callable[[Graph], tuple[Graph, Counter[str]]]
+    meaning: str
+
+
+PASSES = (
+    Pass("fold", fold.run, "compute what depends on small constants only"),
+    Pass("simplify", simplify.run, "algebraic identities that are exact in IEEE arithmetic"),
+    Pass("dce", dce.run, "drop elements that nobody reads"),
+)
+DERIVED = (  # graphs with another signature: not part of `optimise`
+    Pass("adjoint", adjoint.run, "append seeds to the parameters and gradients to the outputs"),
+    Pass("checks", checks.run, "append to the outputs whether indices are out of range"),
+)
+BY_NAME = {p.name: p for p in (*PASSES, *DERIVED)}
+
+
+def optimise(
+    graph: Graph,
+    passes: Sequence[Pass] = PASSES,
+    seen: Callable[[Pass, Graph, Graph], None] | None = None,
+) -> Graph:
+    """The graph after `passes`, read left to right. `seen(pass, before, after)` is called after each."""
+    if config.check:
+        verify(graph)
+    for p in passes:
+        before, (graph, _) = graph, p.run(graph)
+        if config.check:
+            _verify_after(p, graph)
+        if seen is not None:
+            seen(p, before, graph)
+    return graph
+
+
+def _verify_after(p: Pass, graph: Graph) -> None:
+    try:
+        verify(graph)
+    except VerifyError as e:
+        raise VerifyError(f"after pass {p.name}: {e}") from None

@@ -1,0 +1,173 @@
+"""What a program tests before it changes anything: indices within their axes, and slices within symbolic extents.
+
+    %0 = gather %x, %k : f32[B]    adds the output    reduce_any (or (lt %k, -10), (ge %k, 10)) : bool[]
+
+Compiled kernels read and write without a test of their own, so this runs on the traced graph, before `simplify` turns
+some scatters into comparisons. Indices that are known to be in range (iota, argmax, mod, constants) need no test.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+
+from tapefuse.ir import ops
+from tapefuse.ir.graph import Graph, Value, here
+from tapefuse.ir.op import const, constant
+from tapefuse.ir.ops.slicing import slice_needs
+from tapefuse.ir.program import Check
+from tapefuse.ir.types import Dim, Poly, Type
+
+Interval = tuple[Dim, Dim]  # smallest and largest value
+MAX_DEPTH = 8  # of the search for the range of an index
+
+
+class Test(NamedTuple):
+    """`failed`, a bool of any shape, is true somewhere when the program must not run."""
+
+    failed: Value
+    check: Check
+
+
+def with_checks(graph: Graph) -> tuple[Graph, tuple[Check, ...]]:
+    """The graph with one more bool scalar output per check, true if it fails, and what each of them means."""
+    tests: dict[Value, Check] = {}
+    outer = here.loc
+    try:
+        for v in graph.nodes:
+            here.loc = v.loc
+            for failed, check in _tests(v):
+                axes = tuple(range(len(failed.shape)))
+                tests.setdefault(ops.reduce_any(failed, axes=axes) if axes else failed, check)
+    finally:
+        here.loc = outer
+    return Graph(graph.params, (*graph.outs, *tests), graph.name), tuple(tests.values())
+
+
+def _tests(v: Value) -> Iterator[Test]:
+    if v.op is ops.gather:
+        yield from _index_tests(v, v.args[0].type)
+    elif v.op is ops.scatter_add:
+        yield from _index_tests(v, v.type)
+    elif v.op in (ops.slice_, ops.pad):
+        yield from _size_tests(v)
+
+
+def _index_tests(v: Value, array: Type) -> Iterator[Test]:
+    assert v.op is not None
+    for axis, index in enumerate(v.args[1:]):
+        failed = out_of_range(index, array.shape[axis])
+        if failed is not None:
+            yield Test(failed, Check(f"{v.op.name}: an index lies outside axis {axis} of {array}", v.loc))
+
+
+def out_of_range(index: Value, n: Dim) -> Value | None:
+    """Where an index into an axis of extent `n` is below -n or not below n; None if that is known not to happen."""
+    low, high = interval(index)
+    is_low_safe, is_high_safe = never_negative(low + n), never_negative(n - 1 - high)
+    wide = np.dtype(np.uint64 if index.dtype.kind == "u" else np.int64)
+    k = index if index.dtype == wide else ops.cast(index, dtype=wide)
+    tests = [] if is_low_safe else [ops.lt(k, _number(-n, wide))]
+    tests += [] if is_high_safe else [ops.ge(k, _number(n, wide))]
+    return (ops.or_(*tests) if len(tests) == 2 else tests[0]) if tests else None
+
+
+def _size_tests(v: Value) -> Iterator[Test]:
+    """A slice or pad of symbolic extents may ask for a negative number of elements."""
+    assert v.op is not None
+    a, x = v.attributes, v.args[0]
+    if v.op is ops.slice_:
+        needs = slice_needs(x.shape, a["starts"], a["limits"], a["strides"])
+    else:
+        needs = [*a["low"], *a["high"], *a["interior"], *v.shape]
+    for d in needs:
+        if not never_negative(d):
+            message = f"{v.op.name} of {x.type} needs {d} >= 0"
+            yield Test(ops.lt(_number(d, np.dtype(np.int64)), constant(0, np.int64)), Check(message, v.loc))
+
+
+def _number(d: Dim, dtype: np.dtype) -> Value:
+    return ops.dim.emit(value=d, dtype=dtype) if isinstance(d, Poly) else constant(d, dtype)
+
+
+def never_negative(d: Dim) -> bool:
+    """Whether a dimension is >= 0 for all sizes (>= 0) of its symbols, as far as its coefficients show."""
+    return all(c >= 0 for _, c in d.terms) if isinstance(d, Poly) else d >= 0
+
+
+def interval(v: Value, depth: int = 0) -> Interval:
+    """Bounds that all elements of an integer value keep; those of its dtype if nothing better is known."""
+    info = np.iinfo(v.dtype)
+    widest = int(info.min), int(info.max)
+    found = _interval(v, depth) if depth < MAX_DEPTH else None
+    if found is None:
+        return widest
+    fits = all(v.dtype.itemsize >= 8 if isinstance(d, Poly) else widest[0] <= d <= widest[1] for d in found)
+    return found if fits else widest  # beyond the bounds of the dtype the value has wrapped
+
+
+def _interval(v: Value, depth: int) -> Interval | None:
+    if any(a.dtype.kind not in "biu" for a in v.args):
+        return None
+    if v.op is const:
+        array = v.attributes["value"].array
+        return (int(array.min()), int(array.max())) if array.size else (0, 0)
+    if v.op is ops.iota:
+        return 0, v.shape[v.attributes["axis"]] - 1
+    if v.op in (ops.argmax, ops.argmin):
+        return 0, v.args[0].shape[v.attributes["axis"]] - 1
+    if v.op in _KEEPS:
+        return interval(v.args[0], depth + 1) if v.args[0].dtype.kind in "iu" else (0, 1)
+    if v.op in _COMBINES:
+        return _COMBINES[v.op](*(interval(x, depth + 1) for x in v.args[-2:]))
+    return None
+
+
+def _add(a: Interval, b: Interval) -> Interval:
+    return a[0] + b[0], a[1] + b[1]
+
+
+def _mod(a: Interval, b: Interval) -> Interval | None:
+    """By a positive number."""
+    return (0, b[1] - 1) if never_negative(b[0] - 1) else None
+
+
+def _smaller(a: Dim, b: Dim) -> Dim | None:
+    return a if never_negative(b - a) else b if never_negative(a - b) else None
+
+
+def _larger(a: Dim, b: Dim) -> Dim | None:
+    return a if never_negative(a - b) else b if never_negative(b - a) else None
+
+
+def _symbolic(a: Dim, b: Dim) -> Dim:
+    """One of two valid bounds that do not compare: sizes tell more than numbers."""
+    return a if isinstance(a, Poly) else b
+
+
+def _minimum(a: Interval, b: Interval) -> Interval | None:
+    low, high = _smaller(a[0], b[0]), _smaller(a[1], b[1])
+    return None if low is None else (low, _symbolic(a[1], b[1]) if high is None else high)
+
+
+def _maximum(a: Interval, b: Interval) -> Interval | None:
+    low, high = _larger(a[0], b[0]), _larger(a[1], b[1])
+    return None if high is None else (_symbolic(a[0], b[0]) if low is None else low, high)
+
+
+def _select(a: Interval, b: Interval) -> Interval | None:
+    low, high = _smaller(a[0], b[0]), _larger(a[1], b[1])
+    return None if low is None or high is None else (low, high)
+
+
+_KEEPS = (ops.cast, ops.broadcast, ops.reshape, ops.transpose, ops.slice_, ops.flip, ops.gather, ops.stop_gradient)
+_COMBINES = {ops.add: _add, ops.mod: _mod, ops.select: _select, ops.maximum: _maximum, ops.minimum: _minimum}
+
+
+def run(graph: Graph) -> tuple[Graph, Counter[str]]:
+    """As a pass: `with_checks`, counting the checks."""
+    result, checks = with_checks(graph)
+    return (result, Counter({"check": len(checks)})) if checks else (graph, Counter())

@@ -1,0 +1,156 @@
+"""Rules of `simplify` on ops that move elements. All are exact: they change where a value is read, or merge two moves."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from tapefuse.ir import ops
+from tapefuse.ir.graph import Value
+from tapefuse.ir.op import Op
+from tapefuse.ir.passes.arithmetic import fill, number
+from tapefuse.ir.passes.checks import interval, never_negative
+from tapefuse.ir.rewrite import Pattern, p, rule, variables
+from tapefuse.ir.types import Dim
+
+x, perm, first, then, axes, inner, outer = variables("x perm first then axes inner outer")
+
+IDEMPOTENT = frozenset({"maximum", "minimum", "and", "or"})  # reductions that may be merged without a change of rounding
+
+
+def is_reduction(op: Op) -> bool:
+    return op.reduction is not None
+
+
+def transpose_as_reshape(root: Value, x: Value, perm: tuple[int, ...]) -> Value | None:
+    """A transpose that moves only axes of extent 1 is a reshape (the identity too: `reshape_same` removes it)."""
+    moved = [a for a in perm if x.shape[a] != 1]
+    return ops.reshape(x, shape=root.shape) if moved == sorted(moved) else None
+
+
+def transposed_broadcast(root: Value, x: Value, axes: tuple[int, ...], perm: tuple[int, ...]) -> Value:
+    """transpose(broadcast x) = broadcast(transpose x): the smaller array is moved."""
+    places = [perm.index(a) for a in axes]  # where the axes of x go
+    order = tuple(sorted(range(len(axes)), key=places.__getitem__))
+    return ops.broadcast(ops.transpose(x, perm=order), shape=root.shape, axes=tuple(sorted(places)))
+
+
+def without_unit_axes(root: Value) -> Value | None:
+    """A reduction takes nothing together along axes of extent 1; but a sum starts at 0, which turns -0 into 0."""
+    assert root.op is not None
+    (x,), axes = root.args, root.attributes["axes"]
+    units = {a for a in axes if x.shape[a] == 1}
+    if axes and not units:
+        return None
+    kept = [a for a in range(len(x.shape)) if a not in units]
+    small = ops.reshape(x, shape=tuple(x.shape[a] for a in kept))
+    if len(units) < len(axes):
+        return root.op.emit(small, axes=tuple(kept.index(a) for a in axes if a not in units))
+    return ops.add(small, number(0, x)) if root.op is ops.reduce_sum and axes and x.dtype.kind == "f" else small
+
+
+def merged_reductions(root: Value) -> Value | None:
+    """max(max(x)) over two sets of axes is one max over both; sums keep their order of summation."""
+    (middle,) = root.args
+    if root.op is not middle.op or root.op is None or root.op.reduction not in IDEMPOTENT:
+        return None
+    first = middle.attributes["axes"]
+    kept = [a for a in range(len(middle.args[0].shape)) if a not in first]
+    return root.op.emit(middle.args[0], axes=tuple(sorted((*first, *(kept[a] for a in root.attributes["axes"])))))
+
+
+def slice_same(root: Value, x: Value) -> Value | None:
+    a = root.attributes
+    whole = not any(a["starts"]) if all(isinstance(s, int) for s in a["starts"]) else False
+    return x if whole and a["limits"] == x.shape and all(s == 1 for s in a["strides"]) else None
+
+
+def slice_slice(root: Value) -> Value | None:
+    """x[a:b][c:d:s] = x[a+c:a+d:s]."""
+    (middle,) = root.args
+    inner, outer = middle.attributes, root.attributes
+    if any(s != 1 for s in inner["strides"]):
+        return None
+    shifted = {k: tuple(a + b for a, b in zip(inner["starts"], outer[k], strict=True)) for k in ("starts", "limits")}
+    return ops.slice_(middle.args[0], strides=outer["strides"], **shifted)
+
+
+def pad_nothing(root: Value, x: Value) -> Value | None:
+    a = root.attributes
+    widths = (*a["low"], *a["high"], *a["interior"])
+    return x if all(isinstance(w, int) and w == 0 for w in widths) else None
+
+
+def counts_rows(v: Value, n: Dim) -> bool:
+    """Whether `v` is [0, 1, ..., n - 1]."""
+    while v.op is ops.cast and _holds_sizes(v.dtype):
+        (v,) = v.args
+    return v.op is ops.iota and v.shape == (n,) and _holds_sizes(v.dtype)
+
+
+def _holds_sizes(dtype: np.dtype) -> bool:
+    return dtype.kind in "iu" and dtype.itemsize >= 4
+
+
+def one_hot(root: Value) -> Value | None:
+    """y[i, k[i]] += v[i] for every row i, as y[i, j] = (j == k[i]) ? v[i] + 0 : 0, which fuses with what follows.
+
+    Rows differ, so no two additions meet; `+ 0` is what adding to a zero does to -0. Negative k wrap.
+    """
+    shape, rank = root.attributes["shape"], len(root.shape)
+    v, *index = root.args
+    if len(index) != 2 or not counts_rows(index[0], shape[0]) or index[1].shape not in ((), (1,), (shape[0],)):
+        return None
+    rest = (1,) * (rank - 2)
+    k = _wrapped(index[1], shape[1])
+    column = ops.iota.emit(shape=(1, shape[1], *rest), axis=1, dtype=k.dtype)
+    hit = ops.eq(ops.reshape(k, shape=(k.type.size, 1, *rest)), column)
+    rows = ops.reshape(ops.add(v, number(0, v)), shape=(shape[0], 1, *shape[2:]))
+    return ops.select(hit, rows, number(0, v))
+
+
+def _wrapped(index: Value, n: Dim) -> Value:
+    """The index in int64, counted from the front."""
+    k = ops.cast(index, dtype=ops.family.INT64) if index.dtype != ops.family.INT64 else index
+    if never_negative(interval(index)[0]):
+        return k
+    extent = ops.dim.emit(value=n, dtype=k.dtype)
+    return ops.select(ops.lt(k, number(0, k)), ops.add(k, extent), k)
+
+
+def _is_identity(perm: tuple[int, ...]) -> bool:
+    return perm == tuple(range(len(perm)))
+
+
+# fmt: off
+RULES = (
+    # transposes
+    rule("transpose_same", p.transpose(x, perm=perm), lambda x, perm: x if _is_identity(perm) else None),
+    rule("transpose_transpose", p.transpose(p.transpose(x, perm=first), perm=then),
+         lambda x, first, then: ops.transpose(x, perm=tuple(first[k] for k in then))),         # (x^T)^T = x
+    rule("transpose_units", p.transpose(x, perm=perm), transpose_as_reshape),                  # [B,1]^T is a reshape
+    rule("transpose_broadcast", p.transpose(p.broadcast(x, axes=axes), perm=perm), transposed_broadcast),
+    # reshapes
+    rule("reshape_same", p.reshape(x), lambda root, x: x if x.shape == root.shape else None),  # nothing changes
+    rule("reshape_reshape", p.reshape(p.reshape(x)),
+         lambda root, x: ops.reshape(x, shape=root.shape)),                                    # the last one counts
+    rule("reshape_fill", p.reshape(p.broadcast(x, axes=())),
+         lambda root, x: fill(x, root.shape)),                                                 # a repeated scalar
+    # broadcasts
+    rule("broadcast_same", p.broadcast(x), lambda root, x: x if x.shape == root.shape else None),
+    rule("broadcast_broadcast", p.broadcast(p.broadcast(x, axes=inner), axes=outer),
+         lambda root, x, inner, outer: ops.broadcast(x, shape=root.shape, axes=tuple(outer[a] for a in inner))),
+    # reductions
+    rule("reduce_units", Pattern(is_reduction), without_unit_axes),                            # sum over no or 1 element
+    rule("reduce_reduce", Pattern(is_reduction, (Pattern(is_reduction),)), merged_reductions), # max of max
+    # cuts
+    rule("slice_same", p.slice(x), slice_same),                                                # x[:] = x
+    rule("slice_slice", p.slice(p.slice(x)), slice_slice),                                     # x[a:][b:] = x[a+b:]
+    rule("pad_nothing", p.pad(x), pad_nothing),                                                # no new elements
+    rule("concat_one", p.concat(x), lambda x: x),                                              # nothing to join
+    rule("flip_nothing", p.flip(x, axes=axes),
+         lambda x, axes: x if all(x.shape[a] == 1 for a in axes) else None),                   # one element has no order
+    rule("flip_flip", p.flip(p.flip(x, axes=axes), axes=axes), lambda x: x),                   # twice is back
+    # scatters
+    rule("one_hot", Pattern("scatter_add"), one_hot),                                          # see there
+)
+# fmt: on

@@ -1,0 +1,21 @@
+"""Algebra: one bottom-up rewrite with the rules on elementwise ops (`arithmetic`) and on moves (`shapes`).
+
+    %0 = neg %y : f32[B]
+    %1 = add %x, %0 : f32[B]   ->   sub %x, %y
+
+Derivatives were taken before: `stop_gradient` becomes the identity here.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from tapefuse.ir.graph import Graph
+from tapefuse.ir.passes import arithmetic, shapes
+from tapefuse.ir.rewrite import Rewriter
+
+RULES = Rewriter((*arithmetic.RULES, *shapes.RULES))
+
+
+def run(graph: Graph) -> tuple[Graph, Counter[str]]:
+    return RULES.run(graph)

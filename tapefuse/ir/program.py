@@ -1,0 +1,54 @@
+"""The one contract between code generation and the run time: kernel texts, a launch plan and the layout of memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from tapefuse.ir.graph import Loc
+from tapefuse.ir.types import Dim, Type
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """Storage that outlives the call (a variable's array). `written`: the program updates it in place."""
+
+    type: Type
+    written: bool
+    name: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """What status k+1 means: the error a program raises before it has changed anything."""
+
+    message: str
+    loc: Loc | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """A compiled graph, before an engine has turned its text into machine code.
+
+    Native entry point, in `llvm`:  `define i64 @tapefuse_program(ptr %pointers, ptr %dims)`.
+    `pointers`: data pointers in the order inputs, states, constants, outputs, arena. `dims`: one i64 per symbol.
+    The result is 0, or 1 + the index of the check in `checks` that failed.
+    Entry point in `numba`:  `def program(inputs..., states..., constants..., outputs..., arena, dims...) -> int`,
+    with arrays of the types below, `arena` a uint8 array, `dims` integers.
+    """
+
+    name: str
+    symbols: tuple[str, ...]
+    inputs: tuple[Type, ...]
+    states: tuple[State, ...]
+    constants: tuple[np.ndarray, ...]
+    outputs: tuple[Type, ...]
+    arena: Dim  # bytes of scratch memory, 64-byte aligned
+    work: Dim  # rough nanoseconds of one call at one thread: long programs release the GIL
+    checks: tuple[Check, ...]
+    externals: frozenset[str]  # symbols the LLVM text imports: "scipy_cblas_sgemm", "tapefuse_parallel_for", ...
+    llvm: Callable[[], str] = field(compare=False)  # texts are made when asked for
+    numba: Callable[[], str] = field(compare=False)
+    input_names: tuple[str, ...] = ()

@@ -1,0 +1,270 @@
+"""Types of values: a NumPy dtype and a shape whose dimensions are integers or polynomials of named symbols.
+
+`Type(np.dtype("f4"), (Poly.symbol("B"), 10))` prints as `f32[B,10]` and parses back from it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property, reduce
+from math import prod
+
+import numpy as np
+
+from tapefuse._errors import ParseError, ShapeError
+
+Monomial = tuple[str, ...]  # sorted symbol names, repeated for powers; () is the constant term
+
+
+class Poly:
+    """An immutable integer polynomial of named symbols, with at least one symbol in it.
+
+    Arithmetic that cancels every symbol returns a plain `int`, so a dimension is always `int | Poly`
+    and equal dimensions compare equal.
+    """
+
+    __slots__ = ("_hash", "terms")
+    terms: tuple[tuple[Monomial, int], ...]
+
+    def __init__(self, terms: tuple[tuple[Monomial, int], ...]):
+        self.terms = terms
+        self._hash = hash(terms)
+
+    @staticmethod
+    def symbol(name: str) -> Poly:
+        if not name.isidentifier():
+            raise ValueError(f"a dimension symbol must be an identifier, got {name!r}")
+        return Poly((((name,), 1),))
+
+    @property
+    def symbols(self) -> frozenset[str]:
+        return frozenset(s for m, _ in self.terms for s in m)
+
+    @property
+    def name(self) -> str | None:
+        """The symbol's name if the polynomial is one plain symbol, else None."""
+        (mono, coef), *rest = self.terms
+        return mono[0] if not rest and coef == 1 and len(mono) == 1 else None
+
+    def substitute(self, values: Mapping[str, Dim]) -> Dim:
+        return reduce(
+            lambda a, b: a + b,
+            (reduce(lambda a, b: a * b, (values.get(s, Poly.symbol(s)) for s in m), c) for m, c in self.terms),
+        )
+
+    def __add__(self, other: Dim) -> Dim:
+        return _poly(_terms(self) + _terms(other)) if isinstance(other, (int, np.integer, Poly)) else NotImplemented
+
+    def __mul__(self, other: Dim) -> Dim:
+        if not isinstance(other, (int, np.integer, Poly)):
+            return NotImplemented
+        return _poly((tuple(sorted(a + b)), x * y) for a, x in _terms(self) for b, y in _terms(other))
+
+    def __neg__(self) -> Dim:
+        return self * -1
+
+    def __sub__(self, other: Dim) -> Dim:
+        return self + other * -1
+
+    def __rsub__(self, other: Dim) -> Dim:
+        return self * -1 + other
+
+    __radd__, __rmul__ = __add__, __mul__
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Poly) and self.terms == other.terms
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    def __repr__(self) -> str:
+        def term(mono: Monomial, coef: int) -> str:
+            body = "*".join(mono)
+            return str(coef) if not mono else body if coef == 1 else f"-{body}" if coef == -1 else f"{coef}*{body}"
+
+        return "+".join(term(m, c) for m, c in self.terms).replace("+-", "-")
+
+    def __bool__(self) -> bool:
+        raise ShapeError(f"the symbolic dimension {self} has no truth value while tracing; it is known at run time only")
+
+    def __index__(self) -> int:
+        raise ShapeError(
+            f"the symbolic dimension {self} is not a Python integer while tracing; use a fixed size in the TensorSpec if one is needed"
+        )
+
+
+Dim = int | Poly
+Shape = tuple[Dim, ...]
+
+
+def _terms(d: Dim) -> tuple[tuple[Monomial, int], ...]:
+    return d.terms if isinstance(d, Poly) else (((), int(d)),)
+
+
+def _poly(terms: Iterable[tuple[Monomial, int]]) -> Dim:
+    total: dict[Monomial, int] = {}
+    for mono, coef in terms:
+        total[mono] = total.get(mono, 0) + coef
+    kept = tuple(sorted(((m, c) for m, c in total.items() if c), key=lambda t: (-len(t[0]), t[0])))
+    if not any(m for m, _ in kept):
+        return kept[0][1] if kept else 0
+    return Poly(kept)
+
+
+def symbols(dims: Iterable[Dim]) -> frozenset[str]:
+    """Names of all symbols in some dimensions."""
+    return frozenset().union(*(d.symbols for d in dims if isinstance(d, Poly)))
+
+
+def substitute(value, env: Mapping[str, Dim]):
+    """`value` with every symbol replaced; looks into tuples, leaves everything else as it is (used on attributes)."""
+    if isinstance(value, Poly):
+        return value.substitute(env)
+    if isinstance(value, tuple):
+        return tuple(substitute(v, env) for v in value)
+    return value
+
+
+def divide(a: Dim, b: Dim) -> Dim | None:
+    """`a / b` when it is a polynomial (or an integer) again, else None. Division by 0 is None."""
+    if b == 0:
+        return None
+    if isinstance(a, int) and isinstance(b, int):
+        return a // b if a % b == 0 else None
+    divisor = _terms(b)
+    if len(divisor) > 1:
+        return 1 if a == b else None
+    (mono, coef), out = divisor[0], []
+    for m, c in _terms(a):
+        rest = list(m)
+        for s in mono:
+            if s not in rest:
+                return None
+            rest.remove(s)
+        if c % coef:
+            return None
+        out.append((tuple(rest), c // coef))
+    return _poly(out)
+
+
+def size(shape: Iterable[Dim]) -> Dim:
+    """Number of elements of a shape."""
+    return prod(shape)
+
+
+def broadcast_shapes(*shapes: Shape) -> Shape:
+    """NumPy's broadcasting over symbolic shapes; a symbol stretches over 1 and matches only itself."""
+    rank = max(map(len, shapes), default=0)
+    out: list[Dim] = []
+    for axis in range(-rank, 0):
+        dims = {s[axis] for s in shapes if len(s) >= -axis} - {1}
+        if len(dims) > 1:
+            raise ShapeError(f"shapes {', '.join(map(show_shape, shapes))} do not broadcast together (axis {axis})")
+        out.append(dims.pop() if dims else 1)
+    return tuple(out)
+
+
+def show_shape(shape: Shape) -> str:
+    return "[" + ",".join(map(str, shape)) + "]"
+
+
+_SHORT = {"b": "bool", "i": "i", "u": "u", "f": "f", "c": "c"}
+
+
+def show_dtype(dtype: np.dtype) -> str:
+    """`f32`, `i64`, `bool`: the name a dtype has in IR text."""
+    return "bool" if dtype.kind == "b" else f"{_SHORT[dtype.kind]}{dtype.itemsize * 8}"
+
+
+def parse_dtype(text: str) -> np.dtype:
+    if text == "bool":
+        return np.dtype(bool)
+    match = re.fullmatch(r"([iufc])(8|16|32|64|128)", text)
+    try:
+        if match:
+            return np.dtype(f"{match[1]}{int(match[2]) // 8}")
+    except TypeError:
+        pass
+    raise ParseError(f"{text!r} is not a dtype; expected one of f32, f64, i8, i16, i32, i64, u8, u16, u32, u64, bool")
+
+
+_DIM_TOKEN = re.compile(r"\s*(?:(\d+)|([A-Za-z_]\w*)|([-+*]))")
+
+
+def parse_dim(text: str) -> Dim:
+    """`"2*B+1"` as a dimension: sums of products of integers and symbols."""
+    pos, total, product, sign, operand = 0, 0, None, 1, True
+    text = text.strip()
+    while pos < len(text):
+        match = _DIM_TOKEN.match(text, pos)
+        if not match:
+            raise ParseError(f"{text!r} is not a dimension at column {pos + 1}")
+        pos = match.end()
+        number, name, mark = match.groups()
+        if mark is None:
+            if not operand:
+                raise ParseError(f"{text!r} is not a dimension: two factors stand without '*' between them")
+            factor: Dim = int(number) if number else Poly.symbol(name)
+            product = factor if product is None else product * factor
+            operand = False
+        elif mark == "*" and not operand:
+            operand = True
+        elif mark in "+-" and not operand:
+            total, product, sign, operand = total + sign * product, None, -1 if mark == "-" else 1, True
+        elif mark in "+-" and product is None:
+            sign = -sign if mark == "-" else sign
+        else:
+            raise ParseError(f"{text!r} is not a dimension: {mark!r} is out of place")
+    if operand:
+        raise ParseError(f"{text!r} is not a dimension: it ends too early")
+    return total + sign * product
+
+
+@dataclass(frozen=True)
+class Type:
+    """dtype and shape of one value."""
+
+    dtype: np.dtype
+    shape: Shape
+
+    @cached_property
+    def text(self) -> str:
+        return f"{show_dtype(self.dtype)}{show_shape(self.shape)}"
+
+    def __str__(self) -> str:
+        return self.text
+
+    @property
+    def size(self) -> Dim:
+        return size(self.shape)
+
+    @property
+    def nbytes(self) -> Dim:
+        return self.size * self.dtype.itemsize
+
+    @property
+    def is_float(self) -> bool:
+        return self.dtype.kind == "f"
+
+    def substitute(self, env: Mapping[str, Dim]) -> Type:
+        return Type(self.dtype, substitute(self.shape, env))
+
+    @staticmethod
+    def parse(text: str) -> Type:
+        """`"f32[B,10]"` as a type. Raises ParseError."""
+        match = re.fullmatch(r"\s*(\w+)\s*\[([^\[\]]*)\]\s*", text)
+        if not match:
+            raise ParseError(f"{text!r} is not a type; expected e.g. f32[B,10]")
+        dims = [d for d in match[2].split(",")] if match[2].strip() else []
+        return Type(parse_dtype(match[1]), tuple(map(parse_dim, dims)))
+
+
+def type_of(x) -> Type:
+    """Type of an IR value, a tensor, an array or a Python scalar."""
+    t = getattr(x, "type", None)
+    if isinstance(t, Type):
+        return t
+    x = np.asarray(x)
+    return Type(x.dtype, x.shape)

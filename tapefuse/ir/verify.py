@@ -1,0 +1,75 @@
+"""The rules that every graph keeps, checked again from scratch: after every pass under TAPEFUSE_CHECK=1, and in tests."""
+
+from __future__ import annotations
+
+from typing import Any, NoReturn
+
+from tapefuse._errors import TapefuseError, VerifyError
+from tapefuse.ir.graph import Graph, Value, reachable
+from tapefuse.ir.op import OPS
+from tapefuse.ir.types import Poly
+
+
+def verify(graph: Graph) -> Graph:
+    """The graph itself, or VerifyError naming the value and the rule it breaks.
+
+    Parameters are distinct and have no op. Everything the outputs reach is a parameter or the result of a known op
+    on values defined before it, with the type that the op's type rule gives. Attributes are sorted and hashable.
+    Every dimension symbol in use is, alone, a dimension of some parameter, so that shapes bind it when the graph runs.
+    """
+    _verify_params(graph)
+    bound = {d.name for p in graph.params for d in p.shape if isinstance(d, Poly)}
+    params = set(graph.params)
+    for v in reachable(graph.outs) - params:
+        if v.op is None:
+            _fail(v, f"it is read by the outputs, but is not a parameter of {graph.name!r}")
+    for v in (*graph.params, *graph.nodes):
+        unbound = sorted(_symbols((v.shape, tuple(v.attrs))) - bound)
+        if unbound:
+            _fail(v, f"the dimension {unbound[0]} is not bound: no parameter has it as a dimension of its own")
+    for v in graph.nodes:
+        _verify_node(v)
+    return graph
+
+
+def _verify_params(graph: Graph) -> None:
+    if len(set(graph.params)) != len(graph.params):
+        raise VerifyError(f"a value is a parameter of {graph.name!r} twice")
+    for p in graph.params:
+        if p.op is not None or p.args:
+            _fail(p, "it is a parameter, but has an op")
+
+
+def _verify_node(v: Value) -> None:
+    op = v.op
+    assert op is not None
+    if OPS.get(op.name) is not op:
+        _fail(v, f"{op.name} is not a registered op")
+    late = [a for a in v.args if a.id >= v.id]
+    if late:
+        _fail(v, f"its operand {late[0]!r} is defined after it")
+    if [k for k, _ in v.attrs] != sorted({k for k, _ in v.attrs}):
+        _fail(v, f"its attributes are not sorted by name: {v.attrs}")
+    try:
+        hash(v.attrs)
+        inferred = op.type(*(a.type for a in v.args), **v.attributes)
+    except TapefuseError as e:
+        _fail(v, f"its type rule fails: {e}")
+    except Exception as e:  # a type rule may fail in any way on operands and attributes it was not made for
+        _fail(v, f"its type rule fails with {type(e).__name__}: {e}")
+    if inferred != v.type:
+        _fail(v, f"its type rule gives {inferred}")
+
+
+def _symbols(x: Any) -> frozenset[str]:
+    if isinstance(x, Poly):
+        return x.symbols
+    if isinstance(x, tuple):
+        return frozenset().union(*map(_symbols, x))
+    return frozenset()
+
+
+def _fail(v: Value, why: str) -> NoReturn:
+    what = f"{v.op.name}({', '.join(str(a.type) for a in v.args)})" if v.op else f"{v.name or 'a value'}"
+    where = f"\n  at {v.loc}" if v.loc else ""
+    raise VerifyError(f"{what} : {v.type} breaks a rule of the IR: {why}{where}")

@@ -1,0 +1,268 @@
+"""Elementwise functions, in the dtypes that NumPy's ufuncs of the same names choose."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from tapefuse.ir import ops
+from tapefuse.ir.op import Op
+from tapefuse.tracer.promote import cast as _cast
+from tapefuse.tracer.promote import common, operands, strength
+from tapefuse.tracer.tensor import Tensor, as_tensor, check_dtype
+
+_ON_BOOL = {ops.add: ops.or_, ops.mul: ops.and_, ops.maximum: ops.or_, ops.minimum: ops.and_}
+_ORDER = {ops.lt, ops.le, ops.gt, ops.ge}
+
+
+def _elementwise(ufunc: np.ufunc, op: Op, doc: str, name: str | None = None) -> Callable[..., Tensor]:
+    """The function that computes `op` in the dtype that `ufunc` would choose."""
+
+    def function(*xs: Any) -> Tensor:
+        if len(xs) != ufunc.nin:
+            raise TypeError(f"{function.__name__} takes {ufunc.nin} operands, got {len(xs)}")
+        tensors = operands(ufunc, *xs)
+        if tensors[0].dtype.kind != "b":
+            return op(*tensors)
+        if op in _ORDER:
+            return op(*[_cast(x, np.dtype(np.uint8)) for x in tensors])
+        return _ON_BOOL.get(op, op)(*tensors)
+
+    function.__name__ = function.__qualname__ = name or ufunc.__name__
+    function.__doc__ = doc
+    return function
+
+
+add = _elementwise(np.add, ops.add, "x + y; `or` of bools.")
+subtract = _elementwise(np.subtract, ops.sub, "x - y.")
+multiply = _elementwise(np.multiply, ops.mul, "x y; `and` of bools.")
+divide = true_divide = _elementwise(np.divide, ops.div, "x / y; integers give float64.")
+floor_divide = _elementwise(np.floor_divide, ops.floordiv, "x / y rounded down.")
+mod = remainder = _elementwise(np.remainder, ops.mod, "x - y floor(x / y): the sign of y.")
+maximum = _elementwise(np.maximum, ops.maximum, "The larger of x and y; at a tie the gradient is x's.")
+minimum = _elementwise(np.minimum, ops.minimum, "The smaller of x and y; at a tie the gradient is x's.")
+equal = _elementwise(np.equal, ops.eq, "x == y.")
+not_equal = _elementwise(np.not_equal, ops.ne, "x != y.")
+less = _elementwise(np.less, ops.lt, "x < y.")
+less_equal = _elementwise(np.less_equal, ops.le, "x <= y.")
+greater = _elementwise(np.greater, ops.gt, "x > y.")
+greater_equal = _elementwise(np.greater_equal, ops.ge, "x >= y.")
+bitwise_and = _elementwise(np.bitwise_and, ops.and_, "x & y.")
+bitwise_or = _elementwise(np.bitwise_or, ops.or_, "x | y.")
+bitwise_xor = _elementwise(np.bitwise_xor, ops.xor_, "x ^ y.")
+invert = bitwise_not = _elementwise(np.invert, ops.not_, "~x: logical not of bools, bitwise of integers.")
+negative = _elementwise(np.negative, ops.neg, "-x.")
+exp = _elementwise(np.exp, ops.exp, "e ** x.")
+expm1 = _elementwise(np.expm1, ops.expm1, "e ** x - 1, exact near 0.")
+log = _elementwise(np.log, ops.log, "Natural logarithm.")
+log1p = _elementwise(np.log1p, ops.log1p, "log(1 + x), exact near 0.")
+sin = _elementwise(np.sin, ops.sin, "Sine.")
+cos = _elementwise(np.cos, ops.cos, "Cosine.")
+tan = _elementwise(np.tan, ops.tan, "Tangent.")
+tanh = _elementwise(np.tanh, ops.tanh, "Hyperbolic tangent.")
+sqrt = _elementwise(np.sqrt, ops.sqrt, "Square root; nan below 0.")
+sign = _elementwise(np.sign, ops.sign, "-1, 0 or 1; its derivative is 0.")
+floor = _elementwise(np.floor, ops.floor, "Round down.")
+ceil = _elementwise(np.ceil, ops.ceil, "Round up.")
+rint = _elementwise(np.rint, ops.round, "Round to the nearest integer, halves to the even one.")
+rsqrt = _elementwise(np.sqrt, ops.rsqrt, "1 / sqrt(x).", "rsqrt")
+sigmoid = _elementwise(np.exp, ops.sigmoid, "1 / (1 + e ** -x).", "sigmoid")
+softplus = _elementwise(np.exp, ops.softplus, "log(1 + e ** x), without early overflow.", "softplus")
+erf = _elementwise(np.exp, ops.erf, "Error function.", "erf")
+relu = _elementwise(np.negative, ops.relu, "max(x, 0), with derivative 0 at 0.", "relu")
+
+
+def positive(x: Any) -> Tensor:
+    """+x."""
+    return as_tensor(x)
+
+
+def abs(x: Any) -> Tensor:
+    """|x|, with derivative 0 at 0."""
+    x = as_tensor(x)
+    return x if x.dtype.kind in "bu" else ops.abs(x)
+
+
+absolute = abs
+
+
+def power(x: Any, y: Any) -> Tensor:
+    """x ** y. Exponents 1, 2, 3 and 0.5 given as Python numbers are products and a root."""
+    if type(y) in (int, float) and y in (0.5, 1, 2, 3) and strength(x) not in (bool, np.dtype(bool)):
+        (base, _) = operands(np.power, x, y)
+        if y == 0.5:
+            return ops.sqrt(base)
+        return base if y == 1 else ops.mul(base, base) if y == 2 else ops.mul(ops.mul(base, base), base)
+    return ops.pow(*operands(np.power, x, y))
+
+
+def square(x: Any) -> Tensor:
+    """x * x."""
+    x = as_tensor(x)
+    return multiply(x, x)
+
+
+def reciprocal(x: Any) -> Tensor:
+    """1 / x of floats."""
+    return divide(1, x)
+
+
+def log2(x: Any) -> Tensor:
+    """Logarithm to base 2."""
+    return multiply(log(x), 1 / math.log(2))
+
+
+def log10(x: Any) -> Tensor:
+    """Logarithm to base 10."""
+    return multiply(log(x), 1 / math.log(10))
+
+
+def logical_and(x: Any, y: Any) -> Tensor:
+    """Elementwise `and` of truth values."""
+    return ops.and_(_truth(x), _truth(y))
+
+
+def logical_or(x: Any, y: Any) -> Tensor:
+    """Elementwise `or` of truth values."""
+    return ops.or_(_truth(x), _truth(y))
+
+
+def logical_xor(x: Any, y: Any) -> Tensor:
+    """Elementwise exclusive `or` of truth values."""
+    return ops.xor_(_truth(x), _truth(y))
+
+
+def logical_not(x: Any) -> Tensor:
+    """Elementwise `not` of truth values."""
+    return ops.not_(_truth(x))
+
+
+def _truth(x: Any) -> Tensor:
+    x = as_tensor(x)
+    return x if x.dtype.kind == "b" else ops.ne(x, 0)
+
+
+def isnan(x: Any) -> Tensor:
+    """Whether elements are nan."""
+    x = as_tensor(x)
+    return ops.ne(x, x)
+
+
+def isinf(x: Any) -> Tensor:
+    """Whether elements are infinite."""
+    return ops.eq(*operands(np.equal, abs(x), math.inf))
+
+
+def isfinite(x: Any) -> Tensor:
+    """Whether elements are neither infinite nor nan."""
+    return less(abs(x), math.inf)
+
+
+def round(x: Any, decimals: int = 0) -> Tensor:
+    """Round to `decimals` places, halves to even; the derivative is not connected."""
+    x = as_tensor(x)
+    if x.dtype.kind in "iu" and decimals >= 0:
+        return x
+    scale = 10.0**decimals
+    return ops.round(x) if decimals == 0 else divide(rint(multiply(x, scale)), scale)
+
+
+def clip(x: Any, min: Any = None, max: Any = None) -> Tensor:
+    """x limited to [min, max]; the gradient passes at both bounds."""
+    y = as_tensor(x) if min is None else maximum(x, min)
+    return y if max is None else minimum(y, max)
+
+
+def where(condition: Any, x: Any = None, y: Any = None) -> Any:
+    """Elements of `x` where the condition holds, of `y` elsewhere. The one not taken has gradient 0.
+
+    With the condition alone: the positions where it holds, outside of traces.
+    """
+    if x is None and y is None:
+        return tuple(as_tensor(k) for k in np.nonzero(np.asarray(as_tensor(condition))))
+    return ops.select(_truth(condition), *common(x, y))
+
+
+select = where
+
+
+def astype(x: Any, dtype: Any) -> Tensor:
+    """`x` converted as NumPy's `astype` does. Differentiable between floating-point dtypes."""
+    return _cast(as_tensor(x), check_dtype(dtype, "an array"))
+
+
+cast = astype
+
+
+def stop_gradient(x: Any) -> Tensor:
+    """`x`, as a constant to derivatives."""
+    return ops.stop_gradient(as_tensor(x))
+
+
+__all__ = [
+    "abs",
+    "absolute",
+    "add",
+    "astype",
+    "bitwise_and",
+    "bitwise_not",
+    "bitwise_or",
+    "bitwise_xor",
+    "cast",
+    "ceil",
+    "clip",
+    "cos",
+    "divide",
+    "equal",
+    "erf",
+    "exp",
+    "expm1",
+    "floor",
+    "floor_divide",
+    "greater",
+    "greater_equal",
+    "invert",
+    "isfinite",
+    "isinf",
+    "isnan",
+    "less",
+    "less_equal",
+    "log",
+    "log10",
+    "log1p",
+    "log2",
+    "logical_and",
+    "logical_not",
+    "logical_or",
+    "logical_xor",
+    "maximum",
+    "minimum",
+    "mod",
+    "multiply",
+    "negative",
+    "not_equal",
+    "positive",
+    "power",
+    "reciprocal",
+    "relu",
+    "remainder",
+    "rint",
+    "round",
+    "rsqrt",
+    "select",
+    "sigmoid",
+    "sign",
+    "sin",
+    "softplus",
+    "sqrt",
+    "square",
+    "stop_gradient",
+    "subtract",
+    "tan",
+    "tanh",
+    "true_divide",
+    "where",
+]

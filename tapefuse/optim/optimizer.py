@@ -1,0 +1,122 @@
+"""What every optimizer does: pair gradients with variables, keep slots, count steps."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable, Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+from tapefuse import numpy as tp
+from tapefuse._errors import ShapeError
+from tapefuse.nn.module import Module
+from tapefuse.tracer.tensor import Tensor, as_tensor
+from tapefuse.tracer.variable import Variable
+
+
+class Optimizer(Module):
+    """Base of `SGD` and `Adam`. A subclass gives `slot_names` and `update`, in terms of public functions.
+
+    `learning_rate` and `iterations` are variables, so a compiled step reads their present value: assign to
+    `optimizer.learning_rate` between steps without a new trace. Slots are variables made by `build` or by the first
+    `apply_gradients`; they belong to `variables` and hence to checkpoints.
+    """
+
+    attribute_order: ClassVar[tuple[str, ...]] = ("iterations", "_learning_rate")
+    slot_names: tuple[str, ...] = ()
+    """The slots of each variable, e.g. ("m", "v")."""
+
+    def __init__(self, learning_rate: float, name: str | None = None):
+        super().__init__(name)
+        self._learning_rate = Variable(np.float64(learning_rate), trainable=False, name="learning_rate")
+        self.iterations = Variable(np.int64(0), trainable=False, name="iterations")
+        self.slots: dict[str, list[Variable]] = {}
+        self._served = _Served()
+
+    @property
+    def learning_rate(self) -> Variable:
+        """A float64 scalar variable; assigning a number changes its value."""
+        return self._learning_rate
+
+    @learning_rate.setter
+    def learning_rate(self, value: float) -> None:
+        self._learning_rate.assign(np.float64(value))
+
+    def build(self, variables: Iterable[Variable]) -> None:
+        """Make the slots (zeros of each variable's shape and dtype) for variables that have none yet."""
+        for variable in variables:
+            if self._served.add(variable):
+                for slot in self.slot_names:
+                    zeros = np.zeros(tuple(variable.shape), variable.dtype)
+                    made = Variable(zeros, trainable=False, name=f"{variable.name}_{slot}")
+                    self.slots.setdefault(slot, []).append(made)
+
+    def slots_of(self, variable: Variable) -> tuple[Variable, ...]:
+        """The slots of one variable, in the order of `slot_names`. Raises `KeyError` before they are built."""
+        k = self._served.index(variable)
+        return tuple(self.slots[slot][k] for slot in self.slot_names)
+
+    def apply_gradients(self, grads_and_vars: Iterable[tuple[Any, Variable]]) -> None:
+        """One step. Variables whose gradient is None are left as they are, with a warning that names them.
+
+        Raises `ValueError` when there is no gradient at all, `ShapeError` when one does not have its variable's shape.
+        """
+        pairs = [(_fitting(g, v), v) for g, v in _connected(list(grads_and_vars))]
+        self.build(v for _, v in pairs)
+        self.iterations.assign_add(np.int64(1))
+        for gradient, variable in pairs:
+            rate = tp.astype(self._learning_rate, variable.dtype)
+            self.update(gradient, variable, rate, *self.slots_of(variable))
+
+    def update(self, g: Any, variable: Variable, rate: Any, *slots: Variable) -> None:
+        """Assign the new value of `variable` and of its slots. `g` and `rate` have the variable's dtype."""
+        raise TypeError(f"{type(self).__name__} must define update(g, variable, rate, *slots)")
+
+
+class _Served:
+    """The variables that have slots, by identity. Not a container, so a module does not find them in it."""
+
+    def __init__(self) -> None:
+        self._known: dict[int, tuple[int, Variable]] = {}  # holds the variable, so that its id stays its own
+
+    def add(self, variable: Variable) -> bool:
+        """True if the variable is new."""
+        new = id(variable) not in self._known
+        if new:
+            self._known[id(variable)] = len(self._known), variable
+        return new
+
+    def index(self, variable: Variable) -> int:
+        return self._known[id(variable)][0]
+
+
+def _connected(pairs: Sequence[tuple[Any, Variable]]) -> list[tuple[Any, Variable]]:
+    for _, variable in pairs:
+        if not isinstance(variable, Variable):
+            raise TypeError(
+                f"apply_gradients takes (gradient, variable) pairs, got a {type(variable).__name__} as a variable; "
+                "write zip(gradients, variables)"
+            )
+    lost = [v.name for g, v in pairs if g is None]
+    kept = [(g, v) for g, v in pairs if g is not None]
+    if not kept:
+        raise ValueError(
+            "no gradients for any variable"
+            + (f" (all None: {', '.join(map(str, lost))}); is the loss computed inside the tape, from them?" if lost else "")
+        )
+    if lost:
+        warnings.warn(
+            f"gradients of {', '.join(map(str, lost))} are None: the loss does not depend on them; they are left as they are",
+            stacklevel=3,
+        )
+    return kept
+
+
+def _fitting(gradient: Any, variable: Variable) -> Tensor:
+    gradient = as_tensor(gradient)
+    if tuple(gradient.shape) != tuple(variable.shape):
+        raise ShapeError(
+            f"the gradient of variable {variable.name!r} has shape {list(gradient.shape)}, "
+            f"the variable {list(variable.shape)}; are gradients and variables in the same order?"
+        )
+    return gradient

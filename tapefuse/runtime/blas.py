@@ -1,0 +1,50 @@
+"""A BLAS of our own: the OpenBLAS of the `scipy-openblas32` wheel, loaded privately and set to one thread.
+
+Parallelism comes from the kernels' own regions; the copies of OpenBLAS inside NumPy and SciPy stay as they are.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import importlib.util
+from functools import cache
+from pathlib import Path
+
+from tapefuse._errors import CompileError
+
+FUNCTIONS = ("scipy_cblas_sgemm", "scipy_cblas_dgemm")  # 32-bit integers
+
+
+def address(name: str) -> int:
+    """Address of one of FUNCTIONS. Raises CompileError when the wheel is missing or broken."""
+    return int(ctypes.cast(getattr(_library(), name), ctypes.c_void_p).value or 0)
+
+
+def description() -> str:
+    """OpenBLAS's version, build options and the kernels chosen for this CPU."""
+    config = _library().scipy_openblas_get_config
+    config.restype = ctypes.c_char_p
+    return config().decode().strip()
+
+
+def path() -> Path:
+    """Where the shared library is. Raises CompileError when it is not installed."""
+    spec = importlib.util.find_spec("scipy_openblas32")  # finds the package without running it
+    for folder in spec.submodule_search_locations or () if spec else ():
+        for suffix in ("so", "dylib", "dll"):
+            found = sorted((Path(folder) / "lib").glob(f"libscipy_openblas*.{suffix}"))
+            if found:
+                return found[0]
+    raise CompileError("matrix products need the package scipy-openblas32: pip install scipy-openblas32")
+
+
+@cache
+def _library() -> ctypes.CDLL:
+    try:
+        library = ctypes.CDLL(str(path()), mode=ctypes.RTLD_LOCAL)
+        library.scipy_openblas_set_num_threads(1)
+        for name in FUNCTIONS:
+            getattr(library, name)
+    except (OSError, AttributeError) as e:
+        raise CompileError(f"scipy-openblas32 cannot be used: {e}; reinstall it with pip") from None
+    return library

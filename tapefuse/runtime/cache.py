@@ -1,0 +1,231 @@
+"""Object code kept on disk between processes: one file per key, checked whenever it is read.
+
+A file is  magic, version, length of metadata and object, SHA-256, metadata (JSON), object code.  The digest covers the key
+too, so a file under another's name is not taken for it. Files appear whole (written aside, then renamed), so any number of
+processes may share a folder. Whatever goes wrong means only that a program is compiled again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import stat
+import struct
+import tempfile
+import time
+import warnings
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from tapefuse._config import config
+from tapefuse._errors import CacheWarning
+
+VERSION = 1
+LIMIT = 1 << 29  # bytes a folder may grow to
+_MAGIC = b"TAPEFUSE"
+_HEAD = struct.Struct("<8sIIQ32s")
+_SUFFIX, _ASIDE = ".tfo", ".tmp-"
+_STALE = 3600.0  # seconds after which a file written aside belongs to a process that died
+_SWEEP_EVERY = 64
+_log = logging.getLogger("tapefuse.cache")
+_warned: set[str] = set()
+
+
+class Entry(NamedTuple):
+    """One kept program."""
+
+    key: str
+    size: int
+    used: float  # seconds since the epoch
+    metadata: dict[str, Any]
+
+
+def digest(*parts: str) -> str:
+    """The key for everything that object code depends on: equal parts, equal code."""
+    h = hashlib.sha256()
+    for part in parts:
+        data = part.encode()
+        h.update(len(data).to_bytes(8, "little") + data)
+    return h.hexdigest()
+
+
+def current() -> ObjectCache | None:
+    """The cache that the flags `cache` and `cache_dir` ask for; None when it is off or its folder cannot be used."""
+    if not config.cache:
+        return None
+    try:
+        folder = default_folder()
+        return ObjectCache(folder) if _usable(folder) else None
+    except (OSError, RuntimeError) as e:  # RuntimeError: there is no home folder
+        _warn_once("folder", f"programs are not kept on disk: {e}")
+        return None
+
+
+def default_folder() -> Path:
+    """The folder the flags ask for: `cache_dir`, or `tapefuse` in the user's cache folder."""
+    if config.cache_dir:
+        return Path(config.cache_dir).expanduser()
+    base = os.environ.get("XDG_CACHE_HOME", "")
+    return (Path(base) if os.path.isabs(base) else Path.home() / ".cache") / "tapefuse"
+
+
+class ObjectCache:
+    """Object files in one folder. Keys are hexadecimal digests."""
+
+    _stores = 0
+
+    def __init__(self, folder: Path, limit: int = LIMIT):
+        self.folder = folder
+        self.limit = limit
+
+    def load(self, key: str) -> bytes | None:
+        """The object code kept under `key`, or None. A damaged file is removed, with one warning per process."""
+        path = self._path(key)
+        try:
+            data = _read(path)
+        except FileNotFoundError:
+            return None
+        except OSError as e:
+            _warn_once("read", f"{path} cannot be read, the program is compiled again: {e}")
+            _discard(path)
+            return None
+        parts = _unpack(key, data)
+        if parts is None:
+            _warn_once("damage", f"{path} is damaged or of another version; the program is compiled again")
+            _discard(path)
+            return None
+        try:
+            os.utime(path)
+        except OSError as e:
+            _log.debug("cannot note the use of %s: %s", path, e)
+        return parts[1]
+
+    def store(self, key: str, object_code: bytes, metadata: Mapping[str, Any]) -> bool:
+        """Keep object code. False, with one warning per process, when the disk does not take it."""
+        aside = None
+        try:
+            handle, aside = tempfile.mkstemp(prefix=_ASIDE, dir=self.folder)
+            with os.fdopen(handle, "wb") as file:
+                file.write(_pack(key, object_code, metadata))
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(aside, self._path(key))
+        except OSError as e:
+            _warn_once("write", f"programs are not kept in {self.folder}: {e}")
+            if aside is not None:
+                _discard(Path(aside))
+            return False
+        ObjectCache._stores += 1
+        if ObjectCache._stores % _SWEEP_EVERY == 1:
+            self.sweep()
+        return True
+
+    def sweep(self) -> None:
+        """Remove what was written aside by processes that died, then the longest unused programs above the limit."""
+        total, now = 0, time.time()
+        for used, size, path in sorted(self._files(), reverse=True):
+            aside = path.name.startswith(_ASIDE)
+            total += 0 if aside else size
+            if (aside and now - used > _STALE) or total > self.limit:
+                _discard(path)
+
+    def entries(self) -> Iterator[Entry]:
+        """What is kept, the last used first; damaged files are left out."""
+        for used, size, path in sorted(self._files(), reverse=True):
+            if path.suffix == _SUFFIX:
+                try:
+                    parts = _unpack(path.stem, _read(path))
+                except OSError:
+                    continue
+                if parts is not None:
+                    yield Entry(path.stem, size, used, parts[0])
+
+    def clear(self) -> int:
+        """Remove every program; how many there were."""
+        return sum(_discard(path) for _, _, path in self._files())
+
+    def _path(self, key: str) -> Path:
+        return self.folder / f"{key}{_SUFFIX}"
+
+    def _files(self) -> list[tuple[float, int, Path]]:
+        found = []
+        try:
+            with os.scandir(self.folder) as items:
+                for item in items:
+                    if item.name.endswith(_SUFFIX) or item.name.startswith(_ASIDE):
+                        info = item.stat(follow_symlinks=False)
+                        found.append((info.st_mtime, info.st_size, Path(item.path)))
+        except OSError as e:
+            _log.debug("cannot list %s: %s", self.folder, e)
+        return found
+
+
+def _usable(folder: Path) -> bool:
+    """Make the folder; refuse one that others could put code into."""
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    info = folder.stat()
+    if not hasattr(os, "geteuid"):
+        return True
+    if info.st_uid != os.geteuid():
+        _warn_once("owner", f"programs are not kept: {folder} belongs to another user; set TAPEFUSE_CACHE_DIR")
+        return False
+    if info.st_mode & stat.S_IWOTH:
+        _warn_once("mode", f"programs are not kept: everybody may write to {folder}; chmod 700 it")
+        return False
+    return True
+
+
+def _read(path: Path) -> bytes:
+    """The bytes of a regular file; a link or anything else in its place is an OSError."""
+    handle = os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0))
+    with os.fdopen(handle, "rb") as file:
+        if not stat.S_ISREG(os.fstat(handle).st_mode):
+            raise OSError("not a regular file")
+        return file.read()
+
+
+def _checksum(key: str, version: int, metadata: bytes, object_code: bytes) -> bytes:
+    lengths = struct.pack("<IIQ", version, len(metadata), len(object_code))
+    return hashlib.sha256(key.encode() + lengths + metadata + object_code).digest()
+
+
+def _pack(key: str, object_code: bytes, metadata: Mapping[str, Any]) -> bytes:
+    text = json.dumps(dict(metadata), sort_keys=True).encode()
+    check = _checksum(key, VERSION, text, object_code)
+    return _HEAD.pack(_MAGIC, VERSION, len(text), len(object_code), check) + text + object_code
+
+
+def _unpack(key: str, data: bytes) -> tuple[dict[str, Any], bytes] | None:
+    """(metadata, object code), or None if a single bit differs from what was written under this key."""
+    if len(data) < _HEAD.size:
+        return None
+    magic, version, n_text, n_object, check = _HEAD.unpack_from(data)
+    if magic != _MAGIC or version != VERSION or len(data) != _HEAD.size + n_text + n_object:
+        return None
+    text, object_code = data[_HEAD.size : _HEAD.size + n_text], data[_HEAD.size + n_text :]
+    if _checksum(key, version, text, object_code) != check:
+        return None
+    return json.loads(text), object_code
+
+
+def _discard(path: Path) -> bool:
+    """Remove a file (or what stands in its place); False when that is not possible."""
+    try:
+        if path.is_dir() and not path.is_symlink():
+            os.rename(path, path.with_name(f"{path.name}.aside-{os.getpid()}-{time.time_ns()}"))
+        else:
+            path.unlink()
+    except OSError as e:
+        _log.debug("cannot remove %s: %s", path, e)
+        return False
+    return True
+
+
+def _warn_once(topic: str, message: str) -> None:
+    _log.info(message)
+    if topic not in _warned:
+        _warned.add(topic)
+        warnings.warn(message, CacheWarning, stacklevel=3)

@@ -1,0 +1,87 @@
+"""LLVM text to object code for the CPU this process runs on.
+
+`compile_object("define i64 @f(i64 %x) { ret i64 %x }")` is an ELF, Mach-O or COFF object as bytes: position independent of
+the process, so it can be kept on disk. llvmlite is imported with the first compilation.
+"""
+
+from __future__ import annotations
+
+import re
+import threading
+from functools import cache
+from typing import Any
+
+from tapefuse._errors import CompileError
+
+PIPELINE = "O2"  # part of the cache key; the text is in docs/performance.md
+_lock = threading.Lock()  # one compilation at a time: LLVM's global context is not made for more
+
+
+def compile_object(text: str) -> bytes:
+    """Object code of a module in LLVM's text form. Raises CompileError with LLVM's message and the place in the text."""
+    with _lock:
+        return _machine().emit_object(_optimized(text))
+
+
+def assembly(text: str) -> str:
+    """The same as assembler text, for people to read."""
+    with _lock:
+        return _machine().emit_assembly(_optimized(text))
+
+
+@cache
+def fingerprint() -> tuple[str, ...]:
+    """Everything besides the text that object code depends on."""
+    import llvmlite
+
+    llvm = _binding()
+    version = ".".join(map(str, llvm.llvm_version_info))
+    return (PIPELINE, llvmlite.__version__, version, llvm.get_process_triple(), llvm.get_host_cpu_name(), _features())
+
+
+def _optimized(text: str) -> Any:
+    llvm = _binding()
+    try:
+        module = llvm.parse_assembly(text)
+        module.verify()
+    except RuntimeError as e:
+        raise CompileError(_diagnosis(str(e), text)) from None
+    options = llvm.create_pipeline_tuning_options(speed_level=2)
+    options.loop_vectorization = True
+    options.slp_vectorization = False
+    builder = llvm.create_pass_builder(_machine(), options)
+    builder.getModulePassManager().run(module, builder)
+    return module
+
+
+def _diagnosis(message: str, text: str) -> str:
+    """LLVM's message, with the lines around the place that it names."""
+    found = re.search(r"<string>:(\d+):\d+", message)
+    lines = text.splitlines()
+    if not found:
+        return f"LLVM rejects the generated code: {message.strip()}"
+    at = int(found[1])
+    around = "\n".join(f"{k:6d} | {lines[k - 1]}" for k in range(max(1, at - 3), min(len(lines), at + 2) + 1))
+    return f"LLVM rejects the generated code: {message.strip()}\n{around}"
+
+
+@cache
+def _binding() -> Any:
+    import llvmlite.binding as llvm
+
+    llvm.initialize_native_target()
+    llvm.initialize_native_asmprinter()
+    return llvm
+
+
+@cache
+def _features() -> str:
+    return _binding().get_host_cpu_features().flatten()
+
+
+@cache
+def _machine() -> Any:
+    """The host's target machine. The default code model of a JIT places no bound on distances between symbols."""
+    llvm = _binding()
+    target = llvm.Target.from_triple(llvm.get_process_triple())
+    return target.create_target_machine(cpu=llvm.get_host_cpu_name(), features=_features(), opt=2)

@@ -1,0 +1,143 @@
+"""The LLVM engine: a `Program` becomes a builtin function of Python.
+
+Text -> object code (kept on disk) -> linked into this process by LLJIT -> entered through `entry.ll`. Addresses come in as
+symbols when linking, so the object code is the same in every process.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import itertools
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import cache as once
+from typing import Any
+
+from tapefuse._errors import CompileError
+from tapefuse.ir.program import Program
+from tapefuse.runtime import blas, cache, threads
+from tapefuse.runtime.compile import compile_object, fingerprint
+from tapefuse.runtime.entry import Layout, build_table, check_abi, entry_symbols, entry_text
+
+_ENTRY, _PROGRAM = "tapefuse_entry", "tapefuse_program"
+_METH_FASTCALL = 0x80
+_names = itertools.count()
+_link_lock = threading.Lock()
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A program in this process. Unloaded when neither this object nor `call` is referenced any more.
+
+    `call(*flat)`: Tensors or exact ndarrays in; the Tensor or a tuple of Tensors out, or NotImplemented with nothing changed.
+    `pointer`: address of `i64 tapefuse_program(ptr pointers, ptr dims)`, for callers in C or @njit.
+    """
+
+    call: Callable[..., Any]
+    pointer: int
+    object_size: int
+    cached: bool  # the object code was on disk
+    compile_seconds: float  # text, optimisation and code generation; 0.0 when cached
+    link_seconds: float
+    threads: threads.Count | None  # the word that its kernels read; None for a program without parallel regions
+    _keep: Any = field(repr=False, default=None)
+
+
+def load(
+    program: Program,
+    layout: Layout,
+    states: Sequence[Any],
+    handler: Callable[[int], Any],
+    *,
+    threads: int | None = None,
+) -> Loaded:
+    """Compile (or read from disk), link and wrap a program.
+
+    `states`: one Variable per state of the program. `handler(status)` is called for a failed check; it raises.
+    `threads`: for this program; None: the process's number. Raises CompileError.
+    """
+    if len(states) != len(program.states):
+        raise CompileError(f"{program.name} has {len(program.states)} states, got {len(states)} variables")
+    check_abi()
+    entry = _linked_entry()
+    start = time.perf_counter()
+    object_code, cached = _object_code(program.llvm(), program.name)
+    compiled = time.perf_counter()
+    word, words, symbols, kept = _parallel(program, threads)
+    symbols |= {n: blas.address(n) for n in program.externals if n in blas.FUNCTIONS}
+    tracker = _link(object_code, _PROGRAM, symbols)
+    table = build_table(program, layout, states, handler, {"program": tracker[_PROGRAM], **words})
+    call = _builtin(program.name, entry[_ENTRY], table)
+    table.keep += (tracker, entry, *kept)
+    linked = time.perf_counter()
+    return Loaded(
+        call, tracker[_PROGRAM], len(object_code), cached, 0.0 if cached else compiled - start, linked - compiled, word, table
+    )
+
+
+def _object_code(text: str, name: str) -> tuple[bytes, bool]:
+    """(object code, was it on disk)"""
+    kept = cache.current()
+    if kept is None:
+        return compile_object(text), False
+    key = cache.digest(text, *fingerprint())
+    found = kept.load(key)
+    if found is not None:
+        return found, True
+    object_code = compile_object(text)
+    kept.store(key, object_code, {"name": name, "llvm": len(text), "compiler": " ".join(fingerprint()[:5])})
+    return object_code, False
+
+
+def _parallel(program: Program, wanted: int | None) -> tuple[threads.Count | None, dict[str, int], dict[str, int], tuple]:
+    """(word, fields of the table, symbols, what to keep alive) of a program with parallel regions."""
+    if not program.externals & {"numba_parallel_for", "tapefuse_threads"}:
+        return None, {}, {}, ()
+    pool, word = threads.pool(), threads.count(wanted)
+    notice, warn = threads.notice()
+    words = {"get_mask": pool.get_mask, "set_mask": pool.set_mask, "notice": notice, "warning": id(warn)}
+    if not pool.concurrent:
+        words["gil_limit"] = (1 << 63) - 1
+    symbols = {"numba_parallel_for": pool.parallel_for, "tapefuse_threads": ctypes.addressof(word)}
+    return word, words, symbols, (word, warn)
+
+
+@once
+def _jit() -> Any:
+    import llvmlite.binding as llvm
+
+    fingerprint()  # initialises LLVM's targets
+    return llvm.create_lljit_compiler()
+
+
+@once
+def _linked_entry() -> Any:
+    return _link(_object_code(entry_text(), "entry")[0], _ENTRY, entry_symbols())
+
+
+def _link(object_code: bytes, name: str, symbols: dict[str, int]) -> Any:
+    import llvmlite.binding as llvm
+
+    builder = llvm.JITLibraryBuilder().add_object_img(object_code).export_symbol(name).add_current_process()
+    for symbol, address in symbols.items():
+        builder.import_symbol(symbol, address)
+    with _link_lock:
+        try:
+            return builder.link(_jit(), f"tapefuse{next(_names)}")
+        except RuntimeError as e:
+            raise CompileError(f"the compiled program cannot be linked: {e}") from None
+
+
+class _MethodDef(ctypes.Structure):
+    _fields_ = (("name", ctypes.c_char_p), ("method", ctypes.c_void_p), ("flags", ctypes.c_int), ("doc", ctypes.c_char_p))
+
+
+def _builtin(name: str, address: int, table: Any) -> Callable[..., Any]:
+    """A builtin function whose `self` is the table; the table keeps the definition, which the builtin points to."""
+    definition = _MethodDef(name.encode("ascii", "replace"), address, _METH_FASTCALL, b"a compiled program")
+    make = ctypes.pythonapi.PyCFunction_NewEx
+    make.restype, make.argtypes = ctypes.py_object, [ctypes.c_void_p, ctypes.py_object, ctypes.c_void_p]
+    table.keep += (definition,)
+    return make(ctypes.addressof(definition), table, None)

@@ -1,0 +1,173 @@
+"""Numba's thread pool for parallel regions of compiled programs, and how many threads they may use.
+
+The pool's extension module is loaded by its file, without the 0.3 s of `import numba`, under the name that Numba itself
+uses: a later `import numba` shares it. With another threading layer than OpenMP, Numba is imported and asked.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import importlib.machinery
+import importlib.util
+import os
+import sys
+import threading
+import warnings
+import weakref
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tapefuse._config import config
+from tapefuse._errors import CompileError, PerformanceWarning
+
+_OMP = "numba.np.ufunc.omppool"
+_MODULES = {"omp": _OMP, "tbb": "numba.np.ufunc.tbbpool", "workqueue": "numba.np.ufunc.workqueue"}
+_lock = threading.Lock()
+_pool: Pool | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Pool:
+    """Addresses of the pool's functions.
+
+    `parallel_for`: void (fn, args, dims, steps, data, i64 inner_ndim, i64 array_count, i32 threads), Numba's
+    `numba_parallel_for`. `get_mask`, `set_mask`: Numba's number of threads for the calling thread, which a region changes.
+    """
+
+    layer: str
+    size: int
+    parallel_for: int
+    get_mask: int
+    set_mask: int
+
+    @property
+    def concurrent(self) -> bool:
+        """May two Python threads be in parallel regions at once? Numba's workqueue layer ends the process then."""
+        return self.layer != "workqueue"
+
+
+class Count(ctypes.c_int32):
+    """The number of threads that programs may use: a word that kernels read when they run."""
+
+
+_counts: weakref.WeakSet[Count] = weakref.WeakSet()
+_forked = ctypes.c_int64(0)  # 1 in a forked child whose pool died with the fork, until the warning is given
+
+
+def count(threads: int | None = None) -> Count:
+    """A new word; None: the process's own one."""
+    if threads is None:
+        return _shared
+    word = Count(1 if _dead else threads)
+    _counts.add(word)
+    return word
+
+
+def set_threads(threads: int | None) -> None:
+    """How many threads programs without an own `threads` option use; None: the flag's value, or all CPUs."""
+    _shared.value = 1 if _dead else (threads or config.threads or available())
+
+
+def available() -> int:
+    """CPUs that this process may use, or fewer if NUMBA_NUM_THREADS says so."""
+    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    wanted = os.environ.get("NUMBA_NUM_THREADS", "")
+    return int(wanted) if wanted.isdigit() and int(wanted) > 0 else cpus
+
+
+def pool() -> Pool:
+    """The pool, launched at the first call. Raises CompileError when Numba has none that works here."""
+    global _pool
+    with _lock:
+        if _pool is None:
+            _pool = _running() or _omp() or _through_numba()
+    return _pool
+
+
+def notice() -> tuple[int, Any]:
+    """(address of a word, callable): parallel programs call the callable when the word is not 0."""
+    return ctypes.addressof(_forked), _warn
+
+
+def _running() -> Pool | None:
+    """The pool that Numba has launched already."""
+    numba_side = sys.modules.get("numba.np.ufunc.parallel")
+    layer = getattr(numba_side, "_threading_layer", None)
+    return _described(layer, sys.modules[_MODULES[layer]], numba_side.config.NUMBA_NUM_THREADS) if layer else None
+
+
+def _omp() -> Pool | None:
+    """The OpenMP pool loaded by its file; None when another layer is asked for, or it is not there."""
+    if os.environ.get("NUMBA_THREADING_LAYER", "default").lower() not in ("default", "omp"):
+        return None
+    if "NUMBA_THREADING_LAYER_PRIORITY" in os.environ:
+        return None
+    module = sys.modules.get(_OMP) or _load_omp()
+    if module is None:
+        return None
+    size = available()
+    ctypes.CFUNCTYPE(None, ctypes.c_int)(module.launch_threads)(size)
+    return _described("omp", module, size)
+
+
+def _load_omp() -> Any:
+    numba = importlib.util.find_spec("numba")  # finds the package without running it
+    for folder in numba.submodule_search_locations or () if numba else ():
+        for suffix in importlib.machinery.EXTENSION_SUFFIXES:
+            file = Path(folder, "np", "ufunc", f"omppool{suffix}")
+            spec = importlib.util.spec_from_file_location(_OMP, file) if file.exists() else None
+            if spec is None or spec.loader is None:
+                continue
+            try:
+                module = importlib.util.module_from_spec(spec)
+                spec.loader.exec_module(module)
+            except ImportError:  # no OpenMP library on this machine: Numba will choose another layer
+                return None
+            return sys.modules.setdefault(_OMP, module)
+    return None
+
+
+def _through_numba() -> Pool:
+    try:
+        from numba.np.ufunc import parallel
+
+        parallel._launch_threads()
+    except (ImportError, ValueError) as e:
+        raise CompileError(f"Numba has no thread pool for parallel programs here: {e}; use threads=1") from None
+    layer = parallel.threading_layer()
+    return _described(layer, sys.modules[_MODULES[layer]], parallel.config.NUMBA_NUM_THREADS)
+
+
+def _described(layer: str, module: Any, size: int) -> Pool:
+    return Pool(layer, size, module.parallel_for, module.get_num_threads, module.set_num_threads)
+
+
+_dead = False
+
+
+def _after_fork_in_child() -> None:
+    """OpenMP's threads do not survive a fork, and its regions would end or hang the child."""
+    global _dead, _lock
+    _lock = threading.Lock()
+    if _pool is None and not any(name in sys.modules for name in _MODULES.values()):
+        return
+    _dead = True
+    _forked.value = 1
+    for word in (_shared, *_counts):
+        word.value = 1
+
+
+def _warn() -> None:
+    _forked.value = 0
+    warnings.warn(
+        "a parallel program runs on one thread in this process: it was forked from one that had started its threads. "
+        "Use the 'spawn' or 'forkserver' start method, or threads=1.",
+        PerformanceWarning,
+        stacklevel=2,
+    )
+
+
+_shared = Count(config.threads or available())
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)

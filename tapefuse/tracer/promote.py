@@ -1,0 +1,69 @@
+"""Operands in the dtypes that NumPy's own ufuncs would use for them (NEP 50: Python numbers are weak)."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+from tapefuse._errors import DTypeError
+from tapefuse.ir.op import OPS
+from tapefuse.ir.types import Poly
+from tapefuse.tracer.operators import Operators
+from tapefuse.tracer.source import user_loc
+from tapefuse.tracer.tensor import PYTHON_DEFAULTS, Tensor, as_tensor, check_dtype, python_kind
+
+DTypeLike = Any  # np.dtype, or bool, int or float (the types) for weak Python numbers
+
+
+def strength(x: Any) -> DTypeLike:
+    """The dtype of an operand, or `bool`, `int`, `float` for Python numbers and lists of them."""
+    if isinstance(x, Operators):
+        return x.dtype  # type: ignore[attr-defined]
+    if isinstance(x, Poly):
+        return int
+    kind = python_kind(x)
+    if kind is not None:
+        return np.dtype(bool) if kind is bool else kind
+    dtype = getattr(x, "dtype", None)
+    return check_dtype(dtype, "an array") if isinstance(dtype, np.dtype) else as_tensor(x).dtype
+
+
+def cast(x: Tensor, dtype: np.dtype) -> Tensor:
+    return x if x.dtype == dtype else OPS["cast"](x, dtype=dtype)
+
+
+def converted(x: Any, dtype: np.dtype) -> Tensor:
+    """`x` as a tensor of this dtype."""
+    return cast(as_tensor(x, dtype), dtype)
+
+
+@lru_cache(maxsize=1024)
+def _resolved(ufunc: np.ufunc, operands: tuple[DTypeLike, ...]) -> tuple[np.dtype, ...]:
+    if all(isinstance(d, type) for d in operands):
+        operands = tuple(PYTHON_DEFAULTS[d] for d in operands)
+    return ufunc.resolve_dtypes((*operands, *[None] * ufunc.nout))
+
+
+def operands(ufunc: np.ufunc, *xs: Any) -> list[Tensor]:
+    """`xs` in the dtypes in which `ufunc` would compute. Raises DTypeError where it refuses."""
+    kinds = tuple([strength(x) for x in xs])
+    try:
+        dtypes = _resolved(ufunc, kinds)
+    except TypeError:
+        shown = ", ".join(d.__name__ if isinstance(d, type) else str(d) for d in kinds)
+        raise DTypeError(f"np.{ufunc.__name__} has no meaning for ({shown}) at {user_loc()}; convert with tp.cast") from None
+    return [converted(x, dtype) for x, dtype in zip(xs, dtypes, strict=False)]
+
+
+def common(*xs: Any) -> list[Tensor]:
+    """`xs` as tensors of one dtype."""
+    kinds = [strength(x) for x in xs]
+    strong = [d for d in kinds if not isinstance(d, type)]
+    weak = [d(0) for d in kinds if isinstance(d, type)]
+    if strong:
+        dtype = np.result_type(*strong, *weak)
+    else:
+        dtype = PYTHON_DEFAULTS[float if float in kinds else int]
+    return [converted(x, dtype) for x in xs]

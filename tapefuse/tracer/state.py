@@ -1,0 +1,41 @@
+"""What is going on in this thread: the tapes that record and the trace that is under way."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from tapefuse.tracer.tape import GradientTape
+    from tapefuse.tracer.trace import Trace
+
+
+class _State(threading.local):
+    tapes: tuple[GradientTape, ...] = ()  # recording now, outermost first; those outside the current trace are set aside
+    trace: Trace | None = None  # the innermost one
+    pinned: bool = False  # `ir.graph.here.loc` was set on purpose: operations keep it instead of looking up the user's line
+
+
+state = _State()
+
+# One entry for every tape or trace that is active in any thread. While it is empty, calling a compiled function needs no
+# look at the thread's state; entries carry no meaning, since only appending and popping are atomic.
+busy: list[None] = []
+
+new_key = itertools.count(1).__next__  # identities of tensors and variables on tapes
+
+
+@contextmanager
+def tracing(trace: Trace | None, tapes: tuple[GradientTape, ...] = ()) -> Iterator[None]:
+    """Run the block with `trace` as the innermost one and `tapes` recording; restore what was before."""
+    before = state.trace, state.tapes, state.pinned
+    busy.append(None)
+    state.trace, state.tapes, state.pinned = trace, tapes, False
+    try:
+        yield
+    finally:
+        state.trace, state.tapes, state.pinned = before
+        busy.pop()

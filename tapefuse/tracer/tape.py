@@ -1,0 +1,327 @@
+"""The gradient tape: it records operations as they run and derives gradients from the record.
+
+>>> x = Variable(3.0)
+>>> with GradientTape() as tape:
+...     y = x**2
+>>> tape.gradient(y, x)
+tp.Tensor(6.0, shape=(), dtype=float32)
+"""
+
+from __future__ import annotations
+
+import enum
+import logging
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+
+from tapefuse._errors import DTypeError, PerformanceWarning, ShapeError, TapeError
+from tapefuse._tree import flatten, leaves_with_paths, unflatten
+from tapefuse.ir.graph import Loc
+from tapefuse.ir.op import Op
+from tapefuse.ir.types import show_shape
+from tapefuse.tracer.operators import functions
+from tapefuse.tracer.record import Node, Record, backward, op_record
+from tapefuse.tracer.source import user_loc, user_stacklevel
+from tapefuse.tracer.state import busy, state
+from tapefuse.tracer.tensor import Tensor, as_tensor, key_of, python_kind
+from tapefuse.tracer.variable import Variable
+
+logger = logging.getLogger("tapefuse.tape")
+
+
+class UnconnectedGradients(enum.Enum):
+    """What `gradient` returns for a source that the target does not depend on."""
+
+    NONE = "none"
+    ZERO = "zero"
+
+
+class GradientTape:
+    """Records the operations in its `with` block; afterwards `gradient` differentiates them.
+
+    `persistent`: allow several calls of `gradient`; the record is kept until the tape is deleted or `reset`.
+    `watch_accessed_variables`: watch trainable variables when they are read; otherwise only what `watch` is called with.
+    A tape belongs to the thread that entered it.
+    """
+
+    def __init__(self, persistent: bool = False, watch_accessed_variables: bool = True):
+        self._persistent = persistent
+        self._watch_accessed = watch_accessed_variables
+        self._entered = False  # inside the `with` block
+        self._used = False  # was ever entered
+        self._consumed = False  # the one gradient of a non-persistent tape was taken
+        self._warned = False
+        self._records: list[Record] = []
+        self._tracked: set[int] = set()  # keys of everything watched or computed from it
+        self._variables: dict[int, Variable] = {}  # watched ones by key
+
+    # -- life cycle --------------------------------------------------------------------------------
+    def __enter__(self) -> GradientTape:
+        if self._entered:
+            raise ValueError("this tape is still recording; leave its `with` block before entering it again")
+        if self._consumed:
+            self._forget()
+        self._entered = self._used = True
+        self._start()
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._entered = False
+        self._stop()
+
+    def _start(self) -> None:
+        busy.append(None)
+        state.tapes = (*state.tapes, self)
+
+    def _stop(self) -> None:
+        if self in state.tapes:
+            state.tapes = tuple([t for t in state.tapes if t is not self])
+            busy.pop()
+
+    def _forget(self) -> None:
+        self._consumed = False
+        self._records, self._tracked, self._variables = [], set(), {}
+
+    def reset(self) -> None:
+        """Forget everything recorded and everything watched."""
+        self._forget()
+
+    @contextmanager
+    def stop_recording(self) -> Iterator[None]:
+        """Hide the operations of a block from this tape (from no other). Raises TapeError if it is not recording."""
+        if self not in state.tapes:
+            raise TapeError("trying to stop a tape which is not recording; use stop_recording() inside its `with` block")
+        self._stop()
+        try:
+            yield
+        finally:
+            if self._entered:
+                self._start()
+
+    # -- watching and recording ----------------------------------------------------------------------
+    def watch(self, tensor: Any) -> None:
+        """Track a tensor, a variable, or a nested structure of them from here on.
+
+        Raises TapeError before the tape is entered and ValueError for anything that is no tensor.
+        """
+        if not self._used:
+            raise TapeError("watch() on a tape that was never entered; call it inside the `with GradientTape()` block")
+        for path, x in leaves_with_paths(tensor):
+            if not isinstance(x, (Tensor, Variable)):
+                raise ValueError(
+                    f"watch() takes tensors, variables, or lists, tuples and dicts of them, but {_name(path, 'the argument')} "
+                    f"is a {type(x).__name__}; convert it with tp.constant first"
+                )
+            if x.dtype.kind != "f":
+                logger.warning("the dtype of a watched tensor must be floating (e.g. float32), got %s", x.dtype)
+            elif isinstance(x, Variable):
+                self._watch_variable(x)
+            else:
+                self._tracked.add(key_of(x))
+        if not self._entered:
+            text = "watch() after the `with` block: operations before and after it are not recorded, so this has no effect"
+            warnings.warn(text, stacklevel=user_stacklevel())
+
+    def _watch_variable(self, variable: Variable) -> None:
+        self._tracked.add(variable._key)
+        self._variables[variable._key] = variable
+
+    def variable_read(self, variable: Variable) -> None:
+        if self._watch_accessed and variable.trainable and variable.dtype.kind == "f":
+            self._watch_variable(variable)
+
+    def watched_variables(self) -> tuple[Variable, ...]:
+        """The variables watched so far, in the order in which they were created."""
+        return tuple(v for _, v in sorted(self._variables.items()))
+
+    def tracks(self, keys: Sequence[int]) -> bool:
+        return not self._tracked.isdisjoint(keys)
+
+    def add(
+        self, op: Op, keys: Sequence[int], xs: tuple[Tensor, ...], attrs: dict[str, Any], y: Tensor, loc: Loc | None
+    ) -> None:
+        """Append one operation. The caller has seen that an operand is tracked."""
+        nodes = tuple([Node(k, x.type) for k, x in zip(keys, xs, strict=True)])
+        self.add_record(op_record(op, nodes, attrs, xs, y, loc, lean=not self._persistent))
+
+    def add_record(self, entry: Record) -> None:
+        """Append an operation of any kind; its floating-point results are tracked from here on."""
+        self._records.append(entry)
+        self._tracked.update([y.key for y in entry.ys if y.dtype.kind == "f"])
+
+    # -- derivatives ---------------------------------------------------------------------------------
+    def gradient(
+        self,
+        target: Any,
+        sources: Any,
+        output_gradients: Any = None,
+        unconnected_gradients: UnconnectedGradients | str = UnconnectedGradients.NONE,
+    ) -> Any:
+        """The gradient of (the sum of) the targets for each source, in the structure of `sources`.
+
+        Each gradient has its source's shape and dtype. A source that no target depends on gets None, or zeros with
+        `unconnected_gradients="zero"`. `output_gradients` weighs the targets, one entry for each.
+        Raises TapeError if the record is used up, MissingGradientError (a LookupError) for an operation without derivative.
+        """
+        zero = _unconnected(unconnected_gradients) is UnconnectedGradients.ZERO
+        targets = _tensors(target, "target")
+        wanted = _tensors(sources, "sources")
+        seeds = _seeds(targets, output_gradients)
+        grads = backward(self._take_records(), seeds, [_node(s) for s in wanted])
+        if zero:
+            grads = [functions.zeros(s.shape, s.dtype) if g is None else g for g, s in zip(grads, wanted, strict=True)]
+        return unflatten(flatten(sources)[1], grads)
+
+    def jacobian(
+        self, target: Any, sources: Any, unconnected_gradients: UnconnectedGradients | str = UnconnectedGradients.NONE
+    ) -> Any:
+        """Derivatives of every element of one target tensor: shape `target.shape + source.shape` for each source.
+
+        Takes one reverse pass per element of the target, whose extents must be known.
+        """
+        zero = _unconnected(unconnected_gradients) is UnconnectedGradients.ZERO
+        (y,), wanted = _single(target, "jacobian"), _tensors(sources, "sources")
+        rows = self._rows(y, wanted, [_one_hot(y, i) for i in np.ndindex(*y.shape)])
+        shapes = [(*y.shape, *s.shape) for s in wanted]
+        parts = [_stacked(row, shape) for row, shape in zip(rows, shapes, strict=True)]
+        if zero:
+            both = zip(parts, shapes, wanted, strict=True)
+            parts = [functions.zeros(shape, s.dtype) if p is None else p for p, shape, s in both]
+        return unflatten(flatten(sources)[1], parts)
+
+    def batch_jacobian(self, target: Any, source: Any) -> Tensor:
+        """The jacobian of each example, `[b, ...target.shape[1:], ...source.shape[1:]]`; zeros where unconnected.
+
+        Target and source have the same leading extent b, and example k of the target must depend on example k of the source
+        only. Raises ShapeError for other shapes.
+        """
+        (y,), (x,) = _single(target, "batch_jacobian"), _single(source, "batch_jacobian")
+        if min(y.ndim, x.ndim) < 2:
+            raise ShapeError(f"batch_jacobian: target and source must have rank at least 2, got {y.type} and {x.type}")
+        if y.shape[0] != x.shape[0]:
+            raise ShapeError(f"batch_jacobian: need first dimension to match, got {y.type} and {x.type}")
+        shape = (y.shape[0], *y.shape[1:], *x.shape[1:])
+        seeds = [_one_hot(y, (slice(None), *i)) for i in np.ndindex(*y.shape[1:])]
+        (rows,) = self._rows(y, [x], seeds)
+        columns = [functions.zeros(x.shape, x.dtype) if r is None else r for r in rows]
+        return functions.reshape(functions.stack(columns, axis=1), shape) if columns else functions.zeros(shape, x.dtype)
+
+    def _rows(self, y: Any, sources: Sequence[Any], seeds: Sequence[np.ndarray]) -> list[list[Tensor | None]]:
+        """For each source, its gradient under every seed of `y`."""
+        records = self._take_records()
+        nodes = [_node(s) for s in sources]
+        found = [backward(records, [(_node(y), as_tensor(seed))], nodes) for seed in seeds]
+        return [[f[k] for f in found] for k in range(len(sources))]
+
+    def _take_records(self) -> list[Record]:
+        if not self._used:
+            raise TapeError("this tape never recorded anything; compute the target inside its `with` block")
+        if self._consumed:
+            raise TapeError(
+                "A non-persistent GradientTape can only be used to compute one set of gradients (or jacobians); make it with "
+                "GradientTape(persistent=True) to ask for more"
+            )
+        if self._persistent:
+            if self in state.tapes:
+                self._warn_of_recording_gradients()
+            return list(self._records)
+        self._stop()
+        self._consumed = True
+        records, self._records, self._tracked = self._records, [], set()
+        return records
+
+    def _warn_of_recording_gradients(self) -> None:
+        if not self._warned:
+            self._warned = True
+            text = (
+                "gradient() inside the `with` block of a persistent tape records the gradient's own operations as well, which "
+                "costs time and memory; call it after the block unless higher derivatives from the same tape are wanted"
+            )
+            warnings.warn(text, PerformanceWarning, stacklevel=user_stacklevel())
+
+
+def _node(x: Tensor | Variable) -> Node:
+    return Node(x._key if isinstance(x, Variable) else key_of(x), x.type)
+
+
+def _name(path: str, whole: str) -> str:
+    return f"{whole}{path}"
+
+
+def _tensors(tree: Any, what: str) -> list[Tensor | Variable]:
+    """The leaves of a structure of tensors. Raises TypeError naming the leaf that is none."""
+    if tree is None:
+        raise TypeError(f"{what} is None at {user_loc()}; expected a nested structure of tensors or variables")
+    leaves = []
+    for path, x in leaves_with_paths(tree):
+        if not isinstance(x, (Tensor, Variable)):
+            raise TypeError(
+                f"{_name(path, what)} is a {type(x).__name__} at {user_loc()}; expected a nested structure of tensors or "
+                "variables, and a value computed outside of tapefuse has no gradient"
+            )
+        leaves.append(x)
+    return leaves
+
+
+def _single(tree: Any, what: str) -> list[Tensor | Variable]:
+    leaves = _tensors(tree, f"the argument of {what}")
+    if len(leaves) != 1 or leaves[0] is not tree:
+        raise TypeError(f"{what} takes one tensor at {user_loc()}, got {type(tree).__name__}; call it for each tensor")
+    return leaves
+
+
+def _seeds(targets: list[Tensor | Variable], given: Any) -> list[tuple[Node, Tensor]]:
+    """Cotangents of the floating-point targets."""
+    seeds: list[Any] = [1.0] * len(targets) if given is None else _given_seeds(targets, given)
+    return [(_node(t), _seed(t, s)) for t, s in zip(targets, seeds, strict=True) if t.dtype.kind == "f"]
+
+
+def _given_seeds(targets: list[Tensor | Variable], given: Any) -> list[Any]:
+    """`output_gradients` as one entry per target; one tensor, array or number may stand without a list."""
+    if not isinstance(given, (list, tuple, dict)):
+        seeds = [given]
+    elif isinstance(given, (list, tuple)) and len(given) == len(targets):
+        seeds = list(given)
+    else:
+        seeds = flatten(given)[0]
+    if len(seeds) != len(targets):
+        raise ValueError(f"output_gradients has {len(seeds)} entries for {len(targets)} targets; give one for each target")
+    if any(s is None for s in seeds):
+        raise ValueError("output_gradients has a None entry; give a number or a tensor for each target")
+    return seeds
+
+
+def _seed(target: Tensor | Variable, seed: Any) -> Tensor:
+    """A seed in the shape and dtype of its target; scalars are broadcast."""
+    g = as_tensor(seed, target.dtype) if python_kind(seed) is not None else as_tensor(seed)
+    if g.dtype != target.dtype:
+        raise DTypeError(f"an output gradient has dtype {g.dtype}, its target {target.dtype}; cast it to the target's dtype")
+    if g.shape not in ((), target.shape):
+        raise ShapeError(
+            f"an output gradient has shape {show_shape(g.shape)}, its target {show_shape(target.shape)}; give the target's "
+            "shape or a scalar"
+        )
+    return g if g.shape == target.shape else functions.broadcast_to(g, target.shape)
+
+
+def _one_hot(y: Tensor | Variable, index: tuple) -> np.ndarray:
+    seed = np.zeros(y.shape, y.dtype)
+    seed[index] = 1
+    return seed
+
+
+def _stacked(rows: list[Tensor | None], shape: tuple) -> Tensor | None:
+    parts = [r for r in rows if r is not None]
+    return functions.reshape(functions.stack(parts), shape) if parts else None
+
+
+def _unconnected(x: UnconnectedGradients | str) -> UnconnectedGradients:
+    try:
+        return UnconnectedGradients(x.value if isinstance(x, enum.Enum) else x)
+    except ValueError:
+        raise ValueError(f"unknown value for unconnected_gradients: {x!r}; use 'none' or 'zero'") from None

@@ -1,0 +1,239 @@
+"""Variables: named state that is read into tensors and assigned in place.
+
+>>> v = Variable(3.0, name="v")
+>>> v.assign_add(1.0)
+<tp.Variable 'v' shape=() dtype=float32, numpy=4.0>
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from tapefuse._errors import DTypeError, ShapeError, VariableError
+from tapefuse.ir.op import Op
+from tapefuse.ir.types import Shape, Type, show_shape
+from tapefuse.tracer.operators import functions
+from tapefuse.tracer.source import user_loc
+from tapefuse.tracer.state import new_key, state
+from tapefuse.tracer.tensor import Readable, Tensor, TracedTensor, as_tensor, constant, key_of, python_kind, wrap
+
+
+def _same(x: Any) -> Any:
+    return x
+
+
+# What tapes record when a variable is read or a value gets a second identity. It never enters a program, so it is not
+# registered among the ops and needs neither samples nor a lowering.
+identity = Op(
+    name="identity",
+    doc="The same value under another identity.",
+    ref=_same,
+    type=_same,
+    vjp=lambda g, y, x: [g],
+    jvp=lambda ts, y, x: ts[0],
+    batch=lambda flags, x: x,
+    sample=lambda rng, dtype: [],
+)
+
+
+class Variable(Readable):
+    """State: an array of fixed dtype and shape that can be assigned.
+
+    `_array` is C-contiguous and owns its memory. Tensors read from the variable share it, so whoever writes in place must
+    hold the only reference; `assign` therefore binds a new array.
+    """
+
+    __slots__ = ("__weakref__", "_array", "_key", "_name", "_trainable")
+
+    def __init__(self, initial_value: Any, trainable: bool = True, name: str | None = None, dtype: Any = None):
+        """`initial_value`: as for `constant`; a function without arguments is called for it."""
+        if state.trace is not None:
+            state.trace.variable_created(self)
+        if callable(initial_value) and not isinstance(initial_value, Tensor):
+            initial_value = initial_value()
+        self._array = own(constant(initial_value, dtype)._concrete("the initial value of a Variable"))
+        self._key = new_key()
+        self._name = name or "Variable"
+        self._trainable = bool(trainable)
+
+    @property
+    def name(self) -> str:
+        return self._name
+
+    @property
+    def trainable(self) -> bool:
+        return self._trainable
+
+    @property
+    def dtype(self) -> np.dtype:
+        return self._array.dtype
+
+    @property
+    def shape(self) -> Shape:
+        return self._array.shape
+
+    @property
+    def type(self) -> Type:
+        return Type(self._array.dtype, self._array.shape)
+
+    @property
+    def ndim(self) -> int:
+        return self._array.ndim
+
+    @property
+    def size(self) -> int:
+        return self._array.size
+
+    def read(self) -> Tensor:
+        """The value now. A tape that is recording watches a trainable variable from its first read on."""
+        if state.trace is not None:
+            tensor: Tensor = TracedTensor(state.trace.variable_value(self), state.trace)
+        else:
+            tensor = Tensor.__new__(Tensor)
+            tensor._array = self._array
+        for tape in state.tapes:
+            tape.variable_read(self)
+        if state.tapes:
+            _record_identity(self, self._key, tensor)
+        return tensor
+
+    def value(self) -> Tensor:
+        """The same as `read`."""
+        return self.read()
+
+    def assign(self, value: Any) -> Variable:
+        """Set the value; dtype and shape stay as they are. Raises ShapeError, DTypeError before anything changes."""
+        return self._set(self._fitting(value, "assign"))
+
+    def assign_add(self, delta: Any) -> Variable:
+        """`self.assign(self + delta)`."""
+        return self._set(functions.add(self._unrecorded(), self._fitting(delta, "assign_add")))
+
+    def assign_sub(self, delta: Any) -> Variable:
+        """`self.assign(self - delta)`."""
+        return self._set(functions.subtract(self._unrecorded(), self._fitting(delta, "assign_sub")))
+
+    def _unrecorded(self) -> Tensor:
+        """The value for an update: assignment is no differentiable use, so tapes do not see it."""
+        if state.trace is not None:
+            return TracedTensor(state.trace.variable_value(self), state.trace)
+        return wrap(self._array)
+
+    def _fitting(self, value: Any, method: str) -> Tensor:
+        tensor = self._as_own_dtype(value, method)
+        if tensor.shape != self.shape:
+            raise ShapeError(
+                f"{method} to the variable {self._name!r} at {user_loc()}: the value has shape {show_shape(tensor.shape)}, "
+                f"the variable {show_shape(self.shape)}; reshape the value, or make a new Variable for a new shape"
+            )
+        return tensor
+
+    def _as_own_dtype(self, value: Any, method: str) -> Tensor:
+        kind = python_kind(value)
+        if kind is not None and (kind is not float or self.dtype.kind == "f"):
+            return as_tensor(value, self.dtype)
+        tensor = as_tensor(value)
+        if tensor.dtype != self.dtype:
+            raise DTypeError(
+                f"{method} to the variable {self._name!r} at {user_loc()}: the value has dtype {tensor.dtype}, the variable "
+                f"{self.dtype}; convert it with tp.cast(value, {self._name}.dtype)"
+            )
+        return tensor
+
+    def _set(self, value: Tensor) -> Variable:
+        if state.trace is not None:
+            state.trace.assign_variable(self, value)
+        else:
+            self._array = own(value._concrete(f"assigning to the variable {self._name!r}"))
+        return self
+
+    def numpy(self) -> Any:
+        """The value as a fresh NumPy array (a NumPy scalar for shape `()`)."""
+        return self.read().numpy()
+
+    def item(self) -> bool | int | float:
+        return self.read().item()
+
+    def tolist(self) -> Any:
+        return self.read().tolist()
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        return self.read().__array__(dtype, copy)
+
+    def __bool__(self) -> bool:
+        return bool(self.read())
+
+    def __float__(self) -> float:
+        return float(self.read())
+
+    def __int__(self) -> int:
+        return int(self.read())
+
+    def __index__(self) -> int:
+        return self.read().__index__()
+
+    def __len__(self) -> int:
+        return len(self.read())
+
+    def __iter__(self) -> Any:
+        return iter(self.read())
+
+    def __format__(self, spec: str) -> str:
+        return format(self.item(), spec) if spec else str(self)
+
+    def __setitem__(self, index: Any, value: Any) -> None:
+        raise TypeError(f"a Variable is changed as a whole: {self._name}.assign(tp.where(mask, value, {self._name}))")
+
+    def _augmented(self, other: Any) -> Variable:
+        raise VariableError(
+            f"`+=` and its like on the variable {self._name!r} at {user_loc()} would replace the variable by a tensor; use "
+            f"{self._name}.assign_add(x) to update it or {self._name} = {self._name} + x for a new tensor"
+        )
+
+    __iadd__ = __isub__ = __imul__ = __itruediv__ = __ifloordiv__ = __imod__ = __ipow__ = __imatmul__ = _augmented
+    __iand__ = __ior__ = __ixor__ = _augmented
+
+    def __copy__(self) -> Variable:
+        return Variable(self, self._trainable, self._name)
+
+    def __deepcopy__(self, memo: dict) -> Variable:
+        twin = memo[id(self)] = self.__copy__()
+        return twin
+
+    def __reduce__(self) -> tuple:
+        return Variable, (self._array, self._trainable, self._name)
+
+    def __repr__(self) -> str:
+        if state.trace is not None:
+            return f"<tp.Variable {self._name!r} shape={self.shape} dtype={self.dtype}, traced>"
+        return f"<tp.Variable {self._name!r} shape={self.shape} dtype={self.dtype}, numpy={_numpy_text(self._array)}>"
+
+
+def _numpy_text(array: np.ndarray) -> str:
+    return repr(array) if array.ndim else str(array[()])
+
+
+def own(array: np.ndarray) -> np.ndarray:
+    """The array itself if it owns its memory, else a copy, so that its reference count tells who else may see it."""
+    return array if array.base is None and array.flags.writeable else np.array(array, order="C")
+
+
+def alias(x: Tensor) -> Tensor:
+    """The same value as a new source of gradients, connected to `x` on the tapes that record."""
+    if isinstance(x, TracedTensor):
+        twin: Tensor = TracedTensor(x._value, x._trace)
+    else:
+        twin = Tensor.__new__(Tensor)
+        twin._array = x._array
+    if state.tapes:
+        _record_identity(x, key_of(x), twin)
+    return twin
+
+
+def _record_identity(x: Tensor | Variable, key: int, result: Tensor) -> None:
+    if result.dtype.kind == "f":
+        for tape in state.tapes:
+            if tape.tracks([key]):
+                tape.add(identity, [key], (result,), {}, result, None)

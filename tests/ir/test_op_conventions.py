@@ -1,0 +1,255 @@
+"""What derivatives are at kinks, poles and ties, which operands have none, and what bad operands raise.
+
+Numbers in names are lines of the list of tape behaviour that tapefuse follows.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from tapefuse._errors import DTypeError, IndexOutOfRangeError, ShapeError
+from tapefuse.ir import ops
+from tapefuse.ir.graph import param
+from tapefuse.ir.ops.slicing import slice_needs
+from tapefuse.ir.types import Poly, Type
+
+N = Poly.symbol("N")
+INT64, FLOAT64 = np.dtype("i8"), np.dtype("f8")
+
+
+def array(*values, dtype="f8"):
+    return np.array(values, dtype)
+
+
+def grads(op, *xs, g=None, **attrs):
+    y = op(*xs, **attrs)
+    return op.vjp(np.ones(np.shape(y)) if g is None else g, y, *xs, **attrs)
+
+
+def value(*shape, dtype="f4"):
+    return param(Type(np.dtype(dtype), shape))
+
+
+# -- kinks, poles, ties -----------------------------------------------------------------------------------------------
+
+
+def test_129_ties_of_reduce_max_and_min_share_evenly():
+    np.testing.assert_array_equal(grads(ops.reduce_max, array(2, 2, 1), axes=(0,))[0], [0.5, 0.5, 0])
+    np.testing.assert_array_equal(grads(ops.reduce_min, array(1, 2, 1), axes=(0,))[0], [0.5, 0, 0.5])
+    assert ops.reduce_max.jvp([array(1, 3, 7)], 2.0, array(2, 2, 1), axes=(0,)) == 2
+
+
+def test_nan_maximum_has_nan_gradient():
+    assert np.isnan(grads(ops.reduce_max, array(np.nan, 1), axes=(0,))[0]).all()
+
+
+@pytest.mark.parametrize("op", [ops.maximum, ops.minimum])
+def test_130_a_tie_goes_to_the_first_operand(op):
+    assert [c.item() for c in grads(op, array(3), array(3))] == [1, 0]
+
+
+@pytest.mark.parametrize(("op", "slope"), [(ops.relu, 0), (ops.abs, 0), (ops.sign, 0), (ops.softplus, 0.5)])
+def test_132_slopes_at_zero(op, slope):
+    assert grads(op, array(0))[0].item() == slope
+
+
+def test_132_slope_of_sign_is_zero_and_not_none_even_for_inf_and_nan():
+    np.testing.assert_array_equal(grads(ops.sign, array(-2, np.inf, np.nan))[0], 0)
+
+
+def test_133_slope_of_sqrt_at_zero_is_infinite():
+    assert grads(ops.sqrt, array(0))[0].item() == math.inf
+
+
+def branch_gradient(f, x):
+    """Gradient of where(x > 0, f(x), 0)."""
+    y = f(x)
+    _, g, _ = grads(ops.select, x > 0, y, np.zeros_like(x))
+    return f.vjp(g, y, x)[0]
+
+
+def test_135_where_lets_a_zero_seed_through_sqrt_but_not_through_log():
+    assert branch_gradient(ops.sqrt, array(0)).item() == 0
+    assert np.isnan(branch_gradient(ops.log, array(0)).item())
+
+
+def test_135_zero_seed_keeps_the_second_derivative_of_sqrt():
+    """(sqrt(x) - 1)**2 at 1: the cotangent of the root is 0 there, the second derivative 1/2."""
+    x, y, g, slope_of_g = array(1), array(1), array(0), array(1)
+    slope = ops.div.jvp([ops.mul(slope_of_g, 0.5), None], ops.sqrt.vjp(g, y, x)[0], g * 0.5, y)
+    assert slope.item() == 0.5
+
+
+def test_136_clip_passes_the_gradient_at_both_bounds():
+    x, low, high = array(-1, 0, 0.5, 1, 2), array(0), array(1)
+    inner = ops.maximum(x, low)
+    g = grads(ops.minimum, inner, high)[0]
+    np.testing.assert_array_equal(ops.maximum.vjp(g, inner, x, low)[0], [0, 1, 1, 1, 0])
+
+
+@pytest.mark.parametrize("p", [2.0, 3.0, 1.5])
+def test_137_power_at_zero(p):
+    assert [c.item() for c in grads(ops.pow, array(0), array(p))] == [0, 0]
+
+
+@pytest.mark.parametrize(("x", "p", "dx"), [(0, 0, 0), (0, 1, 1), (-2, 3, 12), (-2, 2, -4), (-2, 0, 0)])
+def test_137_power_of_whole_exponents(x, p, dx):
+    assert grads(ops.pow, array(x), array(p))[0].item() == dx
+    assert grads(ops.pow, array(x), array(p))[1].item() == 0
+
+
+def test_138_product_with_zeros():
+    np.testing.assert_array_equal(grads(ops.reduce_prod, array(0, 2, 3), axes=(0,))[0], [6, 0, 0])
+    np.testing.assert_array_equal(grads(ops.reduce_prod, array(0, 0, 3), axes=(0,))[0], [0, 0, 0])
+    assert ops.reduce_prod.jvp([array(1, 1, 1)], 0.0, array(0, 2, 3), axes=(0,)) == 6
+
+
+def test_139_mod():
+    assert [c.item() for c in grads(ops.mod, array(7), array(2))] == [1, -3]
+
+
+def test_145_rounding_and_signs_of_division():
+    np.testing.assert_array_equal(ops.round(array(0.5, 1.5, 2.5, -0.5)), [0, 2, 2, -0.0])
+    a, b = array(7, -7, 7, -7, 5, dtype="i8"), array(2, 2, -2, -2, 0, dtype="i8")
+    np.testing.assert_array_equal(ops.floordiv(a, b), [3, -4, -4, 3, 0])
+    np.testing.assert_array_equal(ops.mod(a, b), [1, 1, -1, -1, 0])
+
+
+def test_149_gather_of_negative_positions_and_its_gradient():
+    x, k = array(1, 2, 3), array(-1, 0, 0, dtype="i8")
+    np.testing.assert_array_equal(ops.gather(x, k), [3, 1, 1])
+    np.testing.assert_array_equal(grads(ops.gather, x, k)[0], [2, 0, 1])
+
+
+# -- operands without a derivative ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("op", [ops.floor, ops.ceil, ops.round, ops.stop_gradient])
+def test_64_65_steps_are_not_connected(op):
+    assert grads(op, array(1.25)) == [None]
+    assert op.jvp([array(1)], array(1), array(1.25)) is None
+
+
+@pytest.mark.parametrize("op", [ops.floordiv, ops.lt, ops.eq])
+def test_64_floor_division_and_comparisons_are_not_connected(op):
+    assert grads(op, array(1.25), array(0.5)) == [None, None]
+
+
+def test_64_argmax_is_not_connected():
+    assert grads(ops.argmax, array(1, 2), axis=0) == [None]
+
+
+def test_61_casts_through_integers_are_not_connected():
+    assert grads(ops.cast, array(1.5), dtype=INT64) == [None]
+    assert grads(ops.cast, array(2, dtype="i8"), dtype=FLOAT64) == [None]
+    assert grads(ops.cast, array(2, dtype="f4"), dtype=FLOAT64)[0].dtype == np.float32
+
+
+def test_69_the_branch_not_taken_has_zeros():
+    c, a, b = grads(ops.select, array(True, False, dtype=bool), array(1, 2), array(3, 4))
+    assert c is None
+    np.testing.assert_array_equal([a, b], [[1, 0], [0, 1]])
+
+
+def test_84_a_missing_rule_is_none():
+    assert ops.missing_gradient.vjp is None
+    np.testing.assert_array_equal(ops.missing_gradient(array(1, 2), name="adjust_contrast"), [1, 2])
+
+
+# -- values NumPy does not have ---------------------------------------------------------------------------------------
+
+
+def test_erf_is_accurate_in_both_precisions():
+    x = np.linspace(-6, 6, 1001)
+    want = np.array([math.erf(v) for v in x])
+    np.testing.assert_allclose(ops.erf(x), want, rtol=4e-16)
+    single = ops.erf(x.astype("f4"))
+    np.testing.assert_allclose(single, [math.erf(v) for v in x.astype("f4")], rtol=2e-7)
+    assert single.dtype == np.float32
+
+
+def test_sigmoid_and_softplus_keep_their_tails():
+    x = array(-700, -40, 40, 700)
+    np.testing.assert_allclose(ops.sigmoid(x), [math.exp(-700), math.exp(-40) / (1 + math.exp(-40)), 1, 1], rtol=1e-15)
+    np.testing.assert_allclose(ops.softplus(x), [math.exp(-700), math.exp(-40), 40, 700], rtol=1e-15)
+
+
+def test_relu_keeps_nan():
+    np.testing.assert_array_equal(ops.relu(array(np.nan, -1, 2)), [np.nan, 0, 2])
+
+
+def test_first_nan_wins_argmax():
+    assert ops.argmax(array(1, np.nan, 5, np.nan), axis=0) == 1
+
+
+# -- symbolic dimensions ----------------------------------------------------------------------------------------------
+
+
+def test_strided_slice_of_a_padded_symbolic_axis_has_its_extent_back():
+    spread = ops.pad(value(N), low=(1,), high=(0,), interior=(2,), value=0.0)
+    assert spread.shape == (3 * N - 1,)
+    assert ops.slice_(spread, starts=(1,), limits=(3 * N - 1,), strides=(3,)).shape == (N,)
+
+
+def test_a_slice_lists_what_must_hold_when_it_runs():
+    assert slice_needs((N,), (0,), (5,), (1,)) == [0, 5, N - 5]
+    assert ops.slice_(value(N), starts=(0,), limits=(5,), strides=(1,)).shape == (5,)
+    with pytest.raises(IndexOutOfRangeError):
+        ops.slice_.ref(np.ones(3), starts=(0,), limits=(5,), strides=(1,))
+    with pytest.raises(IndexOutOfRangeError, match="leave the shape"):
+        ops.slice_(value(N), starts=(0,), limits=(N + 1,), strides=(1,))
+    with pytest.raises(ShapeError, match="known at run time only"):
+        ops.slice_(value(N), starts=(0,), limits=(N,), strides=(2,))
+
+
+def test_broadcasting_a_symbol():
+    assert ops.add(value(N, 1), value(3)).shape == (N, 3)
+    with pytest.raises(ShapeError, match="do not broadcast"):
+        ops.add(value(N), value(3))
+
+
+# -- errors name the op, the operands and the cure --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "words"),
+    [
+        (lambda: ops.add(value(3), value(3, dtype="f8")), DTypeError, r"add\(f32\[3\], f64\[3\]\): .*cast them to one"),
+        (lambda: ops.exp(value(3, dtype="i8")), DTypeError, "must be floating-point, not i64"),
+        (lambda: ops.select(value(3), value(3), value(3)), DTypeError, "condition must be bool"),
+        (lambda: ops.reshape(value(2, 3), shape=(5,)), ShapeError, r"6 elements, the new shape \[5\] has 5"),
+        (lambda: ops.transpose(value(2, 3), perm=(0, 0)), ShapeError, "each axis"),
+        (lambda: ops.broadcast(value(3), shape=(2, 4), axes=(1,)), ShapeError, "extents"),
+        (lambda: ops.reduce_sum(value(3), axes=(1,)), ShapeError, "rank 1"),
+        (lambda: ops.reduce_max(value(0, 3), axes=(0,)), ShapeError, "empty axis"),
+        (lambda: ops.argmax(value(0), axis=0), ShapeError, "empty axis"),
+        (lambda: ops.matmul(value(2, 3), value(2, 3)), ShapeError, "inner extents 3 and 2 differ"),
+        (lambda: ops.matmul(value(3), value(3, 2)), ShapeError, "at least 2 axes"),
+        (lambda: ops.concat(value(2, 3), value(3, 3), axis=1), ShapeError, "differ outside axis 1"),
+        (lambda: ops.concat(value(2), value(2, dtype="f8"), axis=0), DTypeError, "cast"),
+        (lambda: ops.pad(value(2), low=(-1,), high=(0,), interior=(0,), value=0), ShapeError, "negative"),
+        (lambda: ops.gather(value(3), value(2)), DTypeError, "must be of integers"),
+        (lambda: ops.gather(value(3), value(dtype="i8"), value(dtype="i8")), ShapeError, "do not fit"),
+        (lambda: ops.scatter_add(value(2), value(3, dtype="i8"), shape=(5,)), ShapeError, r"must have shape \[3\]"),
+    ],
+)
+def test_type_errors(call, error, words):
+    with pytest.raises(error, match=words):
+        call()
+
+
+@pytest.mark.parametrize("k", [3, -4])
+def test_indices_out_of_range(k):
+    with pytest.raises(IndexOutOfRangeError):
+        ops.gather(array(1, 2, 3), array(k, dtype="i8"))
+    with pytest.raises(IndexOutOfRangeError):
+        ops.scatter_add(array(1), array(k, dtype="i8"), shape=(3,))
+
+
+@pytest.mark.parametrize("op", [ops.reduce_max, ops.reduce_min])
+def test_extreme_of_nothing_has_no_value(op):
+    with pytest.raises(ShapeError, match="empty axis"):
+        op(np.ones((0, 2)), axes=(0,))

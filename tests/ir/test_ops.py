@@ -1,0 +1,364 @@
+"""The generic suite: each op on each of its samples and dtypes, against NumPy, finite differences and itself."""
+
+from __future__ import annotations
+
+import itertools
+import warnings
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+
+import tapefuse.ir.ops  # noqa: F401  (fills OPS)
+from tapefuse.ir.graph import Graph, Value, bind_symbols, param
+from tapefuse.ir.op import OPS, Op
+from tapefuse.ir.types import Poly, Type, substitute, type_of
+from tests.ir.numeric_builder import lower, symbolic
+
+pytestmark = pytest.mark.filterwarnings("error::RuntimeWarning")
+
+DTYPES = {"f": ("f8", "f4"), "i": ("i8", "i4"), "u": ("u1",), "b": ("?",)}
+RTOL = {"f8": 1e-13, "f4": 3e-6}
+EXTENT, N, BATCH = 7, Poly.symbol("N"), Poly.symbol("S")  # samples write 7 where a symbol may stand
+
+
+class Case(NamedTuple):
+    op: Op
+    dtype: np.dtype
+    number: int
+    args: tuple
+    attrs: dict
+
+    @property
+    def result(self):
+        return self.op.ref(*self.args, **self.attrs)
+
+    @property
+    def types(self) -> list[Type]:
+        return [type_of(a) for a in self.args]
+
+    @property
+    def symbolic_types(self) -> list[Type]:
+        return [Type(t.dtype, symbolic(t.shape, EXTENT, N)) for t in self.types]
+
+    @property
+    def symbolic_attrs(self) -> dict:
+        return {k: symbolic(v, EXTENT, N) for k, v in self.attrs.items()}
+
+    def __str__(self) -> str:
+        return f"{self.op.name}-{np.dtype(self.dtype).name}-{self.number}"
+
+
+def cases(op: Op, dtype: np.dtype) -> list[Case]:
+    found = [Case(op, dtype, k, *sample) for k, sample in enumerate(op.sample(np.random.default_rng(0), dtype))]
+    for a in itertools.chain.from_iterable(c.args for c in found):
+        a.flags.writeable = False  # a ref that writes to its operands raises
+    return found
+
+
+ALL = [c for op in OPS.values() for kind in op.dtypes for d in DTYPES[kind] for c in cases(op, np.dtype(d))]
+FLOATS = [c for c in ALL if c.dtype == np.float64 and c.op.vjp is not None and c.args]
+SMOOTH = [c for c in FLOATS if np.asarray(c.result).dtype.kind == "f" and np.size(c.result)]
+
+
+def has_symbol(case: Case) -> bool:
+    return case.symbolic_types != case.types or case.symbolic_attrs != case.attrs
+
+
+def each(found):
+    return pytest.mark.parametrize("case", found, ids=str)
+
+
+def close(got, want, rtol=None, atol=0.0, what=""):
+    got, want = np.asarray(got), np.asarray(want)
+    assert (got.dtype, got.shape) == (want.dtype, want.shape), what
+    if want.dtype.kind == "f":
+        np.testing.assert_allclose(got, want, rtol or RTOL[want.dtype.str[1:]], atol, err_msg=what)
+    else:
+        np.testing.assert_array_equal(got, want, err_msg=what)
+
+
+def is_float(x) -> bool:
+    return np.asarray(x).dtype.kind == "f"
+
+
+def tangents(args, seed=1):
+    rng = np.random.default_rng(seed)
+    return [rng.standard_normal(a.shape).astype(a.dtype) if is_float(a) else None for a in args]
+
+
+def moved(args, ts, e):
+    return [a if t is None else a + e * t for a, t in zip(args, ts, strict=True)]
+
+
+def dot(a, b) -> float:
+    return float(np.sum(np.asarray(a) * np.asarray(b)))
+
+
+# -- graphs of rules, run forwards, with tangents, and backwards ------------------------------------------------------
+
+
+def run(graph: Graph, *args, ts=None):
+    """Values of all nodes, and their tangents for tangents `ts` of the parameters."""
+    env = {"N": EXTENT, **bind_symbols([p.type for p in graph.params], [a.shape for a in args])}
+    value = dict(zip(graph.params, args, strict=True))
+    slope = dict(zip(graph.params, ts or [None] * len(args), strict=True))
+    for v in graph.nodes:
+        xs, attrs = [value[a] for a in v.args], {k: substitute(x, env) for k, x in v.attrs}
+        value[v] = v.op.ref(*xs, **attrs)
+        assert type_of(value[v]) == v.type.substitute(env), v
+        ds = [slope[a] for a in v.args]
+        slope[v] = None if all(d is None for d in ds) else v.op.jvp(ds, value[v], *xs, **attrs)
+    return value, slope
+
+
+def backwards(graph: Graph, value: dict, cts: dict) -> dict:
+    """Cotangents of all nodes from those of some."""
+    for v in reversed(graph.nodes):
+        if v in cts:
+            parts = v.op.vjp(cts[v], value[v], *(value[a] for a in v.args), **v.attributes)
+            for a, c in zip(v.args, parts, strict=True):
+                if c is not None:
+                    cts[a] = cts[a] + c if a in cts else c
+    return cts
+
+
+def graph_of(build, types) -> Graph:
+    params = tuple(param(t) for t in types)
+    outs = tuple(v for v in build(*params) if v is not None)
+    return Graph(params, outs)
+
+
+def vjp_graph(case: Case) -> Graph:
+    """(g, *xs) -> the cotangents that are not None."""
+    op, attrs = case.op, case.attrs
+    return graph_of(lambda g, *xs: op.vjp(g, op(*xs, **attrs), *xs, **attrs), [type_of(case.result), *case.types])
+
+
+# -- types, lowering --------------------------------------------------------------------------------------------------
+
+
+def test_every_op_has_a_symbolic_sample():
+    without = {c.op.name for c in ALL} - {c.op.name for c in ALL if has_symbol(c)}
+    assert without == {"const"}
+
+
+@each(ALL)
+def test_type_rule_agrees_with_ref(case):
+    assert case.op.type(*case.types, **case.attrs) == type_of(case.result)
+    assert isinstance(case.result, (np.ndarray, np.generic))
+    scalars = [a[()] for a in case.args]  # 0-d operands as NumPy scalars
+    assert type_of(case.op.ref(*scalars, **case.attrs)) == type_of(case.result)
+
+
+@each([c for c in ALL if has_symbol(c)])
+def test_symbolic_type_rule(case):
+    got = case.op.infer(*case.symbolic_types, **case.symbolic_attrs)
+    assert got.substitute({"N": EXTENT}) == type_of(case.result)
+
+
+@each([c for c in ALL if has_symbol(c) and c.dtype.kind in "fb"])
+@pytest.mark.parametrize("n", [0, 1, 3])
+def test_symbolic_type_rule_for_other_sizes(case, n):
+    types = [t.substitute({"N": n}) for t in case.symbolic_types]
+    attrs = {k: substitute(v, {"N": n}) for k, v in case.symbolic_attrs.items()}
+    if n == 0 and case.op.name in ("reduce_max", "reduce_min", "argmax", "argmin", "gather", "scatter_add"):
+        return  # no value, or no index in range
+    got = case.op.infer(*case.symbolic_types, **case.symbolic_attrs).substitute({"N": n})
+    args = [np.zeros(t.shape, t.dtype) for t in types]
+    assert got == type_of(case.op.ref(*args, **attrs))
+
+
+@each(ALL)
+def test_lowering_agrees_with_ref(case):
+    atol = {"f4": 1e-5, "f8": 1e-14}.get(case.dtype.str[1:], 0)  # sums in another order
+    close(lower(case.op, case.args, case.attrs, case.types, {}), case.result, atol=atol)
+    got = lower(case.op, case.args, case.symbolic_attrs, case.symbolic_types, {"N": EXTENT})
+    close(got, case.result, atol=atol, what="symbolic")
+
+
+@each([c for c in ALL if c.dtype == np.float32])
+def test_float32_is_close_to_float64(case):
+    wide = [a.astype(np.float64) if is_float(a) else a for a in case.args]
+    attrs = {k: np.dtype("f8") if v == np.dtype("f4") else v for k, v in case.attrs.items()}
+    want = np.asarray(case.op.ref(*wide, **attrs))
+    close(np.asarray(case.result).astype(want.dtype), want, rtol=1e-5, atol=1e-5)
+    if case.op.vjp is not None and is_float(want):
+        g = tangents([want])[0]
+        for a, c, w in zip(case.args, *(_cotangents(case.op, g, xs, attrs) for xs in (case.args, wide)), strict=True):
+            assert (c is None) == (w is None)
+            if c is not None:
+                assert type_of(c) == type_of(a)
+                close(np.asarray(c, np.float64), np.asarray(w, np.float64), rtol=1e-4, atol=1e-4)
+
+
+def _cotangents(op, g, xs, attrs):
+    y = op.ref(*xs, **attrs)
+    return op.vjp(g.astype(np.asarray(y).dtype), y, *xs, **attrs)
+
+
+# -- derivatives ------------------------------------------------------------------------------------------------------
+
+
+def slope_by_differences(f, args, ts, e=1e-6):
+    up, down = f(*moved(args, ts, e)), f(*moved(args, ts, -e))
+    return [(np.asarray(u, np.float64) - d) / (2 * e) for u, d in zip(up, down, strict=True)]
+
+
+@each(SMOOTH)
+def test_jvp_agrees_with_finite_differences(case):
+    op, args, attrs, y = case.op, case.args, case.attrs, case.result
+    ts = tangents(args)
+    (want,) = slope_by_differences(lambda *xs: [op.ref(*xs, **attrs)], args, ts)
+    got = op.jvp(ts, y, *args, **attrs)
+    if got is None:
+        assert op.name == "stop_gradient" or not np.any(want)
+    else:
+        assert type_of(got) == type_of(y)
+        tolerance = 2e-2 if np.asarray(y).dtype == np.float32 else 2e-7
+        close(np.asarray(got, np.float64), want, rtol=tolerance, atol=tolerance * 10 + (0.1 if tolerance > 1e-3 else 0))
+
+
+@each([c for c in SMOOTH if len(c.args) > 1])
+def test_jvp_is_the_sum_of_its_parts(case):
+    """A tangent of None is a tangent of zeros, and one operand's tangent has the shape of the result too."""
+    op, args, attrs, y = case.op, case.args, case.attrs, case.result
+    ts = tangents(args)
+    total = 0.0
+    for k, t in enumerate(ts):
+        part = op.jvp([t if j == k else None for j in range(len(ts))], y, *args, **attrs) if t is not None else None
+        if part is not None:
+            assert type_of(part) == type_of(y)
+            total = total + part
+    whole = op.jvp(ts, y, *args, **attrs)
+    np.testing.assert_allclose(total, 0.0 if whole is None else whole, rtol=1e-12, atol=1e-12)
+
+
+@each(SMOOTH)
+def test_vjp_is_the_transpose_of_jvp(case):
+    op, args, attrs, y = case.op, case.args, case.attrs, case.result
+    ts = tangents(args)
+    g = tangents([np.asarray(y)], seed=2)[0]
+    cotangents = op.vjp(g, y, *args, **attrs)
+    for a, c in zip(args, cotangents, strict=True):
+        assert c is None or type_of(c) == type_of(a)
+    slope = op.jvp(ts, y, *args, **attrs)
+    by_vjp = sum(dot(t, c) for t, c in zip(ts, cotangents, strict=True) if c is not None)
+    assert (slope is None) == all(c is None for c in cotangents)
+    if slope is not None:
+        np.testing.assert_allclose(dot(slope, g), by_vjp, rtol=1e-6 if y.dtype == np.float32 else 1e-10, atol=1e-10)
+
+
+@each([c for c in SMOOTH if c.op.vjp(c.result, c.result, *c.args, **c.attrs)[0] is not None])
+def test_second_derivatives(case):
+    """The graph of the vjp, differentiated forwards and backwards, agrees with finite differences of the vjp."""
+    if np.asarray(case.result).dtype == np.float32:
+        return  # finite differences say nothing in single precision
+    op, attrs = case.op, case.attrs
+    graph = vjp_graph(case)
+    args = [np.asarray(a) for a in (tangents([np.asarray(case.result)], seed=3)[0], *case.args)]
+    ts = tangents(args, seed=4)
+
+    def eager(g, *xs):
+        return [c for c in op.vjp(g, op.ref(*xs, **attrs), *xs, **attrs) if c is not None]
+
+    value, slope = run(graph, *args, ts=ts)
+    for out, want in zip(graph.outs, eager(*args), strict=True):
+        close(value[out], want)
+    cts = {}
+    for k, (out, want) in enumerate(zip(graph.outs, slope_by_differences(eager, args, ts), strict=True)):
+        got = np.zeros(out.shape) if slope[out] is None else slope[out]
+        np.testing.assert_allclose(got, want, rtol=1e-6, atol=1e-6)
+        cts[out] = cts.get(out, 0) + np.random.default_rng(k).standard_normal(out.shape)
+    forward = sum(dot(slope[out], c) for out, c in cts.items() if slope[out] is not None)
+    cts = backwards(graph, value, dict(cts))
+    backward = sum(dot(cts[p], t) for p, t in zip(graph.params, ts, strict=True) if t is not None and p in cts)
+    np.testing.assert_allclose(backward, forward, rtol=1e-9, atol=1e-9)
+
+
+@each([c for c in SMOOTH if has_symbol(c)])
+def test_derivative_rules_on_symbolic_values(case):
+    """vjp and jvp emitted for symbolic types give what they give on arrays."""
+    op, args, attrs, y = case.op, case.args, case.attrs, np.asarray(case.result)
+    g, ts = tangents([y], seed=2)[0], tangents(args)
+    result = op.infer(*case.symbolic_types, **case.symbolic_attrs)
+
+    def rules(g, *rest):
+        xs, ts = rest[: len(args)], rest[len(args) :]
+        y = op(*xs, **case.symbolic_attrs)
+        pairs = iter(ts)
+        slope = op.jvp([next(pairs) if is_float(a) else None for a in args], y, *xs, **case.symbolic_attrs)
+        return [slope, *op.vjp(g, y, *xs, **case.symbolic_attrs)]
+
+    floats = [(t, s) for t, s in zip(ts, case.symbolic_types, strict=True) if t is not None]
+    graph = graph_of(rules, [result, *case.symbolic_types, *(s for _, s in floats)])
+    value, _ = run(graph, g, *args, *(t for t, _ in floats))
+    want = [w for w in (op.jvp(ts, y, *args, **attrs), *op.vjp(g, y, *args, **attrs)) if w is not None]
+    for out, w in zip(graph.outs, want, strict=True):
+        close(value[out], w, rtol=1e-12 if w.dtype == np.float64 else 1e-5, atol=1e-12)
+
+
+# -- batching ---------------------------------------------------------------------------------------------------------
+
+
+def variants(a, count=3):
+    return [np.roll(a, k) + a.dtype.type(k / 100) if is_float(a) else np.roll(a, k) for k in range(count)]
+
+
+@each([c for c in ALL if c.args and c.dtype.name in ("float64", "float32", "int64", "bool")])
+def test_batching_agrees_with_stacking(case):
+    op, args, attrs = case.op, case.args, case.attrs
+    for flags in itertools.product([False, True], repeat=len(args)):
+        if not any(flags):
+            continue
+        rows = [variants(a) if f else [a] * 3 for a, f in zip(args, flags, strict=True)]
+        want = np.stack([op.ref(*xs, **attrs) for xs in zip(*rows, strict=True)])
+        batched = [np.stack(r) if f else r[0] for r, f in zip(rows, flags, strict=True)]
+        rtol = 1e-5 if case.dtype == np.float32 else 1e-12
+        close(op.batch(flags, *batched, **attrs), want, rtol, what=str(flags))
+        if case.dtype in (np.float64, bool):
+            pairs = zip(case.symbolic_types, flags, strict=True)
+            types = [Type(t.dtype, (BATCH, *t.shape) if f else t.shape) for t, f in pairs]
+            graph = graph_of(lambda *xs, f=flags: [op.batch(f, *xs, **case.symbolic_attrs)], types)
+            close(run(graph, *batched)[0][graph.outs[0]], want, rtol, what=f"symbolic {flags}")
+
+
+# -- special values ---------------------------------------------------------------------------------------------------
+
+SPECIAL = [np.nan, np.inf, -np.inf, 0.0, -0.0, 1.0, -1.0, 0.5, 2.5, -3.5, 1e-30, 80.0, -80.0]
+ELEMENTWISE = [op for op in OPS.values() if op.elementwise and "f" in op.dtypes and op.name not in ("cast", "select")]
+
+
+def special_attrs(op: Op) -> dict:
+    return {"name": "x"} if op.name == "missing_gradient" else {}
+
+
+@pytest.mark.parametrize("dtype", ["f4", "f8"])
+@pytest.mark.parametrize("op", ELEMENTWISE, ids=lambda op: op.name)
+def test_special_values(op, dtype):
+    arity = len(op.sample(np.random.default_rng(0), np.dtype(dtype))[0][0])
+    grid = np.array(list(itertools.product(SPECIAL, repeat=arity)), dtype).T
+    attrs = special_attrs(op)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        want = op.ref(*grid, **attrs)
+    got = lower(op, tuple(grid), attrs, [type_of(a) for a in grid], {})
+    close(got, want, rtol={"f4": 1e-6, "f8": 1e-13}[dtype], atol={"f4": 1e-38, "f8": 1e-300}[dtype])
+
+
+@pytest.mark.parametrize("op", ELEMENTWISE, ids=lambda op: op.name)
+def test_odd_shapes(op):
+    arity = len(op.sample(np.random.default_rng(0), np.dtype("f4"))[0][0])
+    for shape in ((), (0,), (1,), (0, 3), (1, 1, 2), (2, 0, 1)):
+        args = [np.ones(shape if k == 0 else shape[-1:], "f4") for k in range(arity)]
+        y = op.ref(*args, **special_attrs(op))
+        assert op.type(*map(type_of, args), **special_attrs(op)) == type_of(y)
+        assert y.shape == shape
+
+
+def test_rules_are_reached_through_values_and_arrays():
+    x = param(Type(np.dtype("f4"), (N, 3)))
+    assert isinstance(OPS["add"](x, 1), Value)
+    assert OPS["add"](x, 1) is OPS["add"](x, 1)
+    assert OPS["add"](1.5, x).type == x.type
+    assert OPS["add"](np.ones(3, "f4"), 1).dtype == np.float32
