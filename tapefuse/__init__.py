@@ -1,0 +1,94 @@
+"""tapefuse: gradient tapes over NumPy-style code, compiled into fused native kernels.
+
+>>> import tapefuse as tp
+>>> x = tp.Variable(3.0)
+>>> with tp.GradientTape() as tape:
+...     y = x**2
+>>> tape.gradient(y, x)
+tp.Tensor(6.0, shape=(), dtype=float32)
+"""
+
+from __future__ import annotations
+
+import numpy as _np
+
+from tapefuse import numpy
+from tapefuse._config import config
+from tapefuse._errors import (
+    CacheWarning,
+    CompileError,
+    ConcretizationError,
+    DTypeError,
+    IndexOutOfRangeError,
+    LeakedValueError,
+    MissingGradientError,
+    ParseError,
+    PerformanceWarning,
+    ShapeError,
+    TapeError,
+    TapefuseError,
+    VariableError,
+    VerifyError,
+)
+from tapefuse.function import TapeFunction, run_functions_eagerly, tape_function
+from tapefuse.numpy import *  # noqa: F403
+from tapefuse.tracer.signature import TensorSpec
+from tapefuse.tracer.tape import GradientTape, UnconnectedGradients
+from tapefuse.tracer.tensor import Tensor, constant
+from tapefuse.tracer.variable import Variable
+from tapefuse.transforms import grad, hvp, jvp, value_and_grad, vjp
+
+float16, float32, float64 = _np.dtype(_np.float16), _np.dtype(_np.float32), _np.dtype(_np.float64)
+int8, int16, int32, int64 = (_np.dtype(f"i{n}") for n in (1, 2, 4, 8))
+uint8, uint16, uint32, uint64 = (_np.dtype(f"u{n}") for n in (1, 2, 4, 8))
+bool_ = _np.dtype(bool)
+newaxis = None
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "CacheWarning",
+    "CompileError",
+    "ConcretizationError",
+    "DTypeError",
+    "GradientTape",
+    "IndexOutOfRangeError",
+    "LeakedValueError",
+    "MissingGradientError",
+    "ParseError",
+    "PerformanceWarning",
+    "ShapeError",
+    "TapeError",
+    "TapeFunction",
+    "TapefuseError",
+    "Tensor",
+    "TensorSpec",
+    "UnconnectedGradients",
+    "Variable",
+    "VariableError",
+    "VerifyError",
+    "bool_",
+    "config",
+    "constant",
+    "float16",
+    "float32",
+    "float64",
+    "grad",
+    "hvp",
+    "int8",
+    "int16",
+    "int32",
+    "int64",
+    "jvp",
+    "newaxis",
+    "numpy",
+    "run_functions_eagerly",
+    "tape_function",
+    "uint8",
+    "uint16",
+    "uint32",
+    "uint64",
+    "value_and_grad",
+    "vjp",
+]
+__all__ += numpy.__all__

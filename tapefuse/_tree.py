@@ -61,6 +61,7 @@ def flatten(tree: Any) -> tuple[list[Any], Tree]:
 def _flatten(tree: Any, leaves: list[Any]) -> Tree:
     if tree is None:
         return NONE
+    kind: type
     if isinstance(tree, (list, tuple)):
         kind = type(tree) if is_namedtuple(tree) else tuple if isinstance(tree, tuple) else list
         return Tree(kind, children=tuple([_flatten(x, leaves) for x in tree]))
@@ -74,7 +75,9 @@ def _flatten(tree: Any, leaves: list[Any]) -> Tree:
 
 def sorted_keys(tree: dict[Any, Any]) -> tuple[Any, ...]:
     """The keys of a dict in an order that does not depend on insertion."""
-    return tuple(sorted(tree, key=lambda k: (type(k).__name__, k if isinstance(k, (str, int, float, tuple)) else repr(k))))
+    return tuple(
+        sorted(tree, key=lambda k: (type(k).__name__, k if isinstance(k, (str, int, float, tuple)) else repr(k)))
+    )
 
 
 def unflatten(tree: Tree, leaves: Iterable[Any]) -> Any:

@@ -13,7 +13,9 @@ import sys
 from collections.abc import Iterator
 
 from tapefuse._config import FLAGS, config
+from tapefuse._errors import CompileError
 from tapefuse.cli import output
+from tapefuse.runtime import blas, cache, threads
 
 PACKAGES = ("tapefuse", "numpy", "numba", "llvmlite", "scipy-openblas32", "rich")
 VECTOR_FEATURES = ("sse4.2", "avx", "avx2", "fma", "avx512f", "avx512vl", "avx512bf16", "amx-tile", "neon", "sve")
@@ -50,3 +52,37 @@ def _version(package: str) -> str:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
         return "not installed"
+
+
+def _cpu() -> Iterator[tuple[str, str]]:
+    import llvmlite.binding as llvm
+
+    present = llvm.get_host_cpu_features()
+    yield "CPU", f"{llvm.get_host_cpu_name()}, {threads.available()} usable of {os.cpu_count()}"
+    yield "CPU features", " ".join(f for f in VECTOR_FEATURES if present.get(f)) or "none of " + " ".join(VECTOR_FEATURES)
+
+
+def _threading_layer() -> str:
+    try:
+        pool = threads.pool()
+    except CompileError as e:
+        return f"none: {e}"
+    return f"{pool.layer}, {pool.size} threads"
+
+
+def _blas() -> str:
+    try:
+        return f"{blas.description()} ({blas.path()})"
+    except CompileError as e:
+        return f"none: {e}"
+
+
+def _cache() -> str:
+    folder = cache.default_folder()
+    if not config.cache:
+        return f"off ({folder})"
+    found = cache.current()
+    if found is None:
+        return f"{folder} cannot be used"
+    entries = list(found.entries())
+    return f"{folder}, {len(entries)} programs, {sum(e.size for e in entries) / 1e6:.1f} MB"

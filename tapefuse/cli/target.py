@@ -9,7 +9,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from tapefuse.function import TensorSpec
+from tapefuse.tracer.signature import TensorSpec
 from tapefuse._errors import ParseError, VerifyError
 from tapefuse.cli.errors import UsageError
 from tapefuse.ir.graph import Graph

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from tapefuse.codegen.emit_llvm import Declarations, dim_text, kernel_parameters, kernel_text
+from tapefuse.codegen.emit_llvm import kernel_parameters
+from tapefuse.codegen.llvm_instructions import Declarations, dim_text
+from tapefuse.codegen.llvm_vectors import kernel_text
 from tapefuse.codegen.loops import Kernel
 from tapefuse.codegen.lower import CHUNKS, GRAIN, Place, Step
 from tapefuse.codegen.memory import ALIGN

@@ -15,7 +15,7 @@ from tapefuse import nn as _nn
 from tapefuse import numpy as tp
 from tapefuse import optim as _optim
 from tapefuse._errors import ConcretizationError
-from tapefuse.function import TensorSpec, tape_function
+from tapefuse.function import tape_function
 from tapefuse.ir import ops
 from tapefuse.nn import Module
 from tapefuse.numpy import (
@@ -37,6 +37,7 @@ from tapefuse.numpy import (
     where,
     zeros_like,
 )
+from tapefuse.tracer.signature import TensorSpec
 from tapefuse.tracer.state import state
 from tapefuse.tracer.tape import GradientTape, UnconnectedGradients
 from tapefuse.tracer.tensor import Tensor, as_tensor

@@ -66,11 +66,7 @@ def bind(graph: Graph, arrays: Sequence[np.ndarray]) -> dict[str, Dim]:
     for k, (p, a) in enumerate(zip(graph.params, arrays, strict=True)):
         if a.dtype != p.dtype:
             raise DTypeError(f"{_param(p, k)} wants {p.type}, got an array of {a.dtype}")
-    env = _bind_dims(graph, [a.shape for a in arrays])
-    unbound = sorted(set(graph.symbols) - env.keys())
-    if unbound:
-        raise ShapeError(f"no parameter of {graph.name!r} has {unbound[0]} as a dimension of its own to bind it")
-    return env
+    return _bind_dims(graph, [a.shape for a in arrays])
 
 
 def substituted(v: Value, env: Mapping[str, Dim]) -> dict[str, Any]:
@@ -109,6 +105,9 @@ def _bind_dims(graph: Graph, shapes: Sequence[tuple[Dim, ...]]) -> dict[str, Dim
                 raise ShapeError(f"{_param(p, k)} wants {p.type}, {got}")
             if name is not None:
                 origin.setdefault(name, _param(p, k))
+    unbound = sorted(set(graph.symbols) - env.keys())
+    if unbound:
+        raise ShapeError(f"no parameter of {graph.name!r} has {unbound[0]} as a dimension of its own to bind it")
     for k, (p, shape) in enumerate(zip(graph.params, shapes, strict=True)):
         if substitute(p.shape, env) != tuple(shape):
             raise ShapeError(f"{_param(p, k)} wants {p.type.substitute(env)}, got shape {show_shape(shape)}")

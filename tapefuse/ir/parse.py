@@ -94,6 +94,11 @@ class _Parser:
         self.pos = match.end()
         return match[0]
 
+    def keyword(self, word: str, expected: str) -> None:
+        found = self.take(WORD, expected)
+        if found != word:
+            self.fail(expected, self.pos - len(found))
+
     def listed(self, item: Callable[[], Any], end: str) -> tuple[Any, ...]:
         """Items between commas up to and with `end`."""
         items: list[Any] = []
@@ -107,16 +112,14 @@ class _Parser:
 
     # -- grammar ---------------------------------------------------------------------------------------------------
     def graph(self) -> Graph:
-        if self.take(WORD, "'fn'") != "fn":
-            self.fail("'fn'", self.pos - 2)
+        self.keyword("fn", "'fn'")
         name = self.take(WORD, "a function name")
         self.expect("(")
         params = self.listed(self.param, ")")
         self.expect("{")
         while self.at("%"):
             self.node()
-        if self.take(WORD, "'%name = ...' or 'return'") != "return":
-            self.fail("'%name = ...' or 'return'", self.pos - 1)
+        self.keyword("return", "'%name = ...' or 'return'")
         outs = self.listed(self.operand, "}")
         self.blank()
         if self.pos != len(self.text):
@@ -231,7 +234,7 @@ class _Parser:
 
     def elements(self, word: str, shape: tuple[Any, ...]) -> np.ndarray:
         """`(1.0, 2.0)` or `(0x...)` as an array."""
-        start = self.pos
+        start = self.pos - len(word)
         dtype = self.checked(start, parse_dtype, word)
         self.expect("(")
         body = self.take(re.compile(r"[^()]*"), "numbers").strip()
@@ -256,7 +259,7 @@ class _Parser:
         return Loc(file, int(match[2]))
 
     def checked(self, pos: int, make: Callable[..., Any], *args: Any) -> Any:
-        """`make(*args)`, with any complaint reported at a position: type rules may fail in any way on odd attributes."""
+        """`make(*args)`, with complaints reported at a position; type rules may fail in any way on odd attributes."""
         try:
             return make(*args)
         except TapefuseError as e:

@@ -37,14 +37,14 @@ def show(graph: Graph, locs: bool = True) -> str:
     head = f"fn {name}({', '.join(params)}) {{"
     if len(head) > 120:
         head = f"fn {name}(\n    " + ",\n    ".join(params) + "\n) {"
-    rows = [_row(v, names, locs and v.loc if is_open else None) for v, is_open in order]
+    rows = [_row(v, names, v.loc if locs and is_open else None) for v, is_open in order]
     outs = ", ".join(_operand(v, names) for v in graph.outs)
     return "\n".join([head, *rows, f"  return {outs}".rstrip(), "}"])
 
 
 def printed_order(graph: Graph) -> list[tuple[Value, bool]]:
     """The nodes that get a line, in the order of lines, each with whether it depends on a parameter."""
-    is_open: dict[Value, bool] = {p: True for p in graph.params}
+    is_open: dict[Value, bool] = dict.fromkeys(graph.params, True)
     for v in graph.nodes:
         is_open[v] = any(is_open.get(a, True) for a in v.args)
     order: list[tuple[Value, bool]] = []
@@ -144,6 +144,8 @@ def show_elements(array: np.ndarray) -> str:
 def _number(x: np.generic) -> str:
     if x.dtype.kind != "f":
         return repr(x.item())
+    if np.isnan(x):
+        return "-nan" if np.signbit(x) else "nan"
     short = str(x)
     return short if x.dtype.type(float(short)) == x else repr(float(x))
 
@@ -157,4 +159,4 @@ def read_number(text: str, dtype: np.dtype) -> np.generic:
     return dtype.type(float(text) if dtype.kind == "f" else int(text))
 
 
-Graph.__str__ = show  # type: ignore[method-assign]
+Graph.__str__ = show  # type: ignore[method-assign, assignment]

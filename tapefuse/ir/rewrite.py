@@ -102,15 +102,14 @@ def _bound(part: Any) -> Iterator[str]:
             yield from _bound(inner)
 
 
-def scalar(v: Value) -> Any | None:
-    """The NumPy scalar of a 0-d constant, else None."""
-    if v.op is not const or v.shape:
-        return None
-    return v.attrs[0][1].array[()]
-
-
 def is_scalar(v: Value) -> bool:
+    """Whether a value is a 0-d constant."""
     return v.op is const and not v.shape
+
+
+def scalar(v: Value) -> Any:
+    """The NumPy scalar of a 0-d constant."""
+    return v.attrs[0][1].array[()]
 
 
 def match(part: Any, v: Any, found: dict[str, Any]) -> Iterator[dict[str, Any]]:
@@ -125,7 +124,7 @@ def match(part: Any, v: Any, found: dict[str, Any]) -> Iterator[dict[str, Any]]:
         if isinstance(v, Value) and v.op is not None and part.matches_op(v.op):
             yield from _match_attrs(part, v, found)
     elif isinstance(v, Value):
-        if _equals(part, scalar(v)):
+        if is_scalar(v) and _equals(part, scalar(v)):
             yield found
     elif type(part) is type(v) and part == v:
         yield found
@@ -134,9 +133,10 @@ def match(part: Any, v: Any, found: dict[str, Any]) -> Iterator[dict[str, Any]]:
 def _match_attrs(part: Pattern, v: Value, found: dict[str, Any]) -> Iterator[dict[str, Any]]:
     attrs = v.attributes
     for name, want in part.attrs:
-        found = next(match(want, attrs[name], found), None) if name in attrs else None  # type: ignore[assignment]
-        if found is None:
+        bound = next(match(want, attrs[name], found), None) if name in attrs else None
+        if bound is None:
             return
+        found = bound
     if part.args is None:
         yield found
         return
@@ -157,7 +157,7 @@ def _match_all(parts: Sequence[Any], values: Sequence[Value], found: dict[str, A
 
 def _equals(want: int | float | bool, x: Any) -> bool:
     """A bool asks for a bool, a number for a number; zeros must agree in sign where the constant has one."""
-    if x is None or isinstance(want, bool) != (x.dtype.kind == "b"):
+    if isinstance(want, bool) != (x.dtype.kind == "b"):
         return False
     return x == want and (x.dtype.kind != "f" or math.copysign(1, x) == math.copysign(1, want))
 

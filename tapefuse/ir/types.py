@@ -15,6 +15,7 @@ import numpy as np
 
 from tapefuse._errors import ParseError, ShapeError
 
+_SYMBOL = r"[^\W\d]\w*"
 Monomial = tuple[str, ...]  # sorted symbol names, repeated for powers; () is the constant term
 
 
@@ -34,7 +35,7 @@ class Poly:
 
     @staticmethod
     def symbol(name: str) -> Poly:
-        if not name.isidentifier():
+        if not (name.isidentifier() and re.fullmatch(_SYMBOL, name)):
             raise ValueError(f"a dimension symbol must be an identifier, got {name!r}")
         return Poly((((name,), 1),))
 
@@ -190,7 +191,7 @@ def parse_dtype(text: str) -> np.dtype:
     raise ParseError(f"{text!r} is not a dtype; expected one of f32, f64, i8, i16, i32, i64, u8, u16, u32, u64, bool")
 
 
-_DIM_TOKEN = re.compile(r"\s*(?:(\d+)|([A-Za-z_]\w*)|([-+*]))")
+_DIM_TOKEN = re.compile(rf"\s*(?:(\d+)|({_SYMBOL})|([-+*]))")
 
 
 def parse_dim(text: str) -> Dim:

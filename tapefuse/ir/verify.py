@@ -1,4 +1,4 @@
-"""The rules that every graph keeps, checked again from scratch: after every pass under TAPEFUSE_CHECK=1, and in tests."""
+"""The rules that every graph keeps, checked from scratch: after every pass under TAPEFUSE_CHECK=1, and in tests."""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
 """NumPy-named functions on tensors, composed from primitive ops.
 
-Each takes tensors, variables, arrays and Python numbers, with NumPy's dtype promotion, broadcasting and axis arguments, and
-works eagerly, under tapes, and inside a trace with symbolic extents. `np.exp(x)` on a tensor comes here too.
+Each takes tensors, variables, arrays and Python numbers, with NumPy's dtype promotion, broadcasting and axis
+arguments, and works eagerly, under tapes, and inside a trace with symbolic extents. `np.exp(x)` on a tensor comes here
+too.
 
 >>> mean([[1.0, 2.0], [3.0, 4.0]], axis=0)
 tp.Tensor([2. 3.], shape=(2,), dtype=float32)
@@ -20,7 +21,7 @@ from tapefuse.numpy.reduce import *  # noqa: F403
 from tapefuse.numpy.shape import *  # noqa: F403
 from tapefuse.tracer import operators
 
-__all__ = [*elementwise.__all__, *linalg.__all__, *reduce.__all__, *shape.__all__]
+__all__ = elementwise.__all__ + linalg.__all__ + reduce.__all__ + shape.__all__
 
 
 def _leave_tape(function: Any) -> Any:
@@ -40,7 +41,16 @@ def _rank_of(x: Any) -> int:
     return x.ndim
 
 
-_ON_VALUES = (np.allclose, np.array_equal, np.isclose, np.save, np.savetxt, np.array2string, np.array_repr, np.array_str)
+_ON_VALUES = (
+    np.allclose,
+    np.array_equal,
+    np.isclose,
+    np.save,
+    np.savetxt,
+    np.array2string,
+    np.array_repr,
+    np.array_str,
+)
 
 _REDUCTIONS = {np.add: reduce.sum, np.multiply: reduce.prod, np.maximum: reduce.max, np.minimum: reduce.min,
                np.logical_and: reduce.all, np.logical_or: reduce.any}  # fmt: skip

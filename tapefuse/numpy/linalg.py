@@ -57,7 +57,9 @@ def tensordot(x: Any, y: Any, axes: Any = 2) -> Tensor:
     over_a, over_b = ([_axis(t.ndim, k) for k in ks] for t, ks in zip((a, b), pairs, strict=True))
     summed = tuple([a.shape[k] for k in over_a])
     if summed != tuple([b.shape[k] for k in over_b]):
-        raise ShapeError(f"tensordot({a.type}, {b.type}) over {over_a} and {over_b} at {user_loc()}: the extents differ")
+        raise ShapeError(
+            f"tensordot({a.type}, {b.type}) over {over_a} and {over_b} at {user_loc()}: the extents differ"
+        )
     free_a, free_b = ([k for k in range(t.ndim) if k not in over] for t, over in ((a, over_a), (b, over_b)))
     rows, columns = tuple([a.shape[k] for k in free_a]), tuple([b.shape[k] for k in free_b])
     left = reshape(transpose(a, free_a + over_a), (_size(rows), _size(summed)))
@@ -72,12 +74,15 @@ def outer(x: Any, y: Any) -> Tensor:
 
 
 def einsum(subscripts: str, *xs: Any) -> Tensor:
-    """Sums of products named by indices, `einsum("bij,bjk->bik", x, y)`. Each index occurs at most once in an operand."""
+    """Sums of products named by indices, `einsum("bij,bjk->bik", x, y)`. Each index occurs at most once in
+    an operand."""
     terms, result = _parsed(subscripts, len(xs))
     tensors = operands(np.matmul, *xs) if len(xs) == 2 else [as_tensor(x) for x in xs]
     for term, x in zip(terms, tensors, strict=True):
         if len(term) != x.ndim or len(set(term)) != len(term):
-            raise ShapeError(f"einsum({subscripts!r}) at {user_loc()}: {term!r} does not name each axis of {x.type} once")
+            raise ShapeError(
+                f"einsum({subscripts!r}) at {user_loc()}: {term!r} does not name each axis of {x.type} once"
+            )
     term, y = terms[0], tensors[0]
     for k in range(1, len(terms)):
         later = set(result).union(*terms[k + 1 :])
@@ -95,7 +100,9 @@ def _parsed(subscripts: str, n: int) -> tuple[list[str], str]:
         result = "".join(sorted(c for c in set(inputs) - {","} if inputs.count(c) == 1))
     known = set("".join(terms))
     if len(terms) != n or not all(t.isalpha() or not t for t in (*terms, result)) or not set(result) <= known:
-        raise ValueError(f"einsum({subscripts!r}) at {user_loc()}: expected e.g. 'ij,jk->ik' with a term for each of {n} operands")
+        raise ValueError(
+            f"einsum({subscripts!r}) at {user_loc()}: expected e.g. 'ij,jk->ik' with a term for each of {n} operands"
+        )
     return terms, result
 
 

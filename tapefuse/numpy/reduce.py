@@ -9,11 +9,25 @@ import numpy as np
 from tapefuse.ir import ops
 from tapefuse.ir.op import Op
 from tapefuse.ir.types import size as size_of
-from tapefuse.numpy.elementwise import _truth, add, astype, divide, exp, isfinite, log, sqrt, square, stop_gradient, subtract, where
+from tapefuse.numpy.elementwise import (
+    _truth,
+    add,
+    astype,
+    divide,
+    exp,
+    isfinite,
+    log,
+    sqrt,
+    square,
+    stop_gradient,
+    subtract,
+    where,
+)
 from tapefuse.numpy.shape import Axis, _axes, _axis, dim, ravel, squeeze
 from tapefuse.tracer.promote import cast as _cast
 from tapefuse.tracer.promote import operands
 from tapefuse.tracer.tensor import Tensor, as_tensor
+
 
 def _kept(y: Tensor, x: Tensor, axes: tuple[int, ...], keepdims: bool) -> Tensor:
     if not keepdims:

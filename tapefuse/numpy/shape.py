@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 
 from tapefuse._errors import ShapeError
 from tapefuse.ir import ops
-from tapefuse.ir.op import Literal, const
+from tapefuse.ir.op import Literal
 from tapefuse.ir.ops.family import stretch
 from tapefuse.ir.types import Dim, Poly, Shape, broadcast_shapes, show_shape
 from tapefuse.ir.types import divide as _divide
@@ -25,7 +26,7 @@ from tapefuse.tracer.tensor import Tensor, apply, as_tensor, check_dtype, consta
 Axis = int | Sequence[int] | None
 
 
-# -- axes and shapes as users write them --------------------------------------------------------------------------------
+# -- axes and shapes as users write them ------------------------------------------------------------------------------
 
 
 def _axes(x: Tensor, axis: Axis) -> tuple[int, ...]:
@@ -53,7 +54,7 @@ def _shape(shape: Any) -> Shape:
     return tuple([d if isinstance(d, Poly) else operator.index(d) for d in shape])
 
 
-# -- creation -----------------------------------------------------------------------------------------------------------
+# -- creation ---------------------------------------------------------------------------------------------------------
 
 
 def full(shape: Any, fill_value: Any, dtype: Any = None) -> Tensor:
@@ -75,7 +76,7 @@ def _filled(shape: Shape, value: int, dtype: Any) -> Tensor:
     scalar = np.asarray(value, check_dtype(dtype, "a value"))
     if state.trace is None:
         return as_tensor(np.full(shape, scalar))
-    return broadcast_to(apply(const, (), {"value": Literal(scalar)}), shape)
+    return broadcast_to(apply(ops.const, (), {"value": Literal(scalar)}), shape)
 
 
 def full_like(x: Any, fill_value: Any, dtype: Any = None) -> Tensor:
@@ -134,7 +135,7 @@ def eye(n: int, m: int | None = None, dtype: Any = np.float32) -> Tensor:
     return as_tensor(np.eye(n, m, dtype=dtype))
 
 
-# -- shapes ---------------------------------------------------------------------------------------------------------------
+# -- shapes -----------------------------------------------------------------------------------------------------------
 
 
 def reshape(x: Any, shape: Any) -> Tensor:
@@ -148,7 +149,8 @@ def reshape(x: Any, shape: Any) -> Tensor:
         n = _divide(x.size, rest)
         if n is None:
             raise ShapeError(
-                f"reshape of {x.type} ({x.size} elements) to {show_shape(shape)} at {user_loc()}: the extent -1 is not a whole "
+                f"reshape of {x.type} ({x.size} elements) to {show_shape(shape)} at {user_loc()}: the extent -1 is "
+                "not a whole "
                 f"number, since the others make {rest}"
             )
         shape = (*shape[: unknown[0]], n, *shape[unknown[0] + 1 :])
@@ -229,7 +231,7 @@ def pad(x: Any, pad_width: Any, mode: str = "constant", constant_values: int | f
     return ops.pad(x, low=low, high=high, interior=(0,) * x.ndim, value=x.dtype.type(constant_values).item())
 
 
-# -- joining and cutting ----------------------------------------------------------------------------------------------------
+# -- joining and cutting ----------------------------------------------------------------------------------------------
 
 
 def concatenate(arrays: Sequence[Any], axis: int | None = 0) -> Tensor:
@@ -257,16 +259,19 @@ def split(x: Any, indices_or_sections: int | Sequence[int], axis: int = 0) -> li
     if isinstance(indices_or_sections, (int, np.integer)):
         width = _divide(x.shape[k], int(indices_or_sections))
         if width is None:
-            raise ShapeError(f"split of {x.type} into {indices_or_sections} parts along axis {k} at {user_loc()} is uneven")
+            raise ShapeError(
+                f"split of {x.type} into {indices_or_sections} parts along axis {k} at {user_loc()} is uneven"
+            )
         bounds: list[Dim] = [width * i for i in range(int(indices_or_sections) + 1)]
     else:
         bounds = [0, *indices_or_sections, x.shape[k]]
     lead = (slice(None),) * k
-    return [getitem(x, (*lead, slice(a, b))) for a, b in zip(bounds[:-1], bounds[1:], strict=True)]
+    return [getitem(x, (*lead, slice(a, b))) for a, b in pairwise(bounds)]
 
 
 def take(x: Any, indices: Any, axis: int | None = None) -> Tensor:
-    """Entries at integer positions along an axis (of the flattened tensor by default); negative ones count from the end.
+    """Entries at integer positions along an axis (of the flattened tensor by default); negative ones count from the
+    end.
 
     Raises IndexOutOfRangeError, in compiled functions as well.
     """

@@ -13,7 +13,7 @@ import logging
 import os
 import stat
 import struct
-import tempfile
+import threading
 import time
 import warnings
 from collections.abc import Iterator, Mapping
@@ -90,7 +90,8 @@ class ObjectCache:
             return None
         except OSError as e:
             _warn_once("read", f"{path} cannot be read, the program is compiled again: {e}")
-            _discard(path)
+            if path.is_dir():  # anything else is replaced when the program is stored
+                _discard(path)
             return None
         parts = _unpack(key, data)
         if parts is None:
@@ -105,18 +106,16 @@ class ObjectCache:
 
     def store(self, key: str, object_code: bytes, metadata: Mapping[str, Any]) -> bool:
         """Keep object code. False, with one warning per process, when the disk does not take it."""
-        aside = None
+        aside = self.folder / f"{_ASIDE}{os.getpid()}-{threading.get_ident()}-{time.time_ns()}"
         try:
-            handle, aside = tempfile.mkstemp(prefix=_ASIDE, dir=self.folder)
-            with os.fdopen(handle, "wb") as file:
+            with open(aside, "xb", opener=_private) as file:
                 file.write(_pack(key, object_code, metadata))
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(aside, self._path(key))
         except OSError as e:
             _warn_once("write", f"programs are not kept in {self.folder}: {e}")
-            if aside is not None:
-                _discard(Path(aside))
+            _discard(aside)
             return False
         ObjectCache._stores += 1
         if ObjectCache._stores % _SWEEP_EVERY == 1:
@@ -176,6 +175,10 @@ def _usable(folder: Path) -> bool:
         _warn_once("mode", f"programs are not kept: everybody may write to {folder}; chmod 700 it")
         return False
     return True
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
 
 
 def _read(path: Path) -> bytes:

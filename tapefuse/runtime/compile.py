@@ -13,20 +13,24 @@ from typing import Any
 
 from tapefuse._errors import CompileError
 
-PIPELINE = "O2"  # part of the cache key; the text is in docs/performance.md
+PIPELINE = "O2 without slp"  # part of the cache key; measured in docs/performance.md
 _lock = threading.Lock()  # one compilation at a time: LLVM's global context is not made for more
 
 
-def compile_object(text: str) -> bytes:
-    """Object code of a module in LLVM's text form. Raises CompileError with LLVM's message and the place in the text."""
+def compile_object(text: str, *, loops: bool = True) -> bytes:
+    """Object code of a module in LLVM's text form.
+
+    `loops=False`: text without hot loops, which needs neither the vectorizer nor the time that it takes.
+    Raises CompileError with LLVM's message and the place in the text.
+    """
     with _lock:
-        return _machine().emit_object(_optimized(text))
+        return _machine().emit_object(_optimized(text, loops))
 
 
 def assembly(text: str) -> str:
-    """The same as assembler text, for people to read."""
+    """The same as assembler text, for people to read. Raises CompileError."""
     with _lock:
-        return _machine().emit_assembly(_optimized(text))
+        return _machine().emit_assembly(_optimized(text, loops=True))
 
 
 @cache
@@ -39,7 +43,7 @@ def fingerprint() -> tuple[str, ...]:
     return (PIPELINE, llvmlite.__version__, version, llvm.get_process_triple(), llvm.get_host_cpu_name(), _features())
 
 
-def _optimized(text: str) -> Any:
+def _optimized(text: str, loops: bool) -> Any:
     llvm = _binding()
     try:
         module = llvm.parse_assembly(text)
@@ -50,8 +54,19 @@ def _optimized(text: str) -> Any:
     options.loop_vectorization = True
     options.slp_vectorization = False
     builder = llvm.create_pass_builder(_machine(), options)
-    builder.getModulePassManager().run(module, builder)
+    passes = builder.getModulePassManager() if loops else _straight_line_passes()
+    passes.run(module, builder)
     return module
+
+
+def _straight_line_passes() -> Any:
+    passes = _binding().create_new_module_pass_manager()
+    passes.add_always_inliner_pass()
+    passes.add_sroa_pass()
+    passes.add_instruction_combine_pass()
+    passes.add_simplify_cfg_pass()
+    passes.add_global_dead_code_eliminate_pass()
+    return passes
 
 
 def _diagnosis(message: str, text: str) -> str:

@@ -234,7 +234,9 @@ sizes:
   br i1 %fixed, label %allocate, label %symbolic
 symbolic:
   %polys = call ptr @pointer(ptr %table, i64 $polys)
-  call void @evaluate(ptr %polys, i64 %n_polys, ptr %values, i64 %n_symbols)
+  %finite = call i1 @evaluate(ptr %polys, i64 %n_polys, ptr %values, i64 %n_symbols)
+  br i1 %finite, label %compare, label %too_large
+compare:
   %polys_ok = call i1 @check_polynomials(ptr %table, ptr %arrays, ptr %values)
   br i1 %polys_ok, label %copy, label %refuse
 copy:
@@ -298,6 +300,8 @@ tell:
   ret ptr %answer
 fail_memory:
   call void @release(ptr %outputs, i64 0, i64 %n_outputs)
+  br label %too_large
+too_large:
   %ignored = call ptr @PyErr_NoMemory()
   ret ptr null
 refuse:

@@ -2,11 +2,22 @@
 
 The entry is compiled once, for all programs, and knows neither shapes nor dtypes: it reads them from a table made here from
 a `Program`. It takes arrays straight from NumPy's public array record (the layout of NumPy 2), so a call does no Python work.
+
+What a call promises:
+- NotImplemented means that nothing has changed: an argument does not fit, or a written variable's array is shared, is a view,
+  is read-only, or is in use by a call in another thread. `unshare` the written variables and try once more.
+- A program of more than GIL_LIMIT nanoseconds runs without the interpreter's lock. The arrays that it reads are held; the
+  arrays that it writes are taken out of their variables until it is done, so that no thread and no other program can see
+  or use half-written values: reading such a variable's slot is an AttributeError, which the variable's `__getattr__` turns
+  into waiting. A variable that is given another array meanwhile keeps that one.
+- Signals are handled after the call, when variables are whole. A failed check calls the handler and changes nothing.
 """
 
 from __future__ import annotations
 
 import ctypes
+import re
+import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -52,6 +63,22 @@ class Layout:
     def of(tensor: type, variable: type, *, slot: str = "_array", tupled: bool = False) -> Layout:
         """The layout of two classes that keep their array in `__slots__`."""
         return Layout(tensor, slot_offset(tensor, slot), slot_offset(variable, slot), tupled)
+
+
+_unshare_lock = threading.Lock()
+
+
+def unshare(variables: Iterable[Any], slot: str = "_array") -> None:
+    """Give each variable a copy of its array that nobody else holds: what to do before a refused call is tried again.
+
+    Reading the slot waits (in the variable's `__getattr__`) while a call in another thread writes the array. No update is
+    lost: a program refuses an array that is held here, and then comes here itself.
+    """
+    with _unshare_lock:
+        for variable in variables:
+            held = getattr(variable, slot)
+            setattr(variable, slot, held.copy())
+            del held
 
 
 class _MemberDef(ctypes.Structure):
@@ -114,8 +141,6 @@ def entry_text() -> str:
 @cache
 def entry_symbols() -> dict[str, int]:
     """Addresses of what the entry's text imports: functions of CPython and NumPy."""
-    import re
-
     declared = re.findall(r"^declare [\w ]+ @(Py\w+)\(", entry_text(), re.M)
     api = ctypes.pythonapi
     table = {n: ctypes.cast(getattr(api, n), ctypes.c_void_p).value for n in declared if hasattr(api, n)}

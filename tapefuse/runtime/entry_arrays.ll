@@ -95,8 +95,12 @@ no:
   ret i1 false
 }
 
+declare { i64, i1 } @llvm.smul.with.overflow.i64(i64, i64)
+declare { i64, i1 } @llvm.sadd.with.overflow.i64(i64, i64)
+
 ; Values of %n polynomials, stored from values[first] on. Stream: terms, then per term coefficient, factors, symbols.
-define internal void @evaluate(ptr %stream, i64 %n, ptr %values, i64 %first) nounwind {
+; False when one exceeds 63 bits: no memory holds that.
+define internal i1 @evaluate(ptr %stream, i64 %n, ptr %values, i64 %first) nounwind {
 entry:
   br label %poly
 poly:
@@ -129,14 +133,18 @@ factor:
 multiply:
   %symbol = call i64 @word(ptr %stream, i64 %pos_factors)
   %value = call i64 @word(ptr %values, i64 %symbol)
-  %product1 = mul i64 %product, %value
+  %multiplied = call { i64, i1 } @llvm.smul.with.overflow.i64(i64 %product, i64 %value)
+  %product1 = extractvalue { i64, i1 } %multiplied, 0
+  %too_large = extractvalue { i64, i1 } %multiplied, 1
   %pos3 = add i64 %pos_factors, 1
   %f1 = add i64 %f, 1
-  br label %factor
+  br i1 %too_large, label %overflow, label %factor
 add:
-  %sum1 = add i64 %sum, %product
+  %added = call { i64, i1 } @llvm.sadd.with.overflow.i64(i64 %sum, i64 %product)
+  %sum1 = extractvalue { i64, i1 } %added, 0
+  %too_much = extractvalue { i64, i1 } %added, 1
   %t1 = add i64 %t, 1
-  br label %term
+  br i1 %too_much, label %overflow, label %term
 store:
   %index = add i64 %first, %p
   %cell = getelementptr inbounds i64, ptr %values, i64 %index
@@ -144,7 +152,9 @@ store:
   %p1 = add i64 %p, 1
   br label %poly
 done:
-  ret void
+  ret i1 true
+overflow:
+  ret i1 false
 }
 
 ; 64-byte aligned scratch memory: the block kept in %slot when it is large enough, or a new one; null without memory.

@@ -77,16 +77,16 @@ def load(
     )
 
 
-def _object_code(text: str, name: str) -> tuple[bytes, bool]:
+def _object_code(text: str, name: str, *, loops: bool = True) -> tuple[bytes, bool]:
     """(object code, was it on disk)"""
     kept = cache.current()
     if kept is None:
-        return compile_object(text), False
-    key = cache.digest(text, *fingerprint())
+        return compile_object(text, loops=loops), False
+    key = cache.digest(text, str(loops), *fingerprint())
     found = kept.load(key)
     if found is not None:
         return found, True
-    object_code = compile_object(text)
+    object_code = compile_object(text, loops=loops)
     kept.store(key, object_code, {"name": name, "llvm": len(text), "compiler": " ".join(fingerprint()[:5])})
     return object_code, False
 
@@ -114,7 +114,7 @@ def _jit() -> Any:
 
 @once
 def _linked_entry() -> Any:
-    return _link(_object_code(entry_text(), "entry")[0], _ENTRY, entry_symbols())
+    return _link(_object_code(entry_text(), "entry", loops=False)[0], _ENTRY, entry_symbols())
 
 
 def _link(object_code: bytes, name: str, symbols: dict[str, int]) -> Any:

@@ -50,6 +50,8 @@ class Pool:
 class Count(ctypes.c_int32):
     """The number of threads that programs may use: a word that kernels read when they run."""
 
+    __hash__ = object.__hash__
+
 
 _counts: weakref.WeakSet[Count] = weakref.WeakSet()
 _forked = ctypes.c_int64(0)  # 1 in a forked child whose pool died with the fork, until the warning is given

@@ -47,9 +47,13 @@ def _without_masks(x: Tensor, items: tuple) -> list[Any]:
             elif array.size == 0:
                 out.append(as_tensor(item, np.int64))
             else:
-                raise TypeError(f"an index must be integer or bool, got dtype {array.dtype} at {user_loc()}; use tp.cast")
+                raise TypeError(
+                    f"an index must be integer or bool, got dtype {array.dtype} at {user_loc()}; use tp.cast"
+                )
         else:
-            raise TypeError(f"x[{item!r}] at {user_loc()}: an index is an int, slice, None, ... or an integer or bool array")
+            raise TypeError(
+                f"x[{item!r}] at {user_loc()}: an index is an int, slice, None, ... or an integer or bool array"
+            )
     return out
 
 

@@ -53,7 +53,9 @@ def operands(ufunc: np.ufunc, *xs: Any) -> list[Tensor]:
         dtypes = _resolved(ufunc, kinds)
     except TypeError:
         shown = ", ".join(d.__name__ if isinstance(d, type) else str(d) for d in kinds)
-        raise DTypeError(f"np.{ufunc.__name__} has no meaning for ({shown}) at {user_loc()}; convert with tp.cast") from None
+        raise DTypeError(
+            f"np.{ufunc.__name__} has no meaning for ({shown}) at {user_loc()}; convert with tp.cast"
+        ) from None
     return [converted(x, dtype) for x, dtype in zip(xs, dtypes, strict=False)]
 
 
@@ -62,8 +64,5 @@ def common(*xs: Any) -> list[Tensor]:
     kinds = [strength(x) for x in xs]
     strong = [d for d in kinds if not isinstance(d, type)]
     weak = [d(0) for d in kinds if isinstance(d, type)]
-    if strong:
-        dtype = np.result_type(*strong, *weak)
-    else:
-        dtype = PYTHON_DEFAULTS[float if float in kinds else int]
+    dtype = np.result_type(*strong, *weak) if strong else PYTHON_DEFAULTS[float if float in kinds else int]
     return [converted(x, dtype) for x in xs]

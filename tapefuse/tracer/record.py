@@ -1,7 +1,7 @@
 """What a tape keeps of an operation: identities and types of operands and results, and how cotangents go back.
 
-The reverse pass itself is `ir.passes.adjoint`. Derivative rules are written with ops, so it runs eagerly, inside a trace, and
-under other tapes alike.
+The reverse pass itself is `ir.passes.adjoint`. Derivative rules are written with ops, so it runs eagerly, inside a
+trace, and under other tapes alike.
 """
 
 from __future__ import annotations
@@ -50,16 +50,20 @@ class Record:
     op: Op | None = None
 
 
-def op_record(op: Op, xs: tuple[Node, ...], attrs: dict[str, Any], values: tuple, y: Tensor, loc: Loc | None, lean: bool) -> Record:
+def op_record(
+    op: Op, xs: tuple[Node, ...], attrs: dict[str, Any], values: tuple, y: Tensor, loc: Loc | None, lean: bool
+) -> Record:
     """The record of `y = op(*values, **attrs)`. `lean`: hold only those values that the derivative rule reads."""
     result = Node(key_of(y), y.type)
     if op.vjp is None:
         return Record(xs, (result,), _raises(lambda: missing_rule(op, xs, attrs, loc)), loc, op)
     if lean and not isinstance(y, TracedTensor):
         reads = values_read(op, tuple([x.type for x in xs]), tuple(sorted(attrs.items())))
-        y, *values = [v if read else n for v, n, read in zip((y, *values), (result, *xs), reads, strict=True)]
+        held = [v if read else n for v, n, read in zip((y, *values), (result, *xs), reads, strict=True)]
+    else:
+        held = [y, *values]
     vjp = op.vjp
-    return Record(xs, (result,), lambda gs: vjp(gs[0], y, *values, **attrs), loc, op)
+    return Record(xs, (result,), lambda gs: vjp(gs[0], *held, **attrs), loc, op)
 
 
 def _raises(error: Callable[[], Exception]) -> Pullback:
@@ -80,7 +84,9 @@ def values_read(op: Op, types: tuple[Type, ...], attrs: tuple[tuple[str, Any], .
     return tuple([v in read for v in (y, *xs)])
 
 
-def backward(records: Sequence[Record], seeds: Iterable[tuple[Node, Tensor]], sources: Sequence[Node]) -> list[Tensor | None]:
+def backward(
+    records: Sequence[Record], seeds: Iterable[tuple[Node, Tensor]], sources: Sequence[Node]
+) -> list[Tensor | None]:
     """The cotangent of each source from those of the targets, None where nothing connects them."""
     seeds = list(seeds)
     before = state.pinned, here.loc

@@ -14,15 +14,19 @@ if TYPE_CHECKING:
 
 
 class _State(threading.local):
-    tapes: tuple[GradientTape, ...] = ()  # recording now, outermost first; those outside the current trace are set aside
+    tapes: tuple[
+        GradientTape, ...
+    ] = ()  # recording now, outermost first; those outside the current trace are set aside
     trace: Trace | None = None  # the innermost one
-    pinned: bool = False  # `ir.graph.here.loc` was set on purpose: operations keep it instead of looking up the user's line
+    pinned: bool = (
+        False  # `ir.graph.here.loc` was set on purpose: operations keep it instead of looking up the user's line
+    )
 
 
 state = _State()
 
-# One entry for every tape or trace that is active in any thread. While it is empty, calling a compiled function needs no
-# look at the thread's state; entries carry no meaning, since only appending and popping are atomic.
+# One entry for every tape or trace that is active in any thread. While it is empty, calling a compiled function needs
+# no look at the thread's state; entries carry no meaning, since only appending and popping are atomic.
 busy: list[None] = []
 
 new_key = itertools.count(1).__next__  # identities of tensors and variables on tapes

@@ -45,8 +45,8 @@ class GradientTape:
     """Records the operations in its `with` block; afterwards `gradient` differentiates them.
 
     `persistent`: allow several calls of `gradient`; the record is kept until the tape is deleted or `reset`.
-    `watch_accessed_variables`: watch trainable variables when they are read; otherwise only what `watch` is called with.
-    A tape belongs to the thread that entered it.
+    `watch_accessed_variables`: watch trainable variables when they are read; otherwise only what `watch` is called
+    with. A tape belongs to the thread that entered it.
     """
 
     def __init__(self, persistent: bool = False, watch_accessed_variables: bool = True):
@@ -95,7 +95,9 @@ class GradientTape:
     def stop_recording(self) -> Iterator[None]:
         """Hide the operations of a block from this tape (from no other). Raises TapeError if it is not recording."""
         if self not in state.tapes:
-            raise TapeError("trying to stop a tape which is not recording; use stop_recording() inside its `with` block")
+            raise TapeError(
+                "trying to stop a tape which is not recording; use stop_recording() inside its `with` block"
+            )
         self._stop()
         try:
             yield
@@ -114,7 +116,8 @@ class GradientTape:
         for path, x in leaves_with_paths(tensor):
             if not isinstance(x, (Tensor, Variable)):
                 raise ValueError(
-                    f"watch() takes tensors, variables, or lists, tuples and dicts of them, but {_name(path, 'the argument')} "
+                    "watch() takes tensors, variables, or lists, tuples and dicts of them, but "
+                    f"{_name(path, 'the argument')} "
                     f"is a {type(x).__name__}; convert it with tp.constant first"
                 )
             if x.dtype.kind != "f":
@@ -124,7 +127,9 @@ class GradientTape:
             else:
                 self._tracked.add(key_of(x))
         if not self._entered:
-            text = "watch() after the `with` block: operations before and after it are not recorded, so this has no effect"
+            text = (
+                "watch() after the `with` block: operations before and after it are not recorded, so this has no effect"
+            )
             warnings.warn(text, stacklevel=user_stacklevel())
 
     def _watch_variable(self, variable: Variable) -> None:
@@ -141,6 +146,12 @@ class GradientTape:
 
     def tracks(self, keys: Sequence[int]) -> bool:
         return not self._tracked.isdisjoint(keys)
+
+    def would_record(self, keys: Sequence[int], variables: Sequence[Variable]) -> bool:
+        """Whether an operation on tensors with these keys that reads these variables belongs on this tape."""
+        return self.tracks([*keys, *(v._key for v in variables)]) or (
+            self._watch_accessed and any(v.trainable and v.dtype.kind == "f" for v in variables)
+        )
 
     def add(
         self, op: Op, keys: Sequence[int], xs: tuple[Tensor, ...], attrs: dict[str, Any], y: Tensor, loc: Loc | None
@@ -166,7 +177,8 @@ class GradientTape:
 
         Each gradient has its source's shape and dtype. A source that no target depends on gets None, or zeros with
         `unconnected_gradients="zero"`. `output_gradients` weighs the targets, one entry for each.
-        Raises TapeError if the record is used up, MissingGradientError (a LookupError) for an operation without derivative.
+        Raises TapeError if the record is used up, MissingGradientError (a LookupError) for an operation without
+        derivative.
         """
         zero = _unconnected(unconnected_gradients) is UnconnectedGradients.ZERO
         targets = _tensors(target, "target")
@@ -197,8 +209,8 @@ class GradientTape:
     def batch_jacobian(self, target: Any, source: Any) -> Tensor:
         """The jacobian of each example, `[b, ...target.shape[1:], ...source.shape[1:]]`; zeros where unconnected.
 
-        Target and source have the same leading extent b, and example k of the target must depend on example k of the source
-        only. Raises ShapeError for other shapes.
+        Target and source have the same leading extent b, and example k of the target must depend on example k of the
+        source only. Raises ShapeError for other shapes.
         """
         (y,), (x,) = _single(target, "batch_jacobian"), _single(source, "batch_jacobian")
         if min(y.ndim, x.ndim) < 2:
@@ -209,7 +221,9 @@ class GradientTape:
         seeds = [_one_hot(y, (slice(None), *i)) for i in np.ndindex(*y.shape[1:])]
         (rows,) = self._rows(y, [x], seeds)
         columns = [functions.zeros(x.shape, x.dtype) if r is None else r for r in rows]
-        return functions.reshape(functions.stack(columns, axis=1), shape) if columns else functions.zeros(shape, x.dtype)
+        return (
+            functions.reshape(functions.stack(columns, axis=1), shape) if columns else functions.zeros(shape, x.dtype)
+        )
 
     def _rows(self, y: Any, sources: Sequence[Any], seeds: Sequence[np.ndarray]) -> list[list[Tensor | None]]:
         """For each source, its gradient under every seed of `y`."""
@@ -223,7 +237,8 @@ class GradientTape:
             raise TapeError("this tape never recorded anything; compute the target inside its `with` block")
         if self._consumed:
             raise TapeError(
-                "A non-persistent GradientTape can only be used to compute one set of gradients (or jacobians); make it with "
+                "A non-persistent GradientTape can only be used to compute one set of gradients (or jacobians); "
+                "make it with "
                 "GradientTape(persistent=True) to ask for more"
             )
         if self._persistent:
@@ -239,7 +254,8 @@ class GradientTape:
         if not self._warned:
             self._warned = True
             text = (
-                "gradient() inside the `with` block of a persistent tape records the gradient's own operations as well, which "
+                "gradient() inside the `with` block of a persistent tape records the gradient's own operations as "
+                "well, which "
                 "costs time and memory; call it after the block unless higher derivatives from the same tape are wanted"
             )
             warnings.warn(text, PerformanceWarning, stacklevel=user_stacklevel())
@@ -261,7 +277,8 @@ def _tensors(tree: Any, what: str) -> list[Tensor | Variable]:
     for path, x in leaves_with_paths(tree):
         if not isinstance(x, (Tensor, Variable)):
             raise TypeError(
-                f"{_name(path, what)} is a {type(x).__name__} at {user_loc()}; expected a nested structure of tensors or "
+                f"{_name(path, what)} is a {type(x).__name__} at {user_loc()}; expected a nested structure of "
+                "tensors or "
                 "variables, and a value computed outside of tapefuse has no gradient"
             )
         leaves.append(x)
@@ -290,7 +307,9 @@ def _given_seeds(targets: list[Tensor | Variable], given: Any) -> list[Any]:
     else:
         seeds = flatten(given)[0]
     if len(seeds) != len(targets):
-        raise ValueError(f"output_gradients has {len(seeds)} entries for {len(targets)} targets; give one for each target")
+        raise ValueError(
+            f"output_gradients has {len(seeds)} entries for {len(targets)} targets; give one for each target"
+        )
     if any(s is None for s in seeds):
         raise ValueError("output_gradients has a None entry; give a number or a tensor for each target")
     return seeds
@@ -300,10 +319,13 @@ def _seed(target: Tensor | Variable, seed: Any) -> Tensor:
     """A seed in the shape and dtype of its target; scalars are broadcast."""
     g = as_tensor(seed, target.dtype) if python_kind(seed) is not None else as_tensor(seed)
     if g.dtype != target.dtype:
-        raise DTypeError(f"an output gradient has dtype {g.dtype}, its target {target.dtype}; cast it to the target's dtype")
+        raise DTypeError(
+            f"an output gradient has dtype {g.dtype}, its target {target.dtype}; cast it to the target's dtype"
+        )
     if g.shape not in ((), target.shape):
         raise ShapeError(
-            f"an output gradient has shape {show_shape(g.shape)}, its target {show_shape(target.shape)}; give the target's "
+            f"an output gradient has shape {show_shape(g.shape)}, its target {show_shape(target.shape)}; give the "
+            "target's "
             "shape or a scalar"
         )
     return g if g.shape == target.shape else functions.broadcast_to(g, target.shape)

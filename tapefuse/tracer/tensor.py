@@ -1,7 +1,7 @@
 """Tensors: immutable arrays whose operations are recorded by tapes and collected by traces.
 
-An eager `Tensor` holds an array; an operation on it runs the op's NumPy `ref`. A `TracedTensor` stands for a value of the
-program being traced; an operation on it adds a node to that program.
+An eager `Tensor` holds an array; an operation on it runs the op's NumPy `ref`. A `TracedTensor` stands for a value of
+the program being traced; an operation on it adds a node to that program.
 
 >>> constant([1.0, 2.0]) * 3
 tp.Tensor([3. 6.], shape=(2,), dtype=float32)
@@ -124,7 +124,8 @@ class Tensor(Operators):
         return wrap, (self._concrete("pickling"),)
 
     def __repr__(self) -> str:
-        return f"tp.Tensor({self._array}, shape={self.shape}, dtype={self.dtype})"
+        value = self._array if self._array.ndim else self._array[()]
+        return f"tp.Tensor({value!s}, shape={self.shape}, dtype={self.dtype})"
 
     def __tapefuse_apply__(self, op: Op, args: tuple, attrs: dict[str, Any]) -> Tensor:
         return apply(op, args, attrs)
@@ -158,7 +159,8 @@ class TracedTensor(Tensor):
         array = self._trace.constant_value(self._value)
         if array is None:
             raise ConcretizationError(
-                f"{asked_by} at {user_loc()} needs the value of {self!r}, which is known only when the compiled function "
+                f"{asked_by} at {user_loc()} needs the value of {self!r}, which is known only when the compiled "
+                "function "
                 "runs; use tp.where(condition, a, b) to choose by value, or do this outside the tape_function"
             )
         return array
@@ -167,7 +169,8 @@ class TracedTensor(Tensor):
         if self.shape and isinstance(self.shape[0], Poly):
             raise ConcretizationError(
                 f"len() or iteration at {user_loc()} needs the first extent of {self!r}, which is the symbol "
-                f"{self.shape[0]}; use x.shape[0] in arithmetic, whole-array operations, or a fixed size in the TensorSpec"
+                f"{self.shape[0]}; use x.shape[0] in arithmetic, whole-array operations, or a fixed size in the "
+                "TensorSpec"
             )
         return super().__len__()
 
@@ -216,7 +219,9 @@ def check_dtype(dtype: Any, what: str) -> np.dtype:
     """`dtype` as a NumPy dtype that tensors can have. Raises DTypeError."""
     dtype = np.dtype(dtype)
     if dtype.kind not in _NUMERIC or dtype.itemsize > 8:
-        raise DTypeError(f"{what} of dtype {dtype} cannot become a tensor; tensors hold bool, integer and float16/32/64")
+        raise DTypeError(
+            f"{what} of dtype {dtype} cannot become a tensor; tensors hold bool, integer and float16/32/64"
+        )
     return dtype.newbyteorder("=")
 
 
@@ -233,7 +238,8 @@ def python_kind(x: Any) -> type | None:
 def as_tensor(x: Any, dtype: Any = None) -> Tensor:
     """`x` as a tensor: tensors as they are, variables read, arrays copied, Python numbers as f32, i32 or bool.
 
-    `dtype` is used for what has none of its own (Python numbers and lists of them). Raises DTypeError for anything else.
+    `dtype` is used for what has none of its own (Python numbers and lists of them). Raises DTypeError for anything
+    else.
     """
     if isinstance(x, Tensor):
         return x

@@ -1,21 +1,20 @@
 """Tracing: a Python function run on symbolic tensors becomes a graph, its state and its constants.
 
-    traced = trace_function(f, [Type(f32, (3,))], name="f")
-    traced.graph        # params: inputs, variables, arrays, captured; outs: results, new values of written variables
+traced = trace_function(f, [Type(f32, (3,))], name="f")
+traced.graph        # params: inputs, variables, arrays, captured; outs: results, new values of written variables
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from tapefuse._errors import TapefuseError
 from tapefuse.ir.graph import Graph, Value, here, param, reachable
 from tapefuse.ir.interp import evaluate
-from tapefuse.ir.op import Literal, const
+from tapefuse.ir.op import OPS, Literal
 from tapefuse.ir.types import Type
 from tapefuse.tracer.source import user_loc
 from tapefuse.tracer.state import state, tracing
@@ -58,7 +57,8 @@ class Trace:
 
     # -- operands --------------------------------------------------------------------------------
     def value_of(self, x: Tensor) -> Value:
-        """The value that stands for `x` in this program. Raises LeakedValueError for a value of a trace that is over."""
+        """The value that stands for `x` in this program. Raises LeakedValueError for a value of a trace that is
+        over."""
         if not isinstance(x, TracedTensor):
             return self._constant(x._array)
         if x._trace is self:
@@ -77,7 +77,7 @@ class Trace:
 
     def _constant(self, array: np.ndarray) -> Value:
         if array.size <= LITERAL_ELEMENTS:
-            return const.emit(value=Literal(array))
+            return OPS["const"].emit(value=Literal(array))
         if id(array) not in self._arrays:
             self._arrays[id(array)] = array, param(Type(array.dtype, array.shape))
         return self._arrays[id(array)][1]
@@ -91,10 +91,11 @@ class Trace:
 
     # -- variables -------------------------------------------------------------------------------
     def variable_value(self, variable: Variable) -> Value:
-        """The value that `variable` has at this point of the program."""
+        """The value that `variable` has at this point of the program; gradients do not pass through an assignment."""
         if id(variable) not in self._variables:
             self._variables[id(variable)] = variable, param(variable.type, variable.name)
-        return self._current.get(id(variable), self._variables[id(variable)][1])
+        current = self._current.get(id(variable))
+        return self._variables[id(variable)][1] if current is None else OPS["stop_gradient"].emit(current)
 
     def assign_variable(self, variable: Variable, value: Tensor) -> None:
         self.variable_value(variable)
@@ -104,7 +105,8 @@ class Trace:
         self.created = True
         if not self.may_create:
             raise VariableCreationError(
-                f"tape_function {self.name!r} makes a new Variable at {user_loc()} whenever it is traced; make variables "
+                f"tape_function {self.name!r} makes a new Variable at {user_loc()} whenever it is traced; make "
+                "variables "
                 "outside, or once: `if self.v is None: self.v = tp.Variable(...)`"
             )
 

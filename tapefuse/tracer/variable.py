@@ -41,8 +41,8 @@ identity = Op(
 class Variable(Readable):
     """State: an array of fixed dtype and shape that can be assigned.
 
-    `_array` is C-contiguous and owns its memory. Tensors read from the variable share it, so whoever writes in place must
-    hold the only reference; `assign` therefore binds a new array.
+    `_array` is C-contiguous and owns its memory. Tensors read from the variable share it, so whoever writes in place
+    must hold the only reference; `assign` therefore binds a new array.
     """
 
     __slots__ = ("__weakref__", "_array", "_key", "_name", "_trainable")
@@ -125,7 +125,8 @@ class Variable(Readable):
         tensor = self._as_own_dtype(value, method)
         if tensor.shape != self.shape:
             raise ShapeError(
-                f"{method} to the variable {self._name!r} at {user_loc()}: the value has shape {show_shape(tensor.shape)}, "
+                f"{method} to the variable {self._name!r} at {user_loc()}: the value has shape "
+                f"{show_shape(tensor.shape)}, "
                 f"the variable {show_shape(self.shape)}; reshape the value, or make a new Variable for a new shape"
             )
         return tensor
@@ -137,7 +138,8 @@ class Variable(Readable):
         tensor = as_tensor(value)
         if tensor.dtype != self.dtype:
             raise DTypeError(
-                f"{method} to the variable {self._name!r} at {user_loc()}: the value has dtype {tensor.dtype}, the variable "
+                f"{method} to the variable {self._name!r} at {user_loc()}: the value has dtype {tensor.dtype}, the "
+                "variable "
                 f"{self.dtype}; convert it with tp.cast(value, {self._name}.dtype)"
             )
         return tensor
@@ -188,7 +190,8 @@ class Variable(Readable):
 
     def _augmented(self, other: Any) -> Variable:
         raise VariableError(
-            f"`+=` and its like on the variable {self._name!r} at {user_loc()} would replace the variable by a tensor; use "
+            f"`+=` and its like on the variable {self._name!r} at {user_loc()} would replace the variable by a "
+            "tensor; use "
             f"{self._name}.assign_add(x) to update it or {self._name} = {self._name} + x for a new tensor"
         )
 

@@ -15,6 +15,7 @@ from tapefuse.ir import ops
 from tapefuse.ir.graph import param
 from tapefuse.ir.ops.slicing import slice_needs
 from tapefuse.ir.types import Poly, Type
+from tests.ir.rule_graphs import second_derivative
 
 N = Poly.symbol("N")
 INT64, FLOAT64 = np.dtype("i8"), np.dtype("f8")
@@ -60,6 +61,11 @@ def test_132_slope_of_sign_is_zero_and_not_none_even_for_inf_and_nan():
     np.testing.assert_array_equal(grads(ops.sign, array(-2, np.inf, np.nan))[0], 0)
 
 
+def test_missing_tangents_are_zeros_beside_inf_and_nan():
+    x, y, t = array(np.inf, np.nan), array(1), array(5)
+    np.testing.assert_array_equal(ops.concat.jvp([None, t], None, x, y, axis=0), [0, 0, 5])
+
+
 def test_133_slope_of_sqrt_at_zero_is_infinite():
     assert grads(ops.sqrt, array(0))[0].item() == math.inf
 
@@ -77,10 +83,9 @@ def test_135_where_lets_a_zero_seed_through_sqrt_but_not_through_log():
 
 
 def test_135_zero_seed_keeps_the_second_derivative_of_sqrt():
-    """(sqrt(x) - 1)**2 at 1: the cotangent of the root is 0 there, the second derivative 1/2."""
-    x, y, g, slope_of_g = array(1), array(1), array(0), array(1)
-    slope = ops.div.jvp([ops.mul(slope_of_g, 0.5), None], ops.sqrt.vjp(g, y, x)[0], g * 0.5, y)
-    assert slope.item() == 0.5
+    """(sqrt(x) - 2)**2 at 4: the cotangent of the root is 0 and changes by 1/2, the second derivative is 1/8."""
+    (slope,) = second_derivative(ops.sqrt, array(0), array(0.5), [array(4)], [array(1)])
+    assert slope.item() == 0.125
 
 
 def test_136_clip_passes_the_gradient_at_both_bounds():
@@ -99,6 +104,19 @@ def test_137_power_at_zero(p):
 def test_137_power_of_whole_exponents(x, p, dx):
     assert grads(ops.pow, array(x), array(p))[0].item() == dx
     assert grads(ops.pow, array(x), array(p))[1].item() == 0
+
+
+@pytest.mark.parametrize(("x", "p"), [(-2, 2), (0, 3), (0, 2), (0, 1)])
+def test_137_second_derivative_of_whole_powers(x, p):
+    dx, dp = second_derivative(ops.pow, array(1), array(0), [array(x), array(p)], [array(1), array(0)])
+    assert [dx.item(), dp.item()] == [p * (p - 1) * x ** max(p - 2, 0), 0]
+
+
+def test_138_second_derivative_of_a_product_with_two_zeros():
+    (slope,) = second_derivative(
+        ops.reduce_prod, np.float64(1), np.float64(0), [array(0, 0, 3)], [array(1, 0, 0)], axes=(0,)
+    )
+    np.testing.assert_array_equal(slope, [0, 3, 0])
 
 
 def test_138_product_with_zeros():

@@ -10,16 +10,17 @@ import numpy as np
 import pytest
 
 import tapefuse.ir.ops  # noqa: F401  (fills OPS)
-from tapefuse.ir.graph import Graph, Value, bind_symbols, param
+from tapefuse.ir.graph import Value, param
 from tapefuse.ir.op import OPS, Op
 from tapefuse.ir.types import Poly, Type, substitute, type_of
 from tests.ir.numeric_builder import lower, symbolic
+from tests.ir.rule_graphs import backwards, graph_of, run, vjp_graph
 
 pytestmark = pytest.mark.filterwarnings("error::RuntimeWarning")
 
 DTYPES = {"f": ("f8", "f4"), "i": ("i8", "i4"), "u": ("u1",), "b": ("?",)}
 RTOL = {"f8": 1e-13, "f4": 3e-6}
-EXTENT, N, BATCH = 7, Poly.symbol("N"), Poly.symbol("S")  # samples write 7 where a symbol may stand
+EXTENT, SIZES, N, BATCH = 7, {"N": 7}, Poly.symbol("N"), Poly.symbol("S")  # samples write 7 where a symbol may stand
 
 
 class Case(NamedTuple):
@@ -93,46 +94,6 @@ def moved(args, ts, e):
 
 def dot(a, b) -> float:
     return float(np.sum(np.asarray(a) * np.asarray(b)))
-
-
-# -- graphs of rules, run forwards, with tangents, and backwards ------------------------------------------------------
-
-
-def run(graph: Graph, *args, ts=None):
-    """Values of all nodes, and their tangents for tangents `ts` of the parameters."""
-    env = {"N": EXTENT, **bind_symbols([p.type for p in graph.params], [a.shape for a in args])}
-    value = dict(zip(graph.params, args, strict=True))
-    slope = dict(zip(graph.params, ts or [None] * len(args), strict=True))
-    for v in graph.nodes:
-        xs, attrs = [value[a] for a in v.args], {k: substitute(x, env) for k, x in v.attrs}
-        value[v] = v.op.ref(*xs, **attrs)
-        assert type_of(value[v]) == v.type.substitute(env), v
-        ds = [slope[a] for a in v.args]
-        slope[v] = None if all(d is None for d in ds) else v.op.jvp(ds, value[v], *xs, **attrs)
-    return value, slope
-
-
-def backwards(graph: Graph, value: dict, cts: dict) -> dict:
-    """Cotangents of all nodes from those of some."""
-    for v in reversed(graph.nodes):
-        if v in cts:
-            parts = v.op.vjp(cts[v], value[v], *(value[a] for a in v.args), **v.attributes)
-            for a, c in zip(v.args, parts, strict=True):
-                if c is not None:
-                    cts[a] = cts[a] + c if a in cts else c
-    return cts
-
-
-def graph_of(build, types) -> Graph:
-    params = tuple(param(t) for t in types)
-    outs = tuple(v for v in build(*params) if v is not None)
-    return Graph(params, outs)
-
-
-def vjp_graph(case: Case) -> Graph:
-    """(g, *xs) -> the cotangents that are not None."""
-    op, attrs = case.op, case.attrs
-    return graph_of(lambda g, *xs: op.vjp(g, op(*xs, **attrs), *xs, **attrs), [type_of(case.result), *case.types])
 
 
 # -- types, lowering --------------------------------------------------------------------------------------------------
@@ -249,13 +210,13 @@ def test_vjp_is_the_transpose_of_jvp(case):
         np.testing.assert_allclose(dot(slope, g), by_vjp, rtol=1e-6 if y.dtype == np.float32 else 1e-10, atol=1e-10)
 
 
-@each([c for c in SMOOTH if c.op.vjp(c.result, c.result, *c.args, **c.attrs)[0] is not None])
+@each([c for c in SMOOTH if any(x is not None for x in c.op.vjp(c.result, c.result, *c.args, **c.attrs))])
 def test_second_derivatives(case):
     """The graph of the vjp, differentiated forwards and backwards, agrees with finite differences of the vjp."""
     if np.asarray(case.result).dtype == np.float32:
         return  # finite differences say nothing in single precision
     op, attrs = case.op, case.attrs
-    graph = vjp_graph(case)
+    graph = vjp_graph(op, type_of(case.result), case.types, attrs)
     args = [np.asarray(a) for a in (tangents([np.asarray(case.result)], seed=3)[0], *case.args)]
     ts = tangents(args, seed=4)
 
@@ -292,7 +253,7 @@ def test_derivative_rules_on_symbolic_values(case):
 
     floats = [(t, s) for t, s in zip(ts, case.symbolic_types, strict=True) if t is not None]
     graph = graph_of(rules, [result, *case.symbolic_types, *(s for _, s in floats)])
-    value, _ = run(graph, g, *args, *(t for t, _ in floats))
+    value, _ = run(graph, g, *args, *(t for t, _ in floats), env=SIZES)
     want = [w for w in (op.jvp(ts, y, *args, **attrs), *op.vjp(g, y, *args, **attrs)) if w is not None]
     for out, w in zip(graph.outs, want, strict=True):
         close(value[out], w, rtol=1e-12 if w.dtype == np.float64 else 1e-5, atol=1e-12)
@@ -320,7 +281,7 @@ def test_batching_agrees_with_stacking(case):
             pairs = zip(case.symbolic_types, flags, strict=True)
             types = [Type(t.dtype, (BATCH, *t.shape) if f else t.shape) for t, f in pairs]
             graph = graph_of(lambda *xs, f=flags: [op.batch(f, *xs, **case.symbolic_attrs)], types)
-            close(run(graph, *batched)[0][graph.outs[0]], want, rtol, what=f"symbolic {flags}")
+            close(run(graph, *batched, env=SIZES)[0][graph.outs[0]], want, rtol, what=f"symbolic {flags}")
 
 
 # -- special values ---------------------------------------------------------------------------------------------------
@@ -344,6 +305,17 @@ def test_special_values(op, dtype):
         want = op.ref(*grid, **attrs)
     got = lower(op, tuple(grid), attrs, [type_of(a) for a in grid], {})
     close(got, want, rtol={"f4": 1e-6, "f8": 1e-13}[dtype], atol={"f4": 1e-38, "f8": 1e-300}[dtype])
+
+
+REDUCING = [op for op in OPS.values() if op.name.startswith(("reduce", "arg")) and "f" in op.dtypes]
+
+
+@pytest.mark.parametrize("op", REDUCING, ids=lambda op: op.name)
+def test_reductions_of_special_values(op):
+    inf, nan = np.inf, np.nan
+    x = np.array([[1, nan, 5, nan], [inf, 2, inf, -1], [-inf, -inf, inf, 0], [3, 1, 3, 1], [-inf] * 4])
+    attrs = {"axis": 1} if op.name.startswith("arg") else {"axes": (1,)}
+    close(lower(op, (x,), attrs, [type_of(x)], {}), op.ref(x, **attrs))
 
 
 @pytest.mark.parametrize("op", ELEMENTWISE, ids=lambda op: op.name)

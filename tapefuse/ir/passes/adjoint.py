@@ -57,8 +57,9 @@ class OpRecord:
 def missing_rule(op: Op, xs: Sequence[Any], attrs: dict[str, Any], loc: Loc | None) -> MissingGradientError:
     name = attrs.get("name", op.name) if op is ops.missing_gradient else op.name
     where = f"\n  at {loc}" if loc else ""
+    operands = ", ".join(str(type_of(x)) for x in xs)
     return MissingGradientError(
-        f"{name}({', '.join(str(type_of(x)) for x in xs)}) lies between a target and a source, but has no derivative rule; "
+        f"{name}({operands}) lies between a target and a source, but has no derivative rule; "
         f"give it one with custom_gradient, or leave its path out with stop_gradient{where}"
     )
 

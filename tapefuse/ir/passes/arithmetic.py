@@ -1,10 +1,11 @@
 """Rules of `simplify` on elementwise ops.
 
 Every rule keeps the value to the bit: nan, infinities and the sign of zero included (payloads of nan aside). This rules
-out x + 0 = x (at -0), x * 0 = 0, x - x = 0, -(a - b) = b - a, and x / x = 1 for floats. One rule rounds otherwise: x**2 to
-x**4 become products, the square correctly rounded, the others within 1 ulp of the power.
+out x + 0 = x (at -0), x * 0 = 0, x - x = 0, -(a - b) = b - a, and x / x = 1 for floats. One rule rounds otherwise: x**2
+to x**4 become products, the square correctly rounded, the others within 1 ulp of the power.
 """
 
+# ruff: noqa: PLW0108 (a right side names the variables that it takes)
 from __future__ import annotations
 
 import math
@@ -79,10 +80,9 @@ def is_exact_cast(a: np.dtype, b: np.dtype) -> bool:
 
 
 def shorter_cast(x: Value, inner: np.dtype, to: np.dtype) -> Value | None:
-    """Through an exact conversion, unless a float would become an integer on another way, where overflow differs."""
-    if not is_exact_cast(x.dtype, inner) or (np.dtype(inner).kind == "f" and np.dtype(to).kind in "iu"):
-        return None
-    return ops.cast(x, dtype=to)
+    """Past an exact conversion, unless an overflow from float to integer would become one between integers."""
+    may_overflow = inner.kind == "f" and to.kind in "iu" and not is_exact_cast(x.dtype, to)
+    return ops.cast(x, dtype=to) if is_exact_cast(x.dtype, inner) and not may_overflow else None
 
 
 def unrepeated(v: Value) -> Value | None:
@@ -173,7 +173,8 @@ RULES = (
     rule("select_true", p.select(True, x, y), lambda root, x: stretched(x, root)),             # true ? x : y = x
     rule("select_false", p.select(False, x, y), lambda root, y: stretched(y, root)),           # false ? x : y = y
     rule("select_same", p.select(cond, x, x), lambda root, x: stretched(x, root)),             # c ? x : x = x
-    rule("select_not", p.select(p.not_(cond), x, y), lambda cond, x, y: ops.select(cond, y, x)),  # !c ? x : y = c ? y : x
+    rule("select_not", p.select(p.not_(cond), x, y),
+         lambda cond, x, y: ops.select(cond, y, x)),                                           # !c ? x : y = c ? y : x
     rule("select_then", p.select(cond, p.select(cond, x, y), z),
          lambda root, cond, x, z: _same_shape(root, ops.select(cond, x, z))),                  # c ? (c ? x : y) : z
     rule("select_else", p.select(cond, x, p.select(cond, y, z)),

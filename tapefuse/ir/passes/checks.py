@@ -70,8 +70,8 @@ def out_of_range(index: Value, n: Dim) -> Value | None:
     is_low_safe, is_high_safe = never_negative(low + n), never_negative(n - 1 - high)
     wide = np.dtype(np.uint64 if index.dtype.kind == "u" else np.int64)
     k = index if index.dtype == wide else ops.cast(index, dtype=wide)
-    tests = [] if is_low_safe else [ops.lt(k, _number(-n, wide))]
-    tests += [] if is_high_safe else [ops.ge(k, _number(n, wide))]
+    tests = [] if is_low_safe else [ops.lt(k, number(-n, wide))]
+    tests += [] if is_high_safe else [ops.ge(k, number(n, wide))]
     return (ops.or_(*tests) if len(tests) == 2 else tests[0]) if tests else None
 
 
@@ -86,10 +86,11 @@ def _size_tests(v: Value) -> Iterator[Test]:
     for d in needs:
         if not never_negative(d):
             message = f"{v.op.name} of {x.type} needs {d} >= 0"
-            yield Test(ops.lt(_number(d, np.dtype(np.int64)), constant(0, np.int64)), Check(message, v.loc))
+            yield Test(ops.lt(number(d, np.dtype(np.int64)), constant(0, np.int64)), Check(message, v.loc))
 
 
-def _number(d: Dim, dtype: np.dtype) -> Value:
+def number(d: Dim, dtype: np.dtype) -> Value:
+    """A dimension as a scalar."""
     return ops.dim.emit(value=d, dtype=dtype) if isinstance(d, Poly) else constant(d, dtype)
 
 
@@ -110,8 +111,6 @@ def interval(v: Value, depth: int = 0) -> Interval:
 
 
 def _interval(v: Value, depth: int) -> Interval | None:
-    if any(a.dtype.kind not in "biu" for a in v.args):
-        return None
     if v.op is const:
         array = v.attributes["value"].array
         return (int(array.min()), int(array.max())) if array.size else (0, 0)
@@ -119,8 +118,10 @@ def _interval(v: Value, depth: int) -> Interval | None:
         return 0, v.shape[v.attributes["axis"]] - 1
     if v.op in (ops.argmax, ops.argmin):
         return 0, v.args[0].shape[v.attributes["axis"]] - 1
+    if any(a.dtype.kind not in "biu" for a in v.args):
+        return None
     if v.op in _KEEPS:
-        return interval(v.args[0], depth + 1) if v.args[0].dtype.kind in "iu" else (0, 1)
+        return (0, 1) if v.args[0].dtype.kind == "b" else interval(v.args[0], depth + 1)
     if v.op in _COMBINES:
         return _COMBINES[v.op](*(interval(x, depth + 1) for x in v.args[-2:]))
     return None

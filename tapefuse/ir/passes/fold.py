@@ -1,6 +1,6 @@
 """Constants: an op whose operands are all small constants is replaced by its result.
 
-    %0 = exp f32(0.0) : f32[]   ->   f32(1.0)
+The result of `exp f32(0.0)` is `f32(1.0)`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Rules of `simplify` on ops that move elements. All are exact: they change where a value is read, or merge two moves."""
+"""Rules of `simplify` on ops that move elements: they change where a value is read, or merge two moves."""
 
 from __future__ import annotations
 
@@ -9,12 +9,13 @@ from tapefuse.ir.graph import Value
 from tapefuse.ir.op import Op
 from tapefuse.ir.passes.arithmetic import fill, number
 from tapefuse.ir.passes.checks import interval, never_negative
+from tapefuse.ir.passes.checks import number as dimension
 from tapefuse.ir.rewrite import Pattern, p, rule, variables
 from tapefuse.ir.types import Dim
 
 x, perm, first, then, axes, inner, outer = variables("x perm first then axes inner outer")
 
-IDEMPOTENT = frozenset({"maximum", "minimum", "and", "or"})  # reductions that may be merged without a change of rounding
+IDEMPOTENT = frozenset({"maximum", "minimum", "and", "or"})  # reductions that merge without a change of rounding
 
 
 def is_reduction(op: Op) -> bool:
@@ -45,7 +46,7 @@ def without_unit_axes(root: Value) -> Value | None:
     small = ops.reshape(x, shape=tuple(x.shape[a] for a in kept))
     if len(units) < len(axes):
         return root.op.emit(small, axes=tuple(kept.index(a) for a in axes if a not in units))
-    return ops.add(small, number(0, x)) if root.op is ops.reduce_sum and axes and x.dtype.kind == "f" else small
+    return ops.add(small, number(0, x)) if root.op is ops.reduce_sum and x.dtype.kind == "f" else small
 
 
 def merged_reductions(root: Value) -> Value | None:
@@ -113,8 +114,7 @@ def _wrapped(index: Value, n: Dim) -> Value:
     k = ops.cast(index, dtype=ops.family.INT64) if index.dtype != ops.family.INT64 else index
     if never_negative(interval(index)[0]):
         return k
-    extent = ops.dim.emit(value=n, dtype=k.dtype)
-    return ops.select(ops.lt(k, number(0, k)), ops.add(k, extent), k)
+    return ops.select(ops.lt(k, number(0, k)), ops.add(k, dimension(n, k.dtype)), k)
 
 
 def _is_identity(perm: tuple[int, ...]) -> bool:
@@ -140,15 +140,15 @@ RULES = (
     rule("broadcast_broadcast", p.broadcast(p.broadcast(x, axes=inner), axes=outer),
          lambda root, x, inner, outer: ops.broadcast(x, shape=root.shape, axes=tuple(outer[a] for a in inner))),
     # reductions
-    rule("reduce_units", Pattern(is_reduction), without_unit_axes),                            # sum over no or 1 element
-    rule("reduce_reduce", Pattern(is_reduction, (Pattern(is_reduction),)), merged_reductions), # max of max
+    rule("reduce_units", Pattern(is_reduction), without_unit_axes),                            # over no or 1 element
+    rule("reduce_reduce", Pattern(is_reduction, (Pattern(is_reduction),)), merged_reductions),  # max of max
     # cuts
     rule("slice_same", p.slice(x), slice_same),                                                # x[:] = x
     rule("slice_slice", p.slice(p.slice(x)), slice_slice),                                     # x[a:][b:] = x[a+b:]
     rule("pad_nothing", p.pad(x), pad_nothing),                                                # no new elements
     rule("concat_one", p.concat(x), lambda x: x),                                              # nothing to join
     rule("flip_nothing", p.flip(x, axes=axes),
-         lambda x, axes: x if all(x.shape[a] == 1 for a in axes) else None),                   # one element has no order
+         lambda x, axes: x if all(x.shape[a] == 1 for a in axes) else None),                   # 1 element has no order
     rule("flip_flip", p.flip(p.flip(x, axes=axes), axes=axes), lambda x: x),                   # twice is back
     # scatters
     rule("one_hot", Pattern("scatter_add"), one_hot),                                          # see there

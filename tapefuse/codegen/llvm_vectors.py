@@ -1,0 +1,371 @@
+"""Innermost loops with vectors: many iterations at once, the last ones under a mask.
+
+A loop qualifies if its stores are consecutive and an element that it stores is read at the same index only. Values that
+do not depend on the loop index are computed once, before it; indices stay scalar while they are affine in it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from tapefuse.codegen.emit_llvm import Writer
+from tapefuse.codegen.llvm_instructions import Declarations, memory_type, register_type
+from tapefuse.codegen.loops import INT, Buffer, For, Kernel, Let, Load, Num, Scalar, Store, Update, Var, identity
+from tapefuse.codegen.schedule import WEIGHTS
+from tapefuse.ir.types import show_dtype, size
+
+REGISTER = 64  # bytes of the widest vector registers; LLVM splits vectors on machines with narrower ones
+MOST_LANES = 32
+LARGE_BODY = 40  # instructions past which a loop is printed once, always masked, instead of twice
+_REDUCERS = {"add": "add", "mul": "mul", "and": "and", "or": "or", "xor": "xor"}
+
+
+def kernel_text(kernel: Kernel, declarations: Declarations) -> str:
+    """The definition of one kernel."""
+    return _VectorWriter(kernel, declarations).text()
+
+
+@dataclass(frozen=True)
+class _Shape:
+    """What is known of a loop before it is printed."""
+
+    width: int
+    slopes: dict[Var, int | None]  # varying scalars: their step per iteration if affine, else None
+    trips: int | None  # number of iterations, if fixed
+
+
+def _slopes(s: For) -> dict[Var, int | None]:
+    """Which scalars vary from one iteration to the next, and by how much if always the same."""
+    slopes: dict[Var, int | None] = {s.var: 1}
+    for stmt in s.body:
+        if isinstance(stmt, Load) and any(i in slopes for i in stmt.index):
+            slopes[stmt.dst] = None
+        elif isinstance(stmt, Load) and any(isinstance(t, Store) and t.buffer == stmt.buffer for t in s.body):
+            slopes[stmt.dst] = None
+        elif isinstance(stmt, Let) and any(a in slopes for a in stmt.args):
+            slopes[stmt.dst] = _slope(stmt, slopes)
+    return slopes
+
+
+def _slope(s: Let, slopes: dict[Var, int | None]) -> int | None:
+    if s.dst.dtype != INT or len(s.args) != 2:
+        return None
+    x, y = (0 if isinstance(a, Num) or a not in slopes else slopes[a] for a in s.args)
+    if x is None or y is None:
+        return None
+    if s.op in ("add", "sub"):
+        return x + y if s.op == "add" else x - y
+    if s.op == "mul" and isinstance(s.args[1], Num):
+        return x * int(s.args[1].value)
+    if s.op == "mul" and isinstance(s.args[0], Num):
+        return y * int(s.args[0].value)
+    return None
+
+
+def _step(buffer: Buffer, index: Sequence[Scalar], slopes: dict[Var, int | None]) -> int | None:
+    """By how many elements an address moves from one iteration to the next; None: not by a fixed number."""
+    total = 0
+    for axis, i in enumerate(index):
+        slope = 0 if isinstance(i, Num) or i not in slopes else slopes[i]
+        stride = size(buffer.type.shape[axis + 1 :])
+        if slope is None or slope and not isinstance(stride, int):
+            return None
+        total += slope * stride if slope else 0  # type: ignore[operator]
+    return total
+
+
+def _examined(s: For) -> _Shape | None:
+    """The loop's shape if it can be printed with vectors."""
+    if not all(isinstance(t, Load | Store | Update) or isinstance(t, Let) and t.op != "read" for t in s.body):
+        return None
+    slopes = _slopes(s)
+    stores = {t.buffer: t.index for t in s.body if isinstance(t, Store)}
+    bytes_ = 1
+    for t in s.body:
+        if isinstance(t, Store) and (_step(t.buffer, t.index, slopes) != 1 or stores[t.buffer] != t.index):
+            return None
+        if isinstance(t, Load) and t.buffer in stores and t.index != stores[t.buffer]:
+            return None
+        if isinstance(t, Let) and t.op in ("pow", "floordiv", "mod") and t.dst in slopes and not _is_vector_op(t, slopes):
+            return None
+        if isinstance(t, Let | Load) and slopes.get(t.dst, 0) is None or isinstance(t, Store):
+            bytes_ = max(bytes_, (t.value if isinstance(t, Store) else t.dst).dtype.itemsize)
+    trips = s.stop.value - s.start.value if isinstance(s.stop, Num) and isinstance(s.start, Num) else None  # type: ignore[operator]
+    width = min(REGISTER // bytes_, MOST_LANES)
+    if trips is not None and trips < width:
+        width = 1 << max(int(trips) - 1, 0).bit_length()
+    elif any(isinstance(t, Update) for t in s.body) and (trips is None or trips >= 4 * width):
+        width *= 2  # two vectors at a time: their additions overlap
+    return _Shape(width, slopes, trips) if width > 1 else None  # type: ignore[arg-type]
+
+
+def _is_vector_op(t: Let, slopes: dict[Var, int | None]) -> bool:
+    """Integer division and power, and the float remainder, have no vector instructions."""
+    return t.op == "pow" and t.dst.dtype.kind == "f" or slopes[t.dst] is not None
+
+
+class _VectorWriter(Writer):
+    def loop(self, s: For) -> None:
+        shape = _examined(s)
+        if shape is None:
+            super().loop(s)
+        else:
+            _Loop(self, s, shape).write()
+
+
+class _Loop:
+    """Printing one loop with vectors."""
+
+    def __init__(self, w: Writer, s: For, shape: _Shape):
+        self.w, self.s, self.slopes, self.trips, self.lanes = w, s, shape.slopes, shape.trips, shape.width
+        self.vectors: dict[Scalar, str] = {}  # vector form of uniform scalars: valid in the whole loop
+        self.local: dict[Scalar, str] = {}  # vector form of varying scalars: valid in one copy of the body
+        self.bases: dict[tuple[Buffer, tuple[Scalar, ...]], str] = {}
+        self.totals: dict[Var, str] = {}
+
+    def write(self) -> None:
+        w, s = self.w, self.s
+        n = w.enter(s)
+        self.hoist()
+        start, stop = w.use(s.start), w.use(s.stop)
+        if self.trips is not None:
+            self.fixed(n, int(start), self.trips)
+        elif sum(WEIGHTS.get(t.op, 1) if isinstance(t, Let) else 1 for t in s.body) > LARGE_BODY:
+            self.repeat(n, f"head.{n}", start, stop, masked=True)
+        else:
+            self.main_and_rest(n, start, stop)
+        self.finish()
+        w.line(f"br label %exit.{n}")
+        w.start(f"exit.{n}")
+
+    # -- before and after ------------------------------------------------------------------------
+    def hoist(self) -> None:
+        """What does not vary, and accumulators with one partial result per lane."""
+        w = self.w
+        for t in self.s.body:
+            if isinstance(t, Let | Load) and t.dst not in self.slopes:
+                w.statement(t)
+        for t in self.s.body:
+            if isinstance(t, Load | Store) and (isinstance(t, Store) or t.dst in self.slopes):
+                self.base(t.buffer, t.index)
+            if isinstance(t, Update) and t.acc not in self.totals:
+                slot = f"%{t.acc.name}.lanes"
+                self.totals[t.acc] = slot
+                w.slots.append(f"  {slot} = alloca {self.type(t.acc.dtype)}")
+                init = identity(t.op, t.acc.dtype)
+                w.line(f"store {self.type(t.acc.dtype)} {self.constant(init)}, ptr {slot}")
+        for t in self.s.body:
+            operands = t.args if isinstance(t, Let) else (t.value,) if isinstance(t, Store | Update) else ()
+            if isinstance(t, Let) and t.dst not in self.slopes:
+                continue
+            for x in operands:
+                if isinstance(x, Var) and x not in self.slopes and x not in self.vectors:
+                    self.vectors[x] = self.splat(w.use(x), register_type(x.dtype))
+
+    def base(self, buffer: Buffer, index: tuple[Scalar, ...]) -> None:
+        """The part of an address that does not vary."""
+        if (buffer, index) not in self.bases:
+            fixed = [None if i in self.slopes else i for i in index]
+            self.bases[buffer, index] = self.w.address(buffer, fixed)
+
+    def finish(self) -> None:
+        """The lanes' partial results, as one, into the accumulators."""
+        for t in dict.fromkeys((u.acc, u.op) for u in self.s.body if isinstance(u, Update)):
+            acc, op = t
+            value = self.w.new(f"load {self.type(acc.dtype)}, ptr {self.totals[acc]}")
+            self.w.update(f"%{acc.name}", op, acc.dtype, self.across(op, acc.dtype, value))
+
+    def across(self, op: str, dtype: np.dtype, value: str) -> str:
+        t, v = register_type(dtype), self.type(dtype)
+        suffix = f"v{self.lanes}{'i1' if dtype.kind == 'b' else show_dtype(dtype).replace('u', 'i')}"
+        if dtype.kind == "f" and op in ("add", "mul"):
+            f = self.w.needs.intrinsic(f"llvm.vector.reduce.f{op}.{suffix}", t, t, v)
+            start = self.w.number(-0.0 if op == "add" else 1.0, dtype)
+            return self.w.new(f"call reassoc nsz {t} {f}({t} {start}, {v} {value})")
+        name = _REDUCERS.get(op, op)
+        if op in ("maximum", "minimum"):
+            name = f"f{op}" if dtype.kind == "f" else ("s" if dtype.kind == "i" else "u") + op[:3]
+        if dtype.kind == "b":
+            name = {"add": "or", "mul": "and", "maximum": "or", "minimum": "and"}.get(op, op)
+        f = self.w.needs.intrinsic(f"llvm.vector.reduce.{name}.{suffix}", t, v)
+        return self.w.new(f"call {t} {f}({v} {value})")
+
+    # -- the copies of the body ------------------------------------------------------------------
+    def fixed(self, n: int, start: int, trips: int) -> None:
+        whole, rest = divmod(trips, self.lanes)
+        if whole == 1:
+            self.body(str(start), None)
+        elif whole:
+            self.repeat(n, f"head.{n}", str(start), str(start + whole * self.lanes), masked=False)
+        if rest:
+            bits = ", ".join(f"i1 {'true' if k < rest else 'false'}" for k in range(self.lanes))
+            self.body(str(start + whole * self.lanes), f"<{bits}>")
+
+    def repeat(self, n: int, before: str, start: str, stop: str, masked: bool) -> None:
+        """A loop in steps of `lanes`; leaves in the block after it. At least one iteration runs."""
+        w, var = self.w, f"%{self.s.var.name}"
+        w.line(f"br label %body.{n}")
+        w.start(f"body.{n}")
+        w.line(f"{var} = phi i64 [ {start}, %{before} ], [ {var}.next, %latch.{n} ]")
+        self.body(var, self.mask(var, stop) if masked else None)
+        w.line(f"br label %latch.{n}")
+        w.start(f"latch.{n}")
+        w.line(f"{var}.next = add nuw nsw i64 {var}, {self.lanes}")
+        more = w.new(f"icmp slt i64 {var}.next, {stop}")
+        w.line(f"br i1 {more}, label %body.{n}, label %after.{n}")
+        w.start(f"after.{n}")
+
+    def main_and_rest(self, n: int, start: str, stop: str) -> None:
+        w = self.w
+        trips = w.new(f"sub i64 {stop}, {start}")
+        whole = w.new(f"and i64 {trips}, {-self.lanes}")
+        middle = w.new(f"add i64 {start}, {whole}")
+        some = w.new(f"icmp ne i64 {whole}, 0")
+        w.line(f"br i1 {some}, label %main.{n}, label %after.{n}")
+        w.start(f"main.{n}")
+        self.repeat(n, f"main.{n}", start, middle, masked=False)
+        left = w.new(f"icmp ne i64 {middle}, {stop}")
+        w.line(f"br i1 {left}, label %rest.{n}, label %end.{n}")
+        w.start(f"rest.{n}")
+        self.body(middle, self.mask(middle, stop))
+        w.line(f"br label %end.{n}")
+        w.start(f"end.{n}")
+
+    def mask(self, at: str, stop: str) -> str:
+        """Which lanes are iterations: as many as are left."""
+        w = self.w
+        smin = w.needs.intrinsic("llvm.smin.i64", "i64", "i64", "i64")
+        left = w.new(f"call i64 {smin}(i64 {w.new(f'sub i64 {stop}, {at}')}, i64 {self.lanes})")
+        count = self.splat(w.new(f"trunc i64 {left} to i32"), "i32")
+        return w.new(f"icmp ult <{self.lanes} x i32> {self.numbers('i32')}, {count}")
+
+    def body(self, at: str, mask: str | None) -> None:
+        w = self.w
+        w.names[self.s.var] = at
+        self.local, self.condition = {}, mask
+        for t in self.s.body:
+            if isinstance(t, Let):
+                if t.dst in self.slopes:
+                    self.let(t)
+            elif isinstance(t, Load):
+                if t.dst in self.slopes:
+                    self.local[t.dst] = self.load(t)
+            elif isinstance(t, Store):
+                self.store(t)
+            elif isinstance(t, Update):
+                self.update(t)
+
+    def let(self, t: Let) -> None:
+        w = self.w
+        divisor = t.args[1] if len(t.args) == 2 and isinstance(t.args[1], Num) else None
+        if self.slopes[t.dst] is not None:
+            w.names[t.dst] = w.instruction(t.op, [w.use(a) for a in t.args], INT, INT, divisor)
+            return
+        operands = [self.vector(a) for a in t.args]
+        w.width = self.lanes
+        self.local[t.dst] = w.instruction(t.op, operands, t.args[-1].dtype, t.dst.dtype, divisor)
+        w.width = 1
+
+    def update(self, t: Update) -> None:
+        w, slot = self.w, self.totals[t.acc]
+        value, mask = self.vector(t.value), self.condition
+        w.width = self.lanes
+        if mask is None:
+            w.update(slot, t.op, t.acc.dtype, value)
+        else:
+            v = self.type(t.acc.dtype)
+            old = w.new(f"load {v}, ptr {slot}")
+            new = w.combine(t.op, t.acc.dtype, old, value)
+            w.line(f"store {v} {w.select(mask, t.acc.dtype, new, old)}, ptr {slot}")
+        w.width = 1
+
+    # -- memory ----------------------------------------------------------------------------------
+    def load(self, t: Load) -> str:
+        w, memory = self.w, memory_type(t.dst.dtype)
+        step = _step(t.buffer, t.index, self.slopes)
+        v, align = f"<{self.lanes} x {memory}>", _align(t.dst.dtype)
+        if step == 1 and self.condition is None:
+            value = w.new(f"load {v}, ptr {self.address(t)}, align {align}")
+        elif step == 1:
+            f = w.needs.intrinsic(f"llvm.masked.load.{self.suffix(memory)}.p0", v, "ptr", "i32", self.bits, v)
+            value = w.new(f"call {v} {f}(ptr {self.address(t)}, i32 {align}, {self.bits} {self.condition}, {v} zeroinitializer)")
+        else:
+            value = self.gather(t, v, memory, align)
+        return w.new(f"icmp ne {v} {value}, zeroinitializer") if t.dst.dtype.kind == "b" else value
+
+    def gather(self, t: Load, v: str, memory: str, align: int) -> str:
+        w, p = self.w, f"<{self.lanes} x ptr>"
+        linear: str | None = None
+        wide = f"<{self.lanes} x i64>"
+        for axis, i in enumerate(t.index):
+            if i not in self.slopes:
+                continue
+            stride = size(t.buffer.type.shape[axis + 1 :])
+            term = self.vector(i)
+            if stride != 1:
+                term = w.new(f"mul {wide} {term}, {self.splat(w.dim(stride), 'i64')}")
+            linear = term if linear is None else w.new(f"add {wide} {linear}, {term}")
+        if linear is None:
+            linear = "zeroinitializer"
+        at = w.new(f"getelementptr {memory}, ptr {self.bases[t.buffer, t.index]}, {wide} {linear}")
+        f = w.needs.intrinsic(f"llvm.masked.gather.{self.suffix(memory)}.v{self.lanes}p0", v, p, "i32", self.bits, v)
+        mask = self.condition or "splat (i1 true)"
+        return w.new(f"call {v} {f}({p} {at}, i32 {align}, {self.bits} {mask}, {v} zeroinitializer)")
+
+    def store(self, t: Store) -> None:
+        w, memory, dtype = self.w, memory_type(t.value.dtype), t.value.dtype
+        v, value = f"<{self.lanes} x {memory}>", self.vector(t.value)
+        if dtype.kind == "b":
+            value = w.new(f"zext {self.bits} {value} to {v}")
+        if self.condition is None:
+            w.line(f"store {v} {value}, ptr {self.address(t)}, align {_align(dtype)}")
+            return
+        f = w.needs.intrinsic(f"llvm.masked.store.{self.suffix(memory)}.p0", "void", v, "ptr", "i32", self.bits)
+        w.line(f"call void {f}({v} {value}, ptr {self.address(t)}, i32 {_align(dtype)}, {self.bits} {self.condition})")
+
+    def address(self, t: Load | Store) -> str:
+        varying = [i if i in self.slopes else None for i in t.index]
+        return self.w.address(t.buffer, varying, self.bases[t.buffer, t.index])
+
+    # -- vector operands -------------------------------------------------------------------------
+    @property
+    def bits(self) -> str:
+        return f"<{self.lanes} x i1>"
+
+    def type(self, dtype: np.dtype) -> str:
+        return f"<{self.lanes} x {register_type(dtype)}>"
+
+    def suffix(self, memory: str) -> str:
+        return f"v{self.lanes}" + {"float": "f32", "double": "f64"}.get(memory, memory)
+
+    def constant(self, x: Num) -> str:
+        return f"splat ({register_type(x.dtype)} {self.w.use(x)})"
+
+    def numbers(self, type: str, step: int = 1) -> str:
+        return "<" + ", ".join(f"{type} {k * step}" for k in range(self.lanes)) + ">"
+
+    def splat(self, x: str, type: str) -> str:
+        if not x.startswith("%"):
+            return f"splat ({type} {x})"
+        v = f"<{self.lanes} x {type}>"
+        one = self.w.new(f"insertelement {v} poison, {type} {x}, i64 0")
+        return self.w.new(f"shufflevector {v} {one}, {v} poison, <{self.lanes} x i32> zeroinitializer")
+
+    def vector(self, x: Scalar) -> str:
+        if isinstance(x, Num):
+            return self.constant(x)
+        if x not in self.slopes:
+            return self.vectors[x]
+        if x not in self.local:
+            slope = self.slopes[x]
+            assert slope is not None
+            first = self.splat(self.w.names[x], "i64")
+            self.local[x] = self.w.new(f"add <{self.lanes} x i64> {first}, {self.numbers('i64', slope)}")
+        return self.local[x]
+
+
+def _align(dtype: np.dtype) -> int:
+    return 1 if dtype.kind == "b" else dtype.itemsize

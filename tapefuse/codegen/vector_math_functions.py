@@ -1,0 +1,460 @@
+"""The elementary functions of vector_math, each an expression in the notation of vector_math_builder.
+
+The methods are the classical ones of Cody & Waite (1980): reduce the argument with constants cut into pieces whose
+products are exact, evaluate a minimax polynomial, put the exponent back with integer arithmetic, select the special
+values (C99 annex F). Wherever a rounding error is recovered, the product in the subtraction is exact, so that
+contracting it to an FMA changes nothing.
+"""
+
+from fractions import Fraction
+
+from tapefuse.codegen import vector_math_coefficients as table
+from tapefuse.codegen.vector_math_builder import (
+    F32,
+    F64,
+    Value,
+    at_least,
+    at_most,
+    clamp,
+    high,
+    horner,
+    keep_small,
+    nearest,
+    pieces,
+    polynomial,
+    power_of_two,
+    times_power_of_two,
+    where,
+)
+
+INFINITY, NAN = float("inf"), float("nan")
+LN2 = Fraction(0xB17217F7D1CF79ABC9E3B39803F2F6AF40F343267298B62D8A0D175B8BAAFA2B, 1 << 256)
+PI = Fraction(0x3243F6A8885A308D313198A2E03707344A4093822299F31D0082EFA98EC4E6C8, 1 << 252)
+
+
+# Exponentials: x = n ln 2 + r, |r| <= ln(2) / 2, exp(x) = 2**n exp(r).
+
+LN2_BITS = {"f32": 15, "f64": 41}  # of the leading piece: its product with any exponent n is exact
+EXP_RANGE = {"f32": (-104.0, 89.0), "f64": (-746.0, 710.0)}  # beyond: zero, infinity after rounding
+EXP2_RANGE = {"f32": (-151.0, 129.0), "f64": (-1076.0, 1025.0)}
+EXPM1_FLOOR = {"f32": -18.0, "f64": -38.0}  # expm1 rounds to -1 below
+TANH_TOP = {"f32": 10.0, "f64": 20.0}  # tanh rounds to 1 beyond
+SINH_TOP = {"f32": 89.5, "f64": 710.5}  # sinh and cosh overflow before
+
+
+def exp_reduced(x: Value, offset: int, low: Value | None = None) -> tuple[Value, Value, Value]:
+    """The low bits of n + offset, and r = r_high - r_low for x + low, with r_high exact."""
+    ln2_high, ln2_low = pieces(LN2, LN2_BITS[x.format.name])
+    n, bits = nearest((x if low is None else x + low) * (1 / LN2), offset)
+    return bits, x - n * ln2_high, n * ln2_low if low is None else n * ln2_low - low
+
+
+def exp_tail(r_high: Value, r_low: Value) -> Value:
+    """exp(r_high - r_low) - 1 - r_high, small against r_high."""
+    r = r_high - r_low
+    return r * r * polynomial(r, table.EXP) - r_low
+
+
+def exp_parts(x: Value, offset: int, low: Value | None = None) -> tuple[Value, Value]:
+    """The low bits of n + offset, and t: exp(x + low) = 2**n (1 + t)."""
+    bits, r_high, r_low = exp_reduced(x, offset, low)
+    return bits, r_high + exp_tail(r_high, r_low)
+
+
+def exp_core(x: Value) -> Value:
+    """exp(x) where 2**n is the product of two normal powers."""
+    bits, t = exp_parts(x, 2 * x.format.bias)
+    return times_power_of_two(1 + t, bits)
+
+
+def exp_normal(x: Value, shift: int = 0) -> Value:
+    """exp(x) / 2**shift where 2**(n - shift) is normal."""
+    bits, t = exp_parts(x, x.format.bias - shift)
+    return power_of_two(bits) * (1 + t)
+
+
+def expm1_normal(x: Value, shift: int = 0) -> Value:
+    """(exp(x) - 1) / 2**shift where 2**(n - shift) is normal.
+
+    2**n (1 + r_high + tail) - 1 is summed from the large to the small: (2**n - 1) + 2**n r_high has one rounding.
+    """
+    bits, r_high, r_low = exp_reduced(x, x.format.bias - shift)
+    scale = power_of_two(bits)
+    return (scale * r_high + (scale - 2.0**-shift)) + scale * exp_tail(r_high, r_low)
+
+
+def exp(x: Value) -> Value:
+    return exp_core(clamp(x, *EXP_RANGE[x.format.name]))
+
+
+def exp2(x: Value) -> Value:
+    x = clamp(x, *EXP2_RANGE[x.format.name])
+    n, bits = nearest(x, 2 * x.format.bias)
+    r = x - n
+    return times_power_of_two(1 + r * polynomial(r, table.EXP2), bits)
+
+
+def expm1(x: Value) -> Value:
+    name = x.format.name
+    half = expm1_normal(clamp(x, EXPM1_FLOOR[name], EXP_RANGE[name][1]), shift=1)  # 2**n itself may overflow
+    return keep_small(x, half + half, -x.format.precision - 1)
+
+
+def sigmoid(x: Value) -> Value:
+    """z / (1 + z) as z - z^2 / (1 + z) for x < 0, else 1 - z / (1 + z), z = exp(-|x|): the quotient is a correction."""
+    z = exp_core(at_least(-abs(x), EXP_RANGE[x.format.name][0]))
+    left = x < 0
+    return where(left, z, 1.0) - where(left, z * z, z) / (1 + z)
+
+
+def softplus(x: Value) -> Value:
+    """max(x, 0) + log1p(z), z = exp(-|x|) <= 1: log1p(z) = 2 atanh(s) = z - s (z - s^2 ...) with s = z / (2 + z)."""
+    z = exp_core(at_least(-abs(x), EXP_RANGE[x.format.name][0]))
+    s = z / (2 + z)
+    square = s * s
+    return where(x > 0, x, 0.0) + (z - s * (z - square * polynomial(square, table.ATANH_WIDE)))
+
+
+def tanh(x: Value) -> Value:
+    """e / (e + 2), e = expm1(2 |x|), as e / 2 - (e^2 / 2) / (e + 2) or 1 - 2 / (e + 2): the quotient is a correction."""
+    e = expm1_normal(2 * at_most(abs(x), TANH_TOP[x.format.name]))
+    large, half = e > 2, 0.5 * e
+    return (where(large, 1.0, half) - where(large, 2.0, half * e) / (e + 2)).signed_as(x)
+
+
+def sinh(x: Value) -> Value:
+    """(e + e / (e + 1)) / 2, for small e as e - (e^2 / 2) / (e + 1), with e = expm1(|x|).
+
+    It works with q = e / 4, since sinh overflows later than exp.
+    """
+    q = expm1_normal(at_most(abs(x), SINH_TOP[x.format.name]), shift=2)
+    large, half = q > 0.25, 0.5 * q
+    y = where(large, half, q) + where(large, half, -2 * q * q) / (4 * q + 1)
+    return keep_small(x, (4 * y).signed_as(x), -(x.format.precision // 2))
+
+
+def cosh(x: Value) -> Value:
+    """e / 2 + 1 / (2 e) with e = exp(|x|), kept as q = e / 4."""
+    q = exp_normal(at_most(abs(x), SINH_TOP[x.format.name]), shift=2)
+    return 2 * (q + 0.0625 / q)
+
+
+# Logarithms: x = 2**k m with sqrt(1/2) <= m < sqrt(2), log(x) = k ln 2 + log1p(m - 1).
+
+
+def log_reduced(x: Value, subnormals: bool = True) -> tuple[Value, Value, Value]:
+    """k (float), m, and the encoding of 2**k; meaningless where x is not positive and finite."""
+    form = x.format
+    one, root, k_origin = form.bits(1.0), form.bits(0.5**0.5), 2.0**form.mantissa + form.bias
+    bias: Value | float = k_origin
+    if subnormals:
+        tiny = x < form.smallest_normal
+        x = where(tiny, x * 2.0**form.mantissa, x)
+        bias = where(tiny, x.filled(k_origin + form.mantissa), k_origin)
+    stepped = x.bits() + (one - root)  # its exponent field steps at sqrt(1/2)
+    k = ((stepped >> form.mantissa) | form.bits(2.0**form.mantissa)).floating() - bias
+    m = ((stepped & ((1 << form.mantissa) - 1)) + root).floating()
+    return k, m, stepped & -(1 << form.mantissa)
+
+
+def log_bend(f: Value) -> Value:
+    """log1p(f) - f for f in [sqrt(1/2) - 1, sqrt(2) - 1], to a small relative error."""
+    half = 0.5 * (f * f)
+    if f.format is F32:
+        return f * (f * f) * polynomial(f, table.LOG) - half
+    s = f / (2 + f)  # log1p(f) = 2 atanh(s)
+    z = s * s
+    return s * (half + z * polynomial(z, table.ATANH)) - half
+
+
+def log_sum(k: Value, f: Value) -> Value:
+    ln2_high, ln2_low = pieces(LN2, LN2_BITS[f.format.name])
+    return k * ln2_high + (f + (log_bend(f) + k * ln2_low))
+
+
+def log_domain(x: Value, zero_at: float, y: Value) -> Value:
+    """y in the domain, -inf at `zero_at`, NaN left of it, x itself at +inf and NaN."""
+    y = where(x < INFINITY, y, x)
+    y = where(x < zero_at, NAN, y)
+    return where(x.equals(zero_at), -INFINITY, y)
+
+
+def log(x: Value) -> Value:
+    k, m, _ = log_reduced(x)
+    return log_domain(x, 0.0, log_sum(k, m - 1))
+
+
+def log2(x: Value) -> Value:
+    k, m, _ = log_reduced(x)
+    f = m - 1
+    return log_domain(x, 0.0, k + (f * (1 / LN2) + log_bend(f) * (1 / LN2)))
+
+
+def log1p(x: Value) -> Value:
+    """log of u = fl(1 + x), the rounding error of u carried into the reduced argument."""
+    form = x.format
+    u = 1 + x
+    virtual = u - 1
+    error = (1 - (u - virtual)) + (x - virtual)
+    k, m, exponent = log_reduced(u, subnormals=False)
+    inverse = 2 * form.bits(1.0) - exponent  # the encoding of 2**-k
+    f = (m - 1) + error * where(inverse > 0, inverse, 0).floating()
+    return keep_small(x, log_domain(x, -1.0, log_sum(k, f)), -form.precision - 1)
+
+
+# Circular functions: |x| = n pi / 2 + r, |r| <= pi / 4.
+
+CIRCULAR_EXACT = 2.0**25  # 2 ulp up to here; beyond, r has an absolute error of 2**-27 (f32), 2**-80 (f64)
+CIRCULAR_BOUND = 2.0**50  # NaN from here on: neighbouring floats are 10**7 turns (f32), a quarter radian (f64) apart
+
+
+def quarter_turns_f32(a: Value) -> tuple[Value, Value]:
+    """r in f64 and an integer with n mod 4 in its low bits, for 0 <= a < CIRCULAR_BOUND."""
+    x, unit = a.widen(), PI / 2 * 2**26
+    first, second = pieces(unit, 27)
+    n, _ = nearest(x * (1 / unit))  # 0 below CIRCULAR_EXACT
+    x = x - n * first - n * second
+    first, second, third = pieces(PI / 2, 26, 26)
+    n, bits = nearest(x * (2 / PI))
+    return x - n * first - n * second - n * third, bits.cast("trunc", "i32")
+
+
+def less_multiple(x: Value, n: Value, unit: Fraction) -> tuple[Value, Value]:
+    """x - n unit in two parts, |n| <= 2**26: n times one of the first three pieces is exact, as is `coarse`."""
+    first, second, third, fourth = pieces(unit, 27, 27, 27)
+    coarse = x - n * first - n * second
+    fine = coarse - n * third
+    return fine, ((coarse - fine) - n * third) - n * fourth
+
+
+def quarter_turns_f64(a: Value) -> tuple[Value, Value, Value]:
+    """r, its low part and an integer with n mod 4 in its low bits, for 0 <= a < CIRCULAR_BOUND.
+
+    r may cancel to 2**-60 of a, hence the four pieces of pi / 2.
+    """
+    unit = PI / 2 * 2**26
+    n, _ = nearest(a * (1 / unit))  # 0 below CIRCULAR_EXACT
+    x, whole_tail = less_multiple(a, n, unit)
+    n, bits = nearest(x * (2 / PI))
+    head, tail = less_multiple(x, n, PI / 2)
+    tail = tail + whole_tail
+    r = head + tail
+    return r, (head - r) + tail, bits
+
+
+def sin_cos_reduced(r: Value, low: Value | None) -> tuple[Value, Value]:
+    """sin and cos of r + low for |r| <= pi / 4."""
+    z = r * r
+    half = 0.5 * z
+    w = 1 - half
+    s, c = r * z * polynomial(z, table.SIN), z * z * polynomial(z, table.COS) + ((1 - w) - half)
+    if low is not None:  # sin(r + low) = sin(r) + low cos(r), cos(r + low) = cos(r) - low sin(r)
+        s, c = s + (low - half * low), c - r * low
+    return r + s, w + c
+
+
+def circular(x: Value, turn: int) -> Value:
+    """sin(|x| + turn pi / 2)"""
+    form, a = x.format, abs(x)
+    if form is F32:
+        wide, quarter = quarter_turns_f32(a)
+        s, c = sin_cos_reduced(wide.narrow(), None)
+    else:
+        r, low, quarter = quarter_turns_f64(a)
+        s, c = sin_cos_reduced(r, low)
+    quarter = quarter + turn if turn else quarter
+    y = where((quarter & 1).equals(0), s, c)
+    y = (y.bits() ^ ((quarter << (form.width - 2)) & form.sign)).floating()
+    return where(a < CIRCULAR_BOUND, y, NAN)
+
+
+def sin(x: Value) -> Value:
+    return (circular(x, 0).bits() ^ (x.bits() & x.format.sign)).floating()
+
+
+def cos(x: Value) -> Value:
+    return circular(x, 1)
+
+
+def tan(x: Value) -> Value:
+    """tan(r) in even quarters, -1 / tan(r) in odd ones; a quotient of sin and cos would have twice the error."""
+    form, a = x.format, abs(x)
+    if form is F32:
+        wide, quarter = quarter_turns_f32(a)
+        r = wide.narrow()
+        low = (wide - r.widen()).narrow()
+    else:
+        r, low, quarter = quarter_turns_f64(a)
+    z = r * r
+    t = r + (r * z * polynomial(z, table.TAN) + (low + low * z))
+    even = (quarter & 1).equals(0)
+    y = where(even, t, 1.0) / where(even, 1.0, t)
+    y = (y.bits() ^ ((quarter << (form.width - 1)) ^ (x.bits() & form.sign))).floating()
+    return where(a < CIRCULAR_BOUND, y, NAN)
+
+
+# Inverse circular functions.
+
+ASIN_SPLIT = 0.55  # from here asin(sqrt((1 - |x|) / 2)) < 1/2, whose ulp is half that of the result
+
+
+def less_from(angle: Fraction, y: Value) -> Value:
+    """angle - y, the angle to twice the precision."""
+    head, tail = pieces(angle, y.format.precision)
+    return head - (y - tail)
+
+
+def atan_first_octant(t: Value) -> Value:
+    z = t * t
+    return t + t * z * polynomial(z, table.ATAN)
+
+
+def atan(x: Value) -> Value:
+    """atan(t) for t = |x| <= 1, pi / 2 - atan(1 / |x|) beyond."""
+    a = abs(x)
+    beyond = a > 1
+    y = atan_first_octant(where(beyond, 1.0, a) / where(beyond, a, 1.0))
+    return where(beyond, less_from(PI / 2, y), y).signed_as(x)
+
+
+def atan2(y: Value, x: Value) -> Value:
+    a, b = abs(y), abs(x)
+    steep = a > b
+    top, bottom = where(steep, a, b), where(steep, b, a)
+    t = where(bottom.equals(top), 1.0, bottom / top)  # inf / inf
+    angle = atan_first_octant(where(top.equals(0.0), 0.0, t))
+    angle = where(steep, less_from(PI / 2, angle), angle)
+    angle = where(x.bits() < 0, less_from(PI, angle), angle)
+    return where(x.unordered(y), x + y, angle.signed_as(y))
+
+
+def asin_parts(x: Value) -> tuple[Value, Value]:
+    """Whether |x| > ASIN_SPLIT; asin(t) with t = |x| or sqrt((1 - |x|) / 2)."""
+    a = abs(x)
+    large = a > ASIN_SPLIT
+    z = where(large, 0.5 - 0.5 * a, a * a)
+    t = where(large, z.sqrt(), a)
+    return large, t + t * z * polynomial(z, table.ASIN)
+
+
+def asin(x: Value) -> Value:
+    large, y = asin_parts(x)
+    return where(large, less_from(PI / 2, 2 * y), y).signed_as(x)
+
+
+def acos(x: Value) -> Value:
+    large, y = asin_parts(x)
+    return where(large, where(x < 0, less_from(PI, 2 * y), 2 * y), less_from(PI / 2, y.signed_as(x)))
+
+
+# The error function: erfc(a) = exp(-a^2) erfcx(a), and (a + K) erfcx(a) is nearly linear in q = (a - K) / (a + K).
+
+ERF_TOP = {"f32": 4.0, "f64": 6.0}  # erf rounds to 1 beyond
+ERFC_TOP = {"f32": 10.2, "f64": 27.3}  # erfc rounds to 0 beyond
+ERFCX_CENTRE = {"f32": 2.0, "f64": 4.0}
+
+
+def erf_below_one(x: Value) -> Value:
+    return x + x * polynomial(x * x, table.ERF)
+
+
+def erf(x: Value) -> Value:
+    a = at_most(abs(x), ERF_TOP[x.format.name])
+    inverse = 1 / (a + 2)
+    tail = exp_normal(-(a * a)) * (inverse * polynomial((a - 2) * inverse, table.ERF_TAIL))
+    return where(a < 1, erf_below_one(x), (1 - tail).signed_as(x))
+
+
+def erfc_positive(a: Value) -> Value:
+    """erfc(a) for a >= 1/2, with a^2, 1 / (a + K), q and the polynomial in two parts: ten roundings make 4 ulp."""
+    centre = ERFCX_CENTRE[a.format.name]
+    divisor = a + centre
+    inverse = 1 / divisor
+    a_head, d_head, i_head = high(a), high(divisor), high(inverse)
+    i_tail = ((1 - i_head * d_head) - i_head * (a - (d_head - centre))) * inverse
+    q_head, q_tail = 1 - 2 * centre * i_head, -2 * centre * i_tail
+    constant, *slopes = table.ERFCX[a.format.name]
+    slope = horner(q_head + q_tail, slopes)
+    s_head = high(slope)
+    rise, rise_tail = q_head * s_head, q_head * (slope - s_head) + q_tail * slope
+    p = constant + (rise + rise_tail)
+    p_head = high(p)
+    p_tail = ((constant - p_head) + rise) + rise_tail
+    bits, t = exp_parts(-(a_head * a_head), 2 * a.format.bias, (a_head - a) * (a_head + a))
+    return times_power_of_two(i_head * p_head + ((i_head * p_tail + i_tail * p) + inverse * p * t), bits)
+
+
+def erfc(x: Value) -> Value:
+    a = at_most(abs(x), ERFC_TOP[x.format.name])
+    y = erfc_positive(a)
+    return where(a < 0.5, 1 - erf_below_one(x), where(x < 0, 2 - y, y))
+
+
+# The power function: x**y = 2**(y log2(x)) with log2(x) to more than the format's precision.
+
+
+def log2_saturated(a: Value, log2_a: Value) -> Value:
+    """log2(a) with its infinities, for a >= 0."""
+    return where(a.equals(0.0), -INFINITY, where(a.equals(INFINITY), INFINITY, log2_a))
+
+
+def power_of_magnitude_f32(a: Value, y: Value) -> Value:
+    """a**y in f64 arithmetic: log2(a) to 45 bits, 2**r to 29."""
+    wide = a.widen()
+    k, m, _ = log_reduced(wide, subnormals=False)
+    f = m - 1
+    s = f / (2 + f)
+    logarithm = k + s * polynomial(s * s, table.POW_LOG2)
+    product = clamp(y.widen() * log2_saturated(wide, logarithm), -160.0, 160.0)
+    n, bits = nearest(product, F64.bias)
+    r = product - n
+    return (power_of_two(bits) * (1 + r * polynomial(r, table.POW_EXP2))).narrow()
+
+
+def log2_in_two_parts(a: Value) -> tuple[Value, Value]:
+    """log2(a) = head + tail to about 64 bits relative, the head of 26 bits; f64 only.
+
+    log(m) = 2/3 s (3 + s^2 + s^4 U(s^2)), s = (m - 1) / (m + 1); the leading products have 26-bit factors: exact.
+    """
+    k, m, _ = log_reduced(a)
+    f, inverse = m - 1, 1 / (m + 1)
+    s = f * inverse
+    s_head, d_head = high(s), high(m + 1)
+    s_tail = ((f - s_head * d_head) - s_head * (m - (d_head - 1))) * inverse
+    square, square_head = s * s, s_head * s_head
+    rest = square * square * polynomial(square, table.POW_ATANH) + s_tail * (s_head + s)
+    t_head = high(3 + square_head + rest)
+    t_tail = rest - ((t_head - 3) - square_head)
+    product = s_head * t_head
+    product_tail = s_tail * t_head + t_tail * s
+    p_head = high(product + product_tail)
+    p_tail = product_tail - (p_head - product)
+    scale = Fraction(2, 3) / LN2
+    scale_head, scale_tail = pieces(scale, 26)
+    l_head, l_tail = p_head * scale_head, p_head * scale_tail + p_tail * scale
+    head = high(k + (l_head + l_tail))
+    return head, l_tail - ((head - k) - l_head)
+
+
+def power_of_magnitude_f64(a: Value, y: Value) -> Value:
+    head, tail = log2_in_two_parts(a)
+    y_head = high(y)
+    product, product_tail = y_head * head, (y - y_head) * head + y * tail
+    n, bits = nearest(product + product_tail, 2 * F64.bias)
+    r = (product - n) + product_tail
+    result = times_power_of_two(1 + r * polynomial(r, table.EXP2), bits)
+    estimate = y * log2_saturated(a, head)  # also decides infinite and enormous y, where the parts above are NaN
+    return where(estimate > 1025, INFINITY, where(estimate < -1080, 0.0, result))
+
+
+def pow(x: Value, y: Value) -> Value:
+    a = abs(x)
+    power = power_of_magnitude_f32(a, y) if x.format is F32 else power_of_magnitude_f64(a, y)
+    power = where(a.equals(1.0), 1.0, power)
+    half = y * 0.5
+    odd = where(half.rounded().differs(half), x.bits() & x.format.sign, 0)
+    power = (power.bits() | odd).floating()
+    fractional = where(y.rounded().differs(y), x, 1.0) < 0
+    power = where(fractional, where(a.equals(INFINITY), power, NAN), power)
+    power = where(x.unordered(y), x + y, power)
+    return where(y.equals(0.0), 1.0, where(x.equals(1.0), 1.0, power))

@@ -1,0 +1,427 @@
+"""`@tape_function`: a Python function is traced once per kind of arguments, compiled, and then run natively.
+
+The way of a call, top to bottom: the entry of the most recent specialisation is tried; if it does not fit, the
+arguments select a specialisation, or the function is traced for them; the trace's graph is compiled when it is first
+run.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import threading
+import weakref
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from tapefuse._config import config
+from tapefuse._errors import TapefuseError
+from tapefuse._tree import LEAF, Tree, flatten, leaves_with_paths, unflatten
+from tapefuse.ir.graph import Graph
+from tapefuse.ir.interp import bind
+from tapefuse.tracer.call import GraphCall
+from tapefuse.tracer.interpreted import Entry, interpreted
+from tapefuse.tracer.signature import Call, Leaf, Signature, TensorSpec, show_leaf, weak_guards
+from tapefuse.tracer.source import user_loc
+from tapefuse.tracer.state import busy, state
+from tapefuse.tracer.tensor import Tensor, TracedTensor, as_tensor, key_of, normal, wrap
+from tapefuse.tracer.trace import Traced, trace_function
+from tapefuse.tracer.variable import Variable
+
+_trace_lock = threading.RLock()  # one for all functions: two that call each other must not wait for one another
+
+
+def compile_graph(traced: Traced, *, engine: str | None, threads: int | None, strict: bool) -> Entry:
+    """The entry of a traced function: `entry(*inputs)` runs it, see `tracer.interpreted`."""
+    return interpreted(traced)
+
+
+# -- running Python instead -------------------------------------------------------------------------------------------
+
+
+class _Eagerly:
+    on = False
+
+
+def run_functions_eagerly(on: bool) -> None:
+    """Call the Python function of every tape_function each time, for debugging. `False` switches back."""
+    if on != _Eagerly.on:
+        _Eagerly.on = on
+        busy.append(None) if on else busy.pop()
+
+
+# -- one specialisation -----------------------------------------------------------------------------------------------
+
+
+class Specialisation:
+    """One trace of a function, and its compiled forms."""
+
+    def __init__(self, function: TapeFunction, call: Call, traced: Traced, results: Tree, reason: str):
+        self.traced = traced
+        self.kinds = call.kinds
+        self.results = results
+        self.reason = reason
+        self.has_variable_arguments = bool(call.variables)
+        self._arguments = [traced.variables.index(v) if v in _Same(traced.variables) else None for v in call.variables]
+        self._flat = call.is_flat and _is_direct(results)
+        self._guards = weak_guards(call)
+        self._compile = functools.partial(
+            compile_graph, engine=function.engine, threads=function.threads, strict=function.strict
+        )
+        self._lock = threading.Lock()
+        self._entry: Entry | None = None
+
+    @property
+    def graph(self) -> Graph:
+        return self.traced.graph
+
+    @property
+    def is_alive(self) -> bool:
+        return all(guard() is not None for guard in self._guards)
+
+    @functools.cached_property
+    def pure(self) -> GraphCall:
+        """The same graph with the variables' values as further inputs and outputs."""
+        return GraphCall(self.graph, self._compile)
+
+    @property
+    def entry(self) -> Entry:
+        with self._lock:
+            if self._entry is None:
+                self._entry = self._compile(self.traced)
+        return self._entry
+
+    @property
+    def direct_entry(self) -> Entry:
+        """The entry, if it takes the arguments and returns the results just as the Python function does."""
+        return self.entry if self._flat and not self.has_variable_arguments else _declines
+
+    def run(self, call: Call) -> Any:
+        """The results for arguments of this specialisation."""
+        if self.has_variable_arguments or state.trace is not None or self._is_recorded(call):
+            leaves: Sequence[Tensor] = self._run_as_operation(call)
+        else:
+            outs = self._run_entry(call.inputs)
+            leaves = outs if isinstance(outs, tuple) else (outs,)
+        return unflatten(self.results, leaves)
+
+    def _is_recorded(self, call: Call) -> bool:
+        if not state.tapes:
+            return False
+        keys = [key_of(x) for x in call.inputs if isinstance(x, Tensor)]
+        return any(tape.would_record(keys, self.traced.variables) for tape in state.tapes)
+
+    def _run_as_operation(self, call: Call) -> Sequence[Tensor]:
+        """As one operation of the tapes, or inlined into the trace under way; then variables are assigned."""
+        traced, variables = self.traced, self._variables_of(call)
+        reads = [v.read() for v in variables]
+        ys = self.pure(*[as_tensor(x) for x in call.inputs], *reads, *map(wrap, traced.arrays), *traced.captured)
+        for k, y in zip(traced.written, ys[traced.n_results :], strict=True):
+            variables[k].assign(y)
+        return ys[: traced.n_results]
+
+    def _variables_of(self, call: Call) -> list[Variable]:
+        """The variables this call reads and writes: those passed as arguments take the place of the traced ones."""
+        variables = list(self.traced.variables)
+        for position, v in zip(self._arguments, call.variables, strict=True):
+            if position is not None:
+                variables[position] = v
+        return variables
+
+    def _run_entry(self, inputs: list[Any]) -> Any:
+        """The entry declines arrays of unfit layout and variables whose storage is shared: both are copied, once."""
+        outs = self.entry(*inputs)
+        if outs is NotImplemented:
+            inputs = [x if type(x) is Tensor else _plain(x) for x in inputs]
+            for k in self.traced.written:
+                self.traced.variables[k]._array = self.traced.variables[k]._array.copy()
+            outs = self.entry(*inputs)
+        if outs is NotImplemented:
+            reads = [v.read() for v in self.traced.variables]
+            arrays = [np.asarray(x) for x in (*inputs, *reads, *self.traced.arrays)]
+            bind(self.graph, arrays)  # names the extent that does not fit
+            raise TypeError(f"{self.graph.name!r} declined arguments of the types it was traced for: {self.describe()}")
+        return outs
+
+    def describe(self) -> str:
+        return f"({', '.join(map(show_leaf, self.kinds))})"
+
+
+class _Same:
+    """Membership by identity, where == is elementwise."""
+
+    def __init__(self, xs: Sequence[Any]):
+        self._ids = {id(x) for x in xs}
+
+    def __contains__(self, x: Any) -> bool:
+        return id(x) in self._ids
+
+
+def _is_direct(results: Tree) -> bool:
+    """Whether results are one tensor, or a plain tuple of several."""
+    return results == LEAF or (results.kind is tuple and len(results.children) != 1 and set(results.children) <= {LEAF})
+
+
+def _plain(x: Any) -> np.ndarray:
+    """The array of an input, contiguous, aligned, of NumPy's own class and byte order."""
+    if isinstance(x, TracedTensor):
+        return as_tensor(x)._concrete("calling a compiled function")
+    return normal(np.asarray(x))
+
+
+def _declines(*args: Any) -> Any:
+    return NotImplemented
+
+
+# -- the function -----------------------------------------------------------------------------------------------------
+
+
+class TapeFunction:
+    """A traced and compiled function; made by `tape_function`."""
+
+    __name__: str
+    __qualname__: str
+
+    def __init__(
+        self,
+        function: Callable[..., Any],
+        input_signature: Any = None,
+        engine: str | None = None,
+        threads: int | None = None,
+        strict: bool = False,
+        instance: Any = None,
+    ):
+        self._entry: Entry = _declines
+        self._function = function
+        self._instance = instance
+        self.engine = engine
+        self.threads = threads
+        self.strict = strict
+        self._input_signature = input_signature
+        self._is_method = False
+        self._specialisations: dict[tuple, Specialisation] = {}
+        self._log: list[Specialisation] = []
+        functools.update_wrapper(self, function)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if not kwargs and not busy:
+            outs = self._entry(*args)
+            if outs is not NotImplemented:
+                return outs
+        return self._call(args, kwargs)
+
+    def _call(self, args: tuple, kwargs: dict[str, Any]) -> Any:
+        if _Eagerly.on:
+            return self._python(*args, **kwargs)
+        call = self._signature.call(args, kwargs)
+        specialisation = self._specialise(call)
+        if state.trace is None and not state.tapes:
+            self._entry = specialisation.direct_entry
+        return specialisation.run(call)
+
+    @functools.cached_property
+    def _signature(self) -> Signature:
+        return Signature(self._function, self._input_signature, skip_first=self._instance is not None)
+
+    def _python(self, *args: Any, **kwargs: Any) -> Any:
+        if self._instance is not None:
+            return self._function(self._instance, *args, **kwargs)
+        return self._function(*args, **kwargs)
+
+    # -- tracing --------------------------------------------------------------------------------------------------
+    def _specialise(self, call: Call) -> Specialisation:
+        found = self._specialisations.get(call.key)
+        if found is not None and found.is_alive:
+            return found
+        with _trace_lock:
+            found = self._specialisations.get(call.key)
+            if found is None or not found.is_alive:
+                found = self._trace(call)
+                if not found.traced.captured:  # values of an enclosing trace mean nothing outside of it
+                    self._specialisations[call.key] = found
+                self._log.append(found)
+        return found
+
+    def _trace(self, call: Call) -> Specialisation:
+        tree: list[Tree] = []
+
+        def results_of(inputs: list[TracedTensor]) -> list[Tensor]:
+            leaves, shape = self._traced_results(call, inputs)
+            tree[:] = [shape]
+            return leaves
+
+        names = [n for n, kind in zip(self._signature.leaf_names(call), call.kinds, strict=True) if kind[0] == "tensor"]
+        trace = functools.partial(trace_function, results_of, call.input_types, names, self.__name__)
+        traced = trace(may_create=not self._log)
+        if traced.created:  # once more, to see that later calls will not make variables again
+            traced = trace(may_create=False)
+        return Specialisation(self, call, traced, tree[0], self._reason(call))
+
+    def _traced_results(self, call: Call, inputs: list[TracedTensor]) -> tuple[list[Tensor], Tree]:
+        """Run the Python function on symbolic inputs: the tensors it returns, and their structure."""
+        rest = iter(inputs)
+        leaves = [next(rest) if k[0] == "tensor" else x for x, k in zip(call.leaves, call.kinds, strict=True)]
+        values = unflatten(call.tree, leaves)
+        returned = self._signature.python_call(self._python, values)
+        after, shape = flatten(values)
+        if shape != call.tree or any(a is not b for a, b in zip(after, leaves, strict=True)):
+            raise ValueError(
+                f"the tape_function {self.__name__!r} should not modify its inputs: a list or dict among its "
+                "arguments changed "
+                "while it was traced, which later calls would not repeat; copy it first"
+            )
+        results, shape = flatten(returned)
+        paths = [path for path, _ in leaves_with_paths(returned, "the result")]
+        return [self._result(x, path) for x, path in zip(results, paths, strict=True)], shape
+
+    def _result(self, x: Any, path: str) -> Tensor:
+        try:
+            return as_tensor(x)
+        except TapefuseError:
+            raise TypeError(
+                f"{path} of the tape_function {self.__name__!r} is {x!r}, a {type(x).__name__}; return tensors, "
+                "numbers, arrays "
+                "and lists, tuples and dicts of them"
+            ) from None
+
+    def _reason(self, call: Call) -> str:
+        """Why no earlier trace serves these arguments: the difference to the most similar one."""
+        if not self._log:
+            return "first call"
+        names = self._signature.leaf_names(call)
+        nearest, changes = None, [""] * (len(names) + 1)
+        for other in self._log:
+            if len(other.kinds) == len(call.kinds):
+                found = _changes(names, other.kinds, call.kinds)
+                if len(found) < len(changes):
+                    nearest, changes = other, found
+        if nearest is None:
+            return "the structure of the arguments changed"
+        return ", ".join(changes) or "the structure of the arguments, or an object that is counted by identity, changed"
+
+    # -- looking inside ---------------------------------------------------------------------------------------------
+    @property
+    def trace_count(self) -> int:
+        """How many times the Python function was traced."""
+        return len(self._log)
+
+    def specialise(self, *args: Any, **kwargs: Any) -> Specialisation:
+        """The trace for these arguments, TensorSpecs standing for tensors; the same object for equal arguments."""
+        if not args and not kwargs and self._signature.types is not None:
+            args = self._signature.types
+        return self._specialise(self._signature.call(args, kwargs))
+
+    def graph(self, *args: Any, **kwargs: Any) -> Graph:
+        """The traced program for these arguments: parameters are inputs, then variables, then constant arrays.
+
+        Without arguments: that of the input_signature, or else of the only trace so far.
+        """
+        if not args and not kwargs and self._signature.types is None and self._signature.names:
+            if len(self._log) != 1:
+                raise TypeError(
+                    f"{self.__name__} has {len(self._log)} traces; say which with graph(TensorSpec(...), ...)"
+                )
+            return self._log[0].graph
+        return self.specialise(*args, **kwargs).graph
+
+    def explain(self) -> str:
+        """Every trace for people: for which arguments, why it was made, what it reads and writes, what runs it."""
+        lines = [f"{self.__name__}: {self.trace_count} trace{'s' * (self.trace_count != 1)}"]
+        for k, s in enumerate(self._log, 1):
+            traced, engine = s.traced, self.engine or config.engine
+            written = [traced.variables[i].name for i in traced.written]
+            lines += [
+                f"  {k}. {s.describe()} -> {s.results}",
+                f"     traced because: {s.reason}",
+                f"     {len(s.graph.nodes)} operations, {len(traced.variables)} variables read, written: "
+                f"{', '.join(written) or 'none'}",
+                f"     engine: {engine}, "
+                f"{'called directly' if s.direct_entry is not _declines else 'arguments are taken apart in Python'}",
+            ]
+        lines.append("  arrays that are not C-contiguous, aligned and in native byte order are copied at each call")
+        return "\n".join(lines)
+
+    def __repr__(self) -> str:
+        return f"<tape_function {self.__qualname__}, {self.trace_count} traces>"
+
+    # -- methods ------------------------------------------------------------------------------------------------------
+    def __get__(self, instance: Any, owner: type | None = None) -> TapeFunction:
+        """Each instance has traces of its own."""
+        if instance is None:
+            return self
+        bound = _bound_functions(instance)
+        found = bound.get(self.__name__)
+        if found is None or found._function is not self._function or found._instance is not instance:
+            options = self._input_signature, self.engine, self.threads, self.strict
+            found = bound[self.__name__] = TapeFunction(self._function, *options, instance=instance)
+        return found
+
+    def __reduce__(self) -> Any:
+        """Functions are pickled and copied by name, methods through their instance."""
+        return self.__qualname__ if self._instance is None else (getattr, (self._instance, self.__name__))
+
+
+def _changes(names: Sequence[str], before: Sequence[Leaf], now: Sequence[Leaf]) -> list[str]:
+    pairs = zip(names, before, now, strict=True)
+    return [f"{n} changed from {show_leaf(a)} to {show_leaf(b)}" for n, a, b in pairs if a != b]
+
+
+_slotted: weakref.WeakKeyDictionary[Any, dict[str, TapeFunction]] = weakref.WeakKeyDictionary()
+
+
+def _bound_functions(instance: Any) -> dict[str, TapeFunction]:
+    """The tape_functions of an instance; kept in it, so that they live as long as it does."""
+    if hasattr(instance, "__dict__"):
+        return instance.__dict__.setdefault("_tape_functions", {})
+    return _slotted.setdefault(instance, {})
+
+
+def tape_function(
+    fn: Any = None,
+    *,
+    input_signature: Any = None,
+    engine: str | None = None,
+    threads: int | None = None,
+    strict: bool = False,
+) -> Any:
+    """Compile a function of tensors, as decorator or as call.
+
+    It is traced once for each combination of dtypes, shapes, Python values and argument structure, or once in all with
+    `input_signature`, a list of TensorSpecs. `engine`: "llvm" or "numba". `threads`: at most so many. `strict`: sums
+    in the order they are written, bit for bit. Raises TypeError if `fn` cannot be called.
+    """
+    if fn is None:
+        return functools.partial(
+            tape_function, input_signature=input_signature, engine=engine, threads=threads, strict=strict
+        )
+    if not callable(fn):
+        raise TypeError(f"tape_function at {user_loc()} takes a function, got {fn!r} ({type(fn).__name__})")
+    if not hasattr(fn, "__name__"):
+        fn = _named(fn)
+    function = TapeFunction(fn, input_signature, engine, threads, strict)
+    if input_signature is not None and not _is_method(fn):
+        function._signature  # a malformed signature is an error here  # noqa: B018
+    return function
+
+
+def _named(fn: Any) -> Callable[..., Any]:
+    """Callable objects and partials as plain functions."""
+
+    @functools.wraps(fn, updated=())
+    def function(*args: Any, **kwargs: Any) -> Any:
+        return fn(*args, **kwargs)
+
+    function.__signature__ = inspect.signature(fn)  # type: ignore[attr-defined]
+    function.__name__ = function.__qualname__ = type(fn).__name__
+    return function
+
+
+def _is_method(fn: Any) -> bool:
+    """Whether a function is being defined in a class body, as far as its signature tells."""
+    names = list(inspect.signature(fn).parameters)
+    return bool(names) and names[0] == "self"
+
+
+__all__ = ["TapeFunction", "TensorSpec", "compile_graph", "run_functions_eagerly", "tape_function"]

@@ -1,0 +1,91 @@
+"""A graph as one operation: run by a compiled entry, recorded by tapes with a compiled backward function of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from typing import Any
+
+from tapefuse.ir.graph import Graph, Value, here, param
+from tapefuse.ir.interp import replay
+from tapefuse.ir.passes.adjoint import adjoint, records_of
+from tapefuse.tracer.record import Node, Pullback, Record
+from tapefuse.tracer.source import current_loc
+from tapefuse.tracer.state import state
+from tapefuse.tracer.tensor import Tensor, as_tensor, key_of
+from tapefuse.tracer.trace import Traced
+
+
+class GraphCall:
+    """A pure graph as a function of tensors, differentiable to any order.
+
+    `compile(traced)` gives the entry of a graph; it is called when the graph is first run.
+    """
+
+    def __init__(self, graph: Graph, compile: Callable[[Traced], Callable[..., Any]]):
+        self.graph = graph
+        self._compile = compile
+        self._backwards: dict[tuple, tuple[GraphCall, tuple[int, ...]]] = {}
+
+    @cached_property
+    def _entry(self) -> Callable[..., Any]:
+        n_in, n_out = len(self.graph.params), len(self.graph.outs)
+        return self._compile(Traced(self.graph, n_in, (), (), (), n_out, (), created=False))
+
+    def __call__(self, *xs: Tensor) -> tuple[Tensor, ...]:
+        """The outputs. Inside a trace the graph becomes part of it."""
+        if state.trace is not None:
+            return self._inlined(xs)
+        ys = self._entry(*xs)
+        if ys is NotImplemented:
+            raise TypeError(
+                f"{self.graph.name!r} was called with {', '.join(str(x.type) for x in xs)}, which do not fit"
+            )
+        ys = ys if isinstance(ys, tuple) else (ys,)
+        if state.tapes:
+            self._record(xs, ys)
+        return ys
+
+    def _inlined(self, xs: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        before = state.pinned, here.loc
+        state.pinned = True  # every value keeps the line it was traced from
+        try:
+            return tuple([as_tensor(y) for y in replay(self.graph, xs)])
+        finally:
+            state.pinned, here.loc = before
+
+    def _record(self, xs: tuple[Tensor, ...], ys: tuple[Tensor, ...]) -> None:
+        keys = [key_of(x) for x in xs]
+        inputs = tuple([Node(k, x.type) for k, x in zip(keys, xs, strict=True)])
+        outputs = tuple([Node(key_of(y), y.type) for y in ys])
+        for tape in state.tapes:
+            wanted = tuple([k for k, x in enumerate(inputs) if x.dtype.kind == "f" and tape.tracks([x.key])])
+            if wanted:
+                tape.add_record(Record(inputs, outputs, self._pullback(xs, wanted), current_loc()))
+
+    def _pullback(self, xs: tuple[Tensor, ...], wanted: tuple[int, ...]) -> Pullback:
+        def pullback(gs: Sequence[Tensor | None]) -> Sequence[Tensor | None]:
+            given = tuple([k for k, g in enumerate(gs) if g is not None])
+            backward, connected = self._backward(wanted, given)
+            if not connected:
+                return [None] * len(xs)
+            cotangents = backward(*xs, *[g for g in gs if g is not None])
+            found = dict(zip(connected, cotangents, strict=True))
+            return [found.get(k) for k in range(len(xs))]
+
+        return pullback
+
+    def _backward(self, wanted: tuple[int, ...], given: tuple[int, ...]) -> tuple[GraphCall, tuple[int, ...]]:
+        """(inputs, cotangents of outputs `given`) -> cotangents of inputs `wanted`, and which are
+        connected."""
+        key = wanted, given
+        if key not in self._backwards:
+            graph = self.graph
+            targets = [graph.outs[k] for k in given]
+            seeds = [param(t.type, f"d{k}") for k, t in zip(given, targets, strict=True)]
+            cotangents = adjoint(records_of(graph), targets, seeds, [graph.params[k] for k in wanted])
+            connected = tuple([k for k, c in zip(wanted, cotangents, strict=True) if c is not None])
+            outs: tuple[Value, ...] = tuple([c for c in cotangents if c is not None])
+            backward = Graph((*graph.params, *seeds), outs, f"{graph.name}_backward")
+            self._backwards[key] = GraphCall(backward, self._compile), connected
+        return self._backwards[key]

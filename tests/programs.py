@@ -1,0 +1,96 @@
+"""Random programs: typed IR graphs of 3 to 40 ops drawn from all registered ops, with inputs that keep values near 1.
+
+    case = random_case(7)                      # from a seed, or under hypothesis: @given(cases())
+    evaluate(case.graph, *case.arrays(0, {"B": 3}))
+
+Operands that would leave the domain of an op, or make it large, go through another op first: nan, infinities and division
+by small numbers do not occur. A failing case prints as IR text; `reduced` makes it small.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from hypothesis import strategies as st
+
+from tapefuse.ir.graph import Graph, Value, reachable
+from tapefuse.ir.types import Type
+from tests.program_draft import BINDINGS, F4, F8, Draft, Interval, Pick
+from tests.program_ops import MAKERS
+
+MAX_OUTPUTS = 5
+
+
+@dataclass(frozen=True)
+class Case:
+    """A graph and what its inputs may be."""
+
+    graph: Graph
+    ranges: tuple[Interval, ...]  # of each parameter
+    bindings: tuple[Mapping[str, int], ...]  # sizes of the dimension symbols to try
+
+    def arrays(self, seed: int, binding: Mapping[str, int]) -> list[np.ndarray]:
+        rng = np.random.default_rng(seed)
+        return [_array(rng, p.type.substitute(binding), r) for p, r in zip(self.graph.params, self.ranges, strict=True)]
+
+    def __repr__(self) -> str:
+        return f"Case of ranges {self.ranges}, bindings {self.bindings}:\n{self.graph}"
+
+
+def _array(rng: np.random.Generator, type: Type, limits: Interval) -> np.ndarray:
+    low, high = limits
+    if type.dtype.kind == "f":
+        return np.asarray(rng.uniform(low, high, type.shape), type.dtype)
+    return np.asarray(rng.integers(int(low), int(high) + 1, type.shape), type.dtype)
+
+
+def random_case(seed: int, smallest: int = 3, largest: int = 40) -> Case:
+    return drawn(random.Random(seed).randint, smallest, largest)
+
+
+@st.composite
+def cases(draw: st.DrawFn, smallest: int = 3, largest: int = 40) -> Case:
+    return drawn(lambda low, high: draw(st.integers(low, high)), smallest, largest)
+
+
+def drawn(pick: Pick, smallest: int, largest: int) -> Case:
+    """A case of `smallest` ops or more; of a few more than `largest` if the last one needs its operands prepared."""
+    symbolic = pick(0, 2) == 2
+    draft = Draft(pick, (F4, F8)[pick(0, 1)], symbolic)
+    wanted = pick(smallest, largest) if pick(0, 2) == 2 else pick(smallest, (smallest + largest) // 3)
+    names = tuple(MAKERS)
+    tries = 0
+    while len(_ops(draft)) < wanted and tries < 4 * wanted:
+        MAKERS[draft.one_of(names)](draft)
+        tries += 1
+    outs = _outputs(draft)
+    bindings: tuple[Mapping[str, int], ...] = ({},)
+    if symbolic:
+        first = pick(0, len(BINDINGS) - 1)
+        bindings = tuple({"B": BINDINGS[k % len(BINDINGS)]} for k in (first, first + 1))
+    params = tuple(p for p, _ in draft.params)
+    return Case(Graph(params, outs, "random"), tuple(r for _, r in draft.params), bindings)
+
+
+def _ops(draft: Draft) -> list[Value]:
+    return [v for v in reachable(draft.pool) if v.op is not None and v.op.name != "const"]
+
+
+def _outputs(draft: Draft) -> tuple[Value, ...]:
+    """The last value, others that nobody reads, and now and then a value twice, a parameter or a constant."""
+    read = {a for v in reachable(draft.pool) for a in v.args}
+    ends = [v for v in reversed(draft.pool) if v.op is not None and v.op.name != "const"]
+    unread = [v for v in ends if v not in read][:MAX_OUTPUTS] or ends[:1]
+    outs = [v for k, v in enumerate(unread) if k == 0 or not draft.chance(4)]
+    if draft.chance(6) and ends:
+        outs.append(draft.one_of(ends))  # also read by others
+    if draft.chance(8):
+        outs.append(outs[0])
+    if draft.chance(10):
+        outs.append(draft.one_of(draft.params)[0])
+    if draft.chance(12):
+        outs.append(draft.scalar(2.0, draft.dtype) if draft.chance(2) else MAKERS["const"](draft))
+    return tuple(outs)

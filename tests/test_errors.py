@@ -1,0 +1,143 @@
+"""The mistakes of a first day: each message names the operation, the types, the user's own line and the cure."""
+
+import inspect
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import tapefuse as tp
+from tapefuse.ir import ops
+
+HERE = Path(__file__).name
+
+
+def complaint(error, mistake):
+    """The message of the error that `mistake()` raises, which names a line of the mistake's source."""
+    with pytest.raises(error) as caught:
+        mistake()
+    text = "\n".join([str(caught.value), *getattr(caught.value, "__notes__", ())])
+    source, first = inspect.getsourcelines(mistake)
+    named = [int(n) for n in re.findall(rf"{re.escape(HERE)}:(\d+)", text)]
+    assert named, f"no line of {HERE} in: {text}"
+    assert any(first <= n < first + len(source) for n in named), text
+    assert isinstance(caught.value, tp.errors.TapefuseError)
+    return text
+
+
+def says(text, *parts):
+    missing = [p for p in parts if p not in text]
+    assert not missing, f"{missing} not in: {text}"
+
+
+X, V = np.ones((2, 3), np.float32), np.ones((4, 5), np.float32)
+
+
+@pytest.mark.parametrize("wrap", [lambda f: f, tp.tape_function], ids=["eager", "compiled"])
+class TestMismatchedShapes:
+    def test_of_a_product(self, wrap):
+        def mistake():
+            wrap(lambda x, v: x @ v)(tp.constant(X), tp.constant(V))
+
+        says(complaint(ValueError, mistake), "matmul", "f32[2,3]", "f32[4,5]", "inner extents 3 and 4")
+
+    def test_of_a_sum(self, wrap):
+        def mistake():
+            wrap(lambda x, v: x + v)(tp.constant(X), tp.constant(V))
+
+        says(complaint(ValueError, mistake), "add", "f32[2,3]", "f32[4,5]", "broadcast")
+
+    def test_of_a_reshape(self, wrap):
+        def mistake():
+            wrap(lambda x: x.reshape(4, 4))(tp.constant(X))
+
+        says(complaint(ValueError, mistake), "reshape", "f32[2,3]", "[4,4]")
+
+
+def test_if_on_a_traced_value():
+    def mistake():
+        @tp.tape_function
+        def f(x):
+            if x > 0:
+                return x
+            return -x
+
+        f(tp.constant(1.0))
+
+    says(complaint(TypeError, mistake), "if", "bool", "tp.where(")
+
+
+@pytest.mark.parametrize("wrap", [lambda f: f, tp.tape_function], ids=["eager", "compiled"])
+class TestWrongDtype:
+    def test_of_an_operand(self, wrap):
+        def mistake():
+            wrap(lambda x, k: x & k)(tp.constant(X), tp.constant(3))
+
+        says(complaint(TypeError, mistake), "bitwise_and", "float32", "int32", "tp.cast")
+
+    def test_of_an_assigned_value(self, wrap):
+        v = tp.Variable(np.zeros(3, np.float32), name="v")
+
+        def mistake():
+            wrap(lambda: v.assign(np.ones(3)))()
+
+        says(complaint(TypeError, mistake), "assign", "'v'", "float64", "float32", "tp.cast(value, v.dtype)")
+
+
+@pytest.mark.parametrize("wrap", [lambda f: f, tp.tape_function], ids=["eager", "compiled"])
+def test_a_wrong_shape_for_a_variable(wrap):
+    v = tp.Variable(np.zeros(3, np.float32), name="v")
+
+    def mistake():
+        wrap(lambda: v.assign(tp.constant([1.0, 2.0])))()
+
+    says(complaint(ValueError, mistake), "assign", "'v'", "[2]", "[3]", "reshape")
+    np.testing.assert_array_equal(v.numpy(), [0, 0, 0])
+
+
+def test_another_rank_than_the_signature():
+    f = tp.tape_function(lambda x: x.sum(), input_signature=[tp.TensorSpec((None, 3), np.float32)])
+    with pytest.raises((TypeError, ValueError)) as caught:
+        f(np.ones(3, np.float32))
+    says(str(caught.value), "f32[3]", "3]", "rank")
+    assert isinstance(caught.value, tp.errors.TapefuseError)
+
+
+def test_a_leaked_value():
+    kept = []
+
+    def mistake():
+        @tp.tape_function
+        def f(x):
+            kept.append(x * 2)
+            return x
+
+        f(tp.constant(1.0))
+        return kept[0] + 1
+
+    says(complaint(TypeError, mistake), "float32", "'f'", "return it from the function", "tp.Variable")
+
+
+@pytest.mark.parametrize("wrap", [lambda f: f, tp.tape_function], ids=["eager", "compiled"])
+def test_an_op_without_a_derivative(wrap):
+    v = tp.Variable(X, name="v")
+
+    def mistake():
+        @wrap
+        def f():
+            with tp.GradientTape() as tape:
+                y = ops.missing_gradient(v * 1.0, name="AdjustContrast")
+            return tape.gradient(y, v)
+
+        f()
+
+    says(complaint(LookupError, mistake), "AdjustContrast", "f32[2,3]", "no derivative rule", "stop_gradient")
+
+
+@pytest.mark.parametrize("wrap", [lambda f: f, tp.tape_function], ids=["eager", "compiled"])
+def test_an_index_out_of_range(wrap):
+    def mistake():
+        wrap(lambda x, k: x[k])(tp.constant(X), tp.constant([0, 7]))
+
+    says(complaint(IndexError, mistake), "gather", "axis 0", "f32[2,3]")
