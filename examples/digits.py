@@ -42,7 +42,7 @@ model = Classifier()
 optimizer = optim.Adam(learning_rate=1e-3)
 
 
-@tp.tape_function(input_signature=[tp.TensorSpec((None, 64), np.float32), tp.TensorSpec((None,), np.int64)])
+@tp.tape_function(input_signature=[tp.TensorSpec(("B", 64), np.float32), tp.TensorSpec(("B",), np.int64)])
 def train_step(x: tp.Tensor, y: tp.Tensor) -> tp.Tensor:
     """One step of Adam on a batch of any size. Returns the mean loss."""
     with tp.GradientTape() as tape:

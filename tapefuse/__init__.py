@@ -4,7 +4,7 @@
 >>> x = tp.Variable(3.0)
 >>> with tp.GradientTape() as tape:
 ...     y = x**2
->>> tape.gradient(y, x)
+>>> print(tape.gradient(y, x))
 tp.Tensor(6.0, shape=(), dtype=float32)
 """
 

@@ -19,10 +19,11 @@ import numpy as np
 from tapefuse._config import config
 from tapefuse._errors import TapefuseError
 from tapefuse._tree import LEAF, Tree, flatten, leaves_with_paths, unflatten
+from tapefuse.compilation import compile_traced
 from tapefuse.ir.graph import Graph
 from tapefuse.ir.interp import bind
 from tapefuse.tracer.call import GraphCall
-from tapefuse.tracer.interpreted import Entry, interpreted
+from tapefuse.tracer.interpreted import Entry
 from tapefuse.tracer.signature import Call, Leaf, Signature, TensorSpec, show_leaf, weak_guards
 from tapefuse.tracer.source import user_loc
 from tapefuse.tracer.state import busy, state
@@ -35,7 +36,7 @@ _trace_lock = threading.RLock()  # one for all functions: two that call each oth
 
 def compile_graph(traced: Traced, *, engine: str | None, threads: int | None, strict: bool) -> Entry:
     """The entry of a traced function: `entry(*inputs)` runs it, see `tracer.interpreted`."""
-    return interpreted(traced)
+    return compile_traced(traced, engine=engine, threads=threads, strict=strict).call
 
 
 # -- running Python instead -------------------------------------------------------------------------------------------

@@ -2,7 +2,7 @@
 
 They work on tensors, arrays and Python numbers, in any nesting, inside and around `tape_function`:
 
->>> grad(lambda x: x**3)(2.0)
+>>> print(grad(lambda x: x**3)(2.0))
 tp.Tensor(12.0, shape=(), dtype=float32)
 """
 

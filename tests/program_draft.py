@@ -159,7 +159,7 @@ class Draft:
         if low < 0 < high:
             scale = 0.99 * min(-low, high)
             return self.new(ops.mul(ops.tanh(v), scale), -scale, scale)
-        room = high - low
+        room = min(high, 0.9 * LIMIT) - low
         way = self.pick(0, 3)
         if way == 0 or room < 1:
             part, most = ops.sigmoid(v), 1.0
@@ -229,5 +229,5 @@ class Draft:
         left = list(range(rank))
         return tuple(sorted(left.pop(self.pick(0, len(left) - 1)) for _ in range(count)))
 
-    def emit(self, name: str, *args: Any, **attrs: Any) -> Value:
+    def emit(self, name: str, /, *args: Any, **attrs: Any) -> Value:
         return ops.OPS[name].emit(*args, **attrs)

@@ -143,7 +143,7 @@ def conversion(d: Draft, name: str) -> Value:
         x = ops.mod(x, 7) if x.dtype.kind == "i" else ops.minimum(x, 7)
         low, high = 0, 7
     if x.dtype.kind == "f" and to.kind in "iu" and to != I8 and d.chance(2):
-        x = d.within(ops.mul(x, 1.5) if x in d.ranges and False else x, 0.1, 6)
+        x = d.within(x, 0.1, 6)
         low, high = d.ranges[x]
     if x.dtype.kind == "f" and to.kind == "u" and low < 0:
         x = d.within(x, 0.1, 11)

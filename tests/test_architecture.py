@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parent.parent / "tapefuse"
 LEAVES = ("_config", "_errors", "_tree")
 IR = ("ir", *LEAVES)
 TRACED = ("tracer", *IR)
-FACE = ("", "numpy", "transforms", "function", "tracer", "codegen", "runtime", *IR)
+FACE = ("", "numpy", "transforms", "function", "compilation", "tracer", "codegen", "runtime", *IR)
 LAYERS: dict[str, tuple[str, ...]] = {
     "_errors": (),
     "_config": ("_errors",),
@@ -27,7 +27,8 @@ LAYERS: dict[str, tuple[str, ...]] = {
     "runtime": IR,
     "numpy": TRACED,
     "transforms": TRACED,
-    "function": ("tracer", "codegen", "runtime", *IR),
+    "compilation": ("tracer", "codegen", "runtime", *IR),
+    "function": ("compilation", "tracer", *IR),
     "": ("numpy", "transforms", "function", "tracer", "nn", "optim", *IR),  # tapefuse/__init__.py
     "nn": FACE,
     "optim": (*FACE, "nn"),  # an optimizer is a Module, which collects its variables

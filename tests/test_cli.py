@@ -70,7 +70,7 @@ def out(capsys, *argv):
 def test_every_stage_of_a_training_step(folder, capsys, stage):
     text = out(capsys, "dump", "model.py:step", "--stage", stage)
     assert {
-        "trace": "model.py:13", "adjoint": "matmul", "optimized": "f32[", "schedule": "matmul", "loops": "for ",
+        "trace": "model.py:14", "adjoint": "matmul", "optimized": "f32[", "schedule": "matmul", "loops": "for ",
         "numba": "def program(", "llvm": "define i64 @tapefuse_program(", "asm": "tapefuse_program:", "memory": "arena",
     }[stage] in text  # fmt: skip
     if stage in ("trace", "adjoint", "optimized"):
@@ -129,7 +129,7 @@ def test_run_on_random_inputs_is_seeded(folder, capsys):
 def test_arrays_that_do_not_fit(folder, capsys):
     np.save("x.npy", np.ones((2, 4), np.float32))
     np.save("k.npy", np.array(7))
-    assert "f32[B,3]" in complaint(capsys, "run", "f.ir", "x.npy", "k.npy")
+    assert "parameter 'x' wants f32[2,3], got shape [2,4]" in complaint(capsys, "run", "f.ir", "x.npy", "k.npy")
     assert "takes 2 inputs (x: f32[B,3], k: i64[]), got 1" in complaint(capsys, "run", "f.ir", "x.npy")
     assert "not a .npy file" in complaint(capsys, "run", "f.ir", "model.py", "k.npy")
     assert "cannot read no.npy" in complaint(capsys, "run", "f.ir", "no.npy", "k.npy")
@@ -192,7 +192,7 @@ def test_an_error_in_the_users_function_is_his_own(folder, capsys):
     assert main(["dump", "model.py:broken", "--args", "f32[3,4]"]) == 1
     err = capsys.readouterr().err
     assert "matmul(f32[3,4], f32[5,2])" in err
-    assert "model.py:20" in err
+    assert "model.py:19" in err
 
 
 def test_as_a_program_in_a_pipe():

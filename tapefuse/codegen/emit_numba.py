@@ -1,309 +1,168 @@
-"""The launch plan as Python source: Plan -> text that runs under Numba's `@njit` and as plain Python alike.
+"""The launch plan as Python source: Plan -> the text of a module that runs under Numba's `@njit` and as plain Python alike.
 
-One function per kernel, `program` calls them in order. A kernel that adds a bias and applies relu prints as
+One function per kernel (`emit_numba_kernel`), one more for each that is cut into pieces, and `program`, which calls them:
+
+    @njit(nogil=True, error_model="numpy", parallel=True)
+    def k1_pieces(b0, b1, n0, rows, pieces):
+        for piece in prange(pieces):
+            chunk = int64(piece)
+            k1(b0, b1, n0, chunk * rows // pieces, (chunk + 1) * rows // pieces, chunk)
 
     @njit(nogil=True, error_model="numpy")
-    def k0(b0, b1, b2, n0, lo, hi, chunk):
-        # add, relu: b0 f32[n0,10], b1 f32[10], b2 f32[n0,10]
-        for i0 in range(lo, hi):
-            for i1 in range(10):
-                t2 = b0[i0, i1] + b1[i1]
-                b2[i0, i1] = select(t2 <= float32(0.0), float32(0.0), t2)
-
-Every name is made here: no string of the user's gets into the text. Scalars keep their dtype: where Numba would widen
-(32-bit integers), results are cast back; functions come from `tapefuse.runtime.numba_library`.
+    def program(x0, x1, y0, arena, n0):
+        m0 = carve(arena, 0, (n0, 10), float32)
+        matmul_rows(x0, x1, m0, 0, n0)
+        p1 = max(1, min(16, 6320 * n0 // 1024000))
+        k1_pieces(m0, y0, n0, n0, p1)
+        return 0
 """
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator
 
 import numpy as np
 
-from tapefuse._errors import CompileError
-from tapefuse.codegen.loops import (
-    CHUNK,
-    HI,
-    INT,
-    LO,
-    Buffer,
-    Declare,
-    For,
-    Gemm,
-    Kernel,
-    Let,
-    Load,
-    Num,
-    Scalar,
-    Stmt,
-    Store,
-    Update,
-    Var,
-)
-from tapefuse.ir.types import Dim, Poly, show_dtype
+from tapefuse.codegen.emit_numba_kernel import Imports, dim_text, kernel_text, parameters
+from tapefuse.codegen.loops import INT, Kernel
+from tapefuse.codegen.lower import GRAIN, Place, Step
+from tapefuse.codegen.memory import ALIGN
+from tapefuse.codegen.plan import Plan, pieces
+from tapefuse.ir.types import Dim, Shape, Type, show_dtype
 
-LONGEST = 72  # an expression longer than this gets a name of its own
-OPERATORS = {
-    "add": "+", "sub": "-", "mul": "*", "div": "/", "and": "&", "or": "|", "xor": "^",
-    "eq": "==", "ne": "!=", "lt": "<", "le": "<=", "gt": ">", "ge": ">=",
-}  # fmt: skip
-COMPARISONS = frozenset({"eq", "ne", "lt", "le", "gt", "ge"})
-FLOAT_FUNCTIONS = frozenset({
-    "exp", "log", "log1p", "expm1", "tanh", "sin", "cos", "tan", "sqrt", "rsqrt", "erf", "sigmoid", "softplus",
-    "floor", "ceil", "round",
-})  # fmt: skip
-FUNCTIONS = FLOAT_FUNCTIONS | {"floordiv", "mod", "pow", "maximum", "minimum", "abs", "sign", "select"}
-RENAMED = {"abs": "absolute", "round": "round_even", "pow": "power"}  # Python's own names stay what they are
+OPTIONS = 'nogil=True, error_model="numpy"'
 
 
-class Imports:
-    """Names that the text takes from NumPy, `math` and the library."""
-
-    def __init__(self) -> None:
-        self.numpy: set[str] = set()
-        self.math: set[str] = set()
-        self.library: set[str] = set()
-
-    def dtype(self, dtype: np.dtype) -> str:
-        """A NumPy scalar type by name."""
-        if dtype.kind not in "biuf" or dtype == np.float16:
-            raise CompileError(f"compiled code has no {show_dtype(dtype)}; cast to f32 or f64, or run with disable_jit")
-        name = "bool_" if dtype.kind == "b" else dtype.name
-        self.numpy.add(name)
-        return name
-
-    def function(self, name: str) -> str:
-        self.library.add(name)
-        return name
-
-    def literal(self, x: Num) -> str:
-        """An expression of exactly this value and dtype."""
-        if x.dtype.kind == "b":
-            return str(bool(x.value))
-        if x.dtype == INT:
-            return self._int64(int(x.value))
-        name = self.dtype(x.dtype)
-        return f"{name}({self._float(float(x.value), x.dtype) if x.dtype.kind == 'f' else int(x.value)})"
-
-    @staticmethod
-    def _int64(value: int) -> str:
-        return str(value) if value > -(2**63) else f"(-{2**63 - 1} - 1)"
-
-    def _float(self, value: float, dtype: np.dtype) -> str:
-        if value != value or value in (np.inf, -np.inf):
-            name = "nan" if value != value else "inf"
-            self.math.add(name)
-            return f"-{name}" if value < 0 else name
-        short = repr(dtype.type(value).item()) if dtype.itemsize == 8 else str(dtype.type(value))
-        return short if dtype.type(float(short)) == value else repr(value)
-
-    def text(self) -> list[str]:
-        groups = (("math", self.math), ("numpy", self.numpy), ("tapefuse.runtime.numba_library", self.library))
-        lines = [_import(module, names) for module, names in groups if names]
-        return lines[:1] * bool(self.math) + ["from numba import njit, prange"] + lines[bool(self.math) :]
+def program_text(plan: Plan) -> str:
+    """The module's source. Raises CompileError for what the Numba backend cannot express."""
+    return _Program(plan).text()
 
 
-def _import(module: str, names: Iterable[str]) -> str:
-    return f"from {module} import {', '.join(sorted(names))}"
-
-
-def dim_text(d: Dim, symbols: Mapping[str, str]) -> str:
-    """A dimension as an expression of Python integers."""
-    if not isinstance(d, Poly):
-        return str(int(d))
-    terms = []
-    for mono, coefficient in d.terms:
-        factors = [symbols[s] for s in mono]
-        if coefficient != 1 or not factors:
-            factors.insert(0, str(coefficient) if coefficient >= 0 or not terms else f"({coefficient})")
-        terms.append(" * ".join(factors))
-    return " + ".join(terms)
-
-
-def kernel_text(kernel: Kernel, imports: Imports) -> str:
-    """The definition of one kernel, without its decorator."""
-    return _Writer(kernel, imports).text()
-
-
-def parameters(kernel: Kernel) -> list[str]:
-    """A kernel's buffers and sizes, by their names in the text."""
-    return [b.name for b in kernel.buffers] + [f"n{k}" for k in range(len(kernel.symbols))]
-
-
-class _Writer:
-    def __init__(self, kernel: Kernel, imports: Imports):
-        self.kernel, self.imports = kernel, imports
-        self.symbols = {s: f"n{k}" for k, s in enumerate(kernel.symbols)}
-        self.names: dict[Var, str] = {v: v.name for v in (LO, HI, CHUNK)}
-        self.names |= {Var(s, INT): name for s, name in self.symbols.items()}
-        self.uses = Counter(v for s in _walk(kernel.body) for v in _operands(s))
-        self.pending: dict[Var, str] = {}  # expressions whose only reader follows with nothing but expressions between
+class _Program:
+    def __init__(self, plan: Plan):
+        self.plan, self.imports = plan, Imports()
+        self.symbols = {s: f"n{k}" for k, s in enumerate(plan.graph.symbols)}
+        self.names = self._names()
+        self.functions: dict[str, str] = {}  # text with its name left out -> name: equal kernels are compiled once
+        self.texts: list[str] = []
+        self.launchers: set[str] = set()
         self.lines: list[str] = []
-        self.depth = 1
+        self.arrays: dict[tuple[str, Type], str] = {}  # memory in the shape that a kernel sees it in -> name
+        self.offsets: dict[int, str] = {}
+
+    def _names(self) -> list[str]:
+        """A name for each array in the program's table of pointers."""
+        request, params = self.plan.request, len(self.plan.graph.params)
+        counts = {"x": request.inputs, "s": len(request.states)}
+        counts |= {"c": params - sum(counts.values()), "y": len(self.plan.outputs)}
+        return [f"{letter}{k}" for letter, count in counts.items() for k in range(count)]
 
     def text(self) -> str:
-        about = ", ".join(f"{b.name} {self._type(b)}" for b in self.kernel.buffers)
-        self.line(f"# {self.kernel.title or 'kernel'}: {about}")
-        self.statements(self.kernel.body)
-        head = f"def {self.kernel.name}({', '.join([*parameters(self.kernel), 'lo', 'hi', 'chunk'])}):"
-        return "\n".join([head, *self.lines, "    return"] if len(self.lines) == 1 else [head, *self.lines])
+        counts: dict[str, str] = {}
+        self._slots()
+        for number, step in enumerate(self.plan.steps):
+            self._step(step, counts)
+            for check in self.plan.checks_after.get(number, ()):
+                self._check(check)
+        self.line("return 0")
+        head = f"def program({', '.join([*self.names, 'arena', *self.symbols.values()])}):"
+        program = "\n".join([f"@njit({OPTIONS})", head, *self._about(), *self.lines])
+        return "\n\n\n".join(["\n".join(self.imports.text()), *self.texts, program]) + "\n"
 
-    def _type(self, buffer: Buffer) -> str:
-        """The buffer's type in this text's own names; a size that the kernel does not use is not among its parameters."""
-        shape = [
-            "..." if isinstance(d, Poly) and not d.symbols <= self.symbols.keys() else dim_text(d, self.symbols)
-            for d in buffer.type.shape
-        ]
-        return f"{show_dtype(buffer.type.dtype)}[{','.join(shape).replace(' ', '')}]"
+    def _about(self) -> Iterator[str]:
+        letters = {"x": "inputs", "s": "states", "c": "constants", "y": "outputs"}
+        for letter, title in letters.items():
+            mine = [f"{n} {self._type(t)}" for n, t in zip(self.names, self.plan.pointers, strict=True) if n[0] == letter]
+            if mine:
+                yield f"    # {title}: {', '.join(mine)}"
 
-    # -- statements --------------------------------------------------------------------------------
-    def statements(self, body: Sequence[Stmt]) -> None:
-        for s in body:
-            match s:
-                case Let(dst, op, args):
-                    self.let(dst, self.expression(op, args, dst.dtype))
-                case Load(dst, buffer, index):
-                    self.let(dst, self.element(buffer, index))
-                case Store(buffer, index, value):
-                    self.effect(f"{self.element(buffer, index)} = {self.plain(value)}")
-                case Declare(acc, init):
-                    self.names[acc] = acc.name
-                    text = self.plain(init)
-                    self.effect(f"{acc.name} = {f'{self.imports.dtype(INT)}({text})' if acc.dtype == INT else text}")
-                case Update(acc, op, value):
-                    self.effect(f"{acc.name} = {self.expression(op, (acc, value), acc.dtype)}")
-                case For(var, start, stop, inner):
-                    self.names[var] = var.name
-                    bounds = [self.plain(stop)] if start == Num(0, INT) else [self.plain(start), self.plain(stop)]
-                    self.effect(f"for {var.name} in range({', '.join(bounds)}):")
-                    self.depth += 1
-                    self.statements(inner or ())
-                    if not inner:
-                        self.line("pass")
-                    self.depth -= 1
-                case Gemm():
-                    self.effect(self.gemm(s))
-        self.flush()
+    def _type(self, type: Type) -> str:
+        return f"{show_dtype(type.dtype)}[{','.join(map(self.dim, type.shape)).replace(' ', '')}]"
 
     def line(self, text: str) -> None:
-        self.lines.append("    " * self.depth + text)
+        self.lines.append(f"    {text}")
 
-    def let(self, dst: Var, text: str) -> None:
-        self.names[dst] = dst.name
-        if self.uses[dst] == 1 and len(text) <= LONGEST:
-            self.pending[dst] = text
-        elif self.uses[dst]:
-            self.flush_if_long(text)
-            self.line(f"{dst.name} = {text}")
+    def dim(self, d: Dim) -> str:
+        return dim_text(d, self.symbols)
 
-    def flush_if_long(self, text: str) -> None:
-        """Nothing is pending that `text` could have meant to come after: expressions have no effects."""
+    def shape(self, shape: Shape) -> str:
+        return f"({', '.join(map(self.dim, shape))}{',' * (len(shape) == 1)})"
 
-    def effect(self, text: str) -> None:
-        """A statement that changes something: what has not been written yet is computed before it."""
-        self.flush()
-        self.line(text)
+    # -- memory ------------------------------------------------------------------------------------
+    def _slots(self) -> None:
+        """Offsets of the arena's slots; those of symbolic size follow each other."""
+        end = str(self.plan.layout.fixed)
+        for k, slot in enumerate(self.plan.layout.slots):
+            if slot.offset is not None:
+                self.offsets[k] = str(slot.offset)
+                continue
+            self.offsets[k] = end
+            self.line(f"end{k} = {end} + ({self.dim(slot.nbytes + (ALIGN - 1))}) // {ALIGN} * {ALIGN}")
+            end = f"end{k}"
 
-    def flush(self) -> None:
-        for var, text in self.pending.items():
-            self.line(f"{var.name} = {text}")
-        self.pending.clear()
+    def _array(self, place: Place, type: Type) -> str:
+        """A place as an array of a kernel's buffer type."""
+        index = self.plan.pointer(place)
+        if index is not None and self.plan.pointers[index] == type:
+            return self.names[index]
+        memory = f"slot{self.plan.slot(place)}" if index is None else self.names[index]
+        if (memory, type) not in self.arrays:
+            self.arrays[memory, type] = name = f"m{len(self.arrays)}"
+            shape = self.shape(type.shape)
+            if index is None:
+                offset, dtype = self.offsets[self.plan.slot(place)], self.imports.dtype(type.dtype)
+                self.line(f"{name} = {self.imports.function('carve')}(arena, {offset}, {shape}, {dtype})")
+            else:
+                self.line(f"{name} = {self.imports.function('reshaped')}({memory}, {shape})")
+        return self.arrays[memory, type]
 
-    # -- expressions -------------------------------------------------------------------------------
-    def plain(self, x: Scalar) -> str:
-        """An operand between commas or brackets."""
-        if isinstance(x, Num):
-            return self.imports.literal(x)
-        return self.pending.pop(x) if x in self.pending else self.names[x]
+    # -- steps -------------------------------------------------------------------------------------
+    def _step(self, step: Step, counts: dict[str, str]) -> None:
+        """The call of one kernel; `counts`: into how many pieces each kernel is cut, as text."""
+        kernel = step.kernel
+        name = self._function(kernel)
+        arrays = [self._array(p, b.type) for p, b in zip(step.places, kernel.buffers, strict=True)]
+        arguments = [*arrays, *(self.symbols[s] for s in kernel.symbols)]
+        if step.rows_of:
+            self.line(f"{name}({', '.join([*arguments, '0', counts[step.rows_of], '0'])})")
+            return
+        count, rows = pieces(step), self.dim(kernel.rows)
+        if count == 1:
+            counts[kernel.name] = "1"
+            self.line(f"{name}({', '.join([*arguments, '0', rows, '0'])})")
+            return
+        if not isinstance(count, int):
+            most, cost = count
+            number = f"p{len(counts)}"
+            self.line(f"{number} = max(1, min({most}, ({self.dim(cost)}) // {GRAIN}))")
+        counts[kernel.name] = number if not isinstance(count, int) else str(count)
+        self.line(f"{self._launcher(name, kernel)}({', '.join([*arguments, rows, counts[kernel.name]])})")
 
-    def operand(self, x: Scalar) -> str:
-        """An operand next to an operator."""
-        text = self.plain(x)
-        return f"({text})" if " " in text and not _is_call(text) or text.startswith("-") else text
+    def _function(self, kernel: Kernel) -> str:
+        head, rest = kernel_text(kernel, self.imports).split("(", 1)
+        if rest not in self.functions:
+            self.functions[rest] = kernel.name
+            self.texts.append(f"@njit({OPTIONS})\n{head}({rest}")
+        return self.functions[rest]
 
-    def element(self, buffer: Buffer, index: Sequence[Scalar]) -> str:
-        return f"{buffer.name}[{', '.join(map(self.plain, index)) or '()'}]"
+    def _launcher(self, name: str, kernel: Kernel) -> str:
+        """A function that runs a kernel in pieces, on Numba's threads."""
+        launcher = f"{name}_pieces"
+        if launcher not in self.launchers:
+            self.launchers.add(launcher)
+            given, int64 = parameters(kernel), self.imports.dtype(INT)
+            bounds = ["chunk * rows // pieces", "(chunk + 1) * rows // pieces", "chunk"]
+            self.texts.append(
+                f"@njit({OPTIONS}, parallel=True)\n"
+                f"def {launcher}({', '.join([*given, 'rows', 'pieces'])}):\n"
+                "    for piece in prange(pieces):\n"
+                f"        chunk = {int64}(piece)  # Numba makes it unsigned\n"
+                f"        {name}({', '.join([*given, *bounds])})"
+            )
+        return launcher
 
-    def expression(self, op: str, args: Sequence[Scalar], dtype: np.dtype) -> str:
-        of = args[-1].dtype
-        if op == "read":
-            return self.plain(args[0])
-        if op == "cast":
-            return self.cast(args[0], dtype)
-        if op == "not" and of.kind == "b":
-            return f"not {self.operand(args[0])}"
-        if of.kind == "b" and op in ("add", "mul", "maximum", "minimum"):
-            op = "or" if op in ("add", "maximum") else "and"
-        if op in OPERATORS:
-            x, y = map(self.operand, args)
-            text = f"{x} {OPERATORS[op]} {y}"
-            return text if op in COMPARISONS else self.narrow(text, dtype)
-        if op in ("neg", "not"):
-            return self.narrow(f"{'-' if op == 'neg' else '~'}{self.operand(args[0])}", dtype)
-        if op in ("floordiv", "mod") and of.kind in "iu" and isinstance(args[1], Num) and args[1].value > 0:
-            return self.narrow(f"{self.operand(args[0])} {'//' if op == 'floordiv' else '%'} {self.operand(args[1])}", dtype)
-        if op not in FUNCTIONS or op in FLOAT_FUNCTIONS and of.kind != "f":
-            raise CompileError(f"no Numba instruction for {op} of {show_dtype(of)}")
-        return f"{self.imports.function(RENAMED.get(op, op))}({', '.join(map(self.plain, args))})"
-
-    def narrow(self, text: str, dtype: np.dtype) -> str:
-        """Numba computes with small integers in 64 bits."""
-        return f"{self.imports.dtype(dtype)}({text})" if dtype.kind in "iu" and dtype != INT else text
-
-    def cast(self, x: Scalar, target: np.dtype) -> str:
-        """NumPy's astype; out-of-range floats saturate."""
-        if target.kind == "b":
-            return f"{self.operand(x)} != {self.imports.literal(Num(x.dtype.type(0).item(), x.dtype))}"
-        name = self.imports.dtype(target)
-        if np.can_cast(x.dtype, target) or target.kind == "f":
-            return f"{name}({self.plain(x)})"
-        return f"{self.imports.function('cast')}({self.plain(x)}, {name})"
-
-    def gemm(self, s: Gemm) -> str:
-        def matrix(buffer: Buffer, at: Sequence[Scalar], transposed: bool) -> str:
-            return (self.element(buffer, at) if at else buffer.name) + (".T" if transposed else "")
-
-        name = self.imports.function("matmul_rows" if s.split == "m" else "matmul_columns")
-        operands = [matrix(s.a, s.at_a, s.transpose_a), matrix(s.b, s.at_b, s.transpose_b), matrix(s.c, s.at_c, False)]
-        return f"{name}({', '.join([*operands, self.plain(s.start), self.plain(s.stop)])})"
-
-
-def _is_call(text: str) -> bool:
-    """Whether a text is one call or element, `f(...)` or `b[...]`, so that an operator may stand beside it."""
-    start = next((k for k, c in enumerate(text) if not (c.isalnum() or c == "_")), len(text))
-    if start in (0, len(text)) or text[start] not in "([":
-        return False
-    depth = 0
-    for k, c in enumerate(text[start:], start):
-        depth += (c in "([") - (c in ")]")
-        if depth == 0:
-            return k == len(text) - 1
-    return False
-
-
-def _walk(body: Iterable[Stmt]) -> Iterator[Stmt]:
-    for s in body:
-        yield s
-        if isinstance(s, For):
-            yield from _walk(s.body)
-
-
-def _operands(s: Stmt) -> Iterator[Var]:
-    """The variables that a statement reads."""
-    match s:
-        case Let(args=args):
-            found: tuple = args
-        case Load(index=index):
-            found = index
-        case Store(index=index, value=value):
-            found = (*index, value)
-        case Declare(init=init):
-            found = (init,)
-        case Update(value=value):
-            found = (value,)
-        case For(start=start, stop=stop):
-            found = (start, stop)
-        case Gemm():
-            found = (*s.at_a, *s.at_b, *s.at_c, s.start, s.stop)
-    yield from (x for x in found if isinstance(x, Var))
+    def _check(self, number: int) -> None:
+        value = self.plan.graph.outs[len(self.plan.graph.outs) - len(self.plan.request.checks) + number]
+        failed = self._array(Place(value, value.type), Type(np.dtype(bool), ()))
+        self.line(f"if {failed}[()]:")
+        self.line(f"    return {number + 1}")

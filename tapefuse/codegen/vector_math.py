@@ -15,7 +15,6 @@ With a width, `("exp", "f32", 16)`, the same function takes and returns <16 x fl
 
 from collections.abc import Callable, Iterable
 from functools import cache
-from typing import TypeAlias
 
 from tapefuse.codegen import vector_math_functions as functions
 from tapefuse.codegen.vector_math_builder import FORMATS, Body, Value
@@ -44,7 +43,8 @@ def _printed(name: str, dtype: str, lanes: int) -> tuple[str, dict[str, str]]:
     signature = ", ".join(f"{a.shown} {a.text}" for a in arguments)
     head = f'define internal {result.shown} @"{symbol(name, dtype, lanes)}"({signature})'
     attributes = "alwaysinline nounwind willreturn memory(none)"
-    return "\n".join([f"{head} {attributes} {{", *body.lines, f"  ret {result.shown} {result.text}", "}"]), body.intrinsics
+    text = "\n".join([f"{head} {attributes} {{", *body.lines, f"  ret {result.shown} {result.text}", "}"])
+    return text, body.intrinsics
 
 
 def definition(name: str, dtype: str, lanes: int = 1) -> str:

@@ -116,7 +116,7 @@ def softplus(x: Value) -> Value:
 
 
 def tanh(x: Value) -> Value:
-    """e / (e + 2), e = expm1(2 |x|), as e / 2 - (e^2 / 2) / (e + 2) or 1 - 2 / (e + 2): the quotient is a correction."""
+    """e / (e + 2), e = expm1(2 |x|), as e / 2 - (e^2 / 2) / (e + 2) or 1 - 2 / (e + 2): the quotient is small."""
     e = expm1_normal(2 * at_most(abs(x), TANH_TOP[x.format.name]))
     large, half = e > 2, 0.5 * e
     return (where(large, 1.0, half) - where(large, 2.0, half * e) / (e + 2)).signed_as(x)
@@ -451,10 +451,10 @@ def pow(x: Value, y: Value) -> Value:
     a = abs(x)
     power = power_of_magnitude_f32(a, y) if x.format is F32 else power_of_magnitude_f64(a, y)
     power = where(a.equals(1.0), 1.0, power)
-    half = y * 0.5
-    odd = where(half.rounded().differs(half), x.bits() & x.format.sign, 0)
+    whole, half = y.rounded().equals(y), y * 0.5
+    odd = where(half.rounded().equals(half), 0, where(whole, x.bits() & x.format.sign, 0))
     power = (power.bits() | odd).floating()
-    fractional = where(y.rounded().differs(y), x, 1.0) < 0
-    power = where(fractional, where(a.equals(INFINITY), power, NAN), power)
+    undefined = where(whole, 1.0, x) < 0  # a negative number to a fractional power
+    power = where(undefined, where(a.equals(INFINITY), power, NAN), power)
     power = where(x.unordered(y), x + y, power)
     return where(y.equals(0.0), 1.0, where(x.equals(1.0), 1.0, power))

@@ -4,7 +4,7 @@ Each takes tensors, variables, arrays and Python numbers, with NumPy's dtype pro
 arguments, and works eagerly, under tapes, and inside a trace with symbolic extents. `np.exp(x)` on a tensor comes here
 too.
 
->>> mean([[1.0, 2.0], [3.0, 4.0]], axis=0)
+>>> print(mean([[1.0, 2.0], [3.0, 4.0]], axis=0))
 tp.Tensor([2. 3.], shape=(2,), dtype=float32)
 """
 

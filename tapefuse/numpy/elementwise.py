@@ -202,6 +202,11 @@ def stop_gradient(x: Any) -> Tensor:
     return ops.stop_gradient(as_tensor(x))
 
 
+def missing_gradient(x: Any, name: str) -> Tensor:
+    """`x`, as the result of an operation `name` without a derivative: MissingGradientError where one is needed."""
+    return ops.missing_gradient(as_tensor(x), name=name)
+
+
 __all__ = [
     "abs",
     "absolute",
@@ -240,6 +245,7 @@ __all__ = [
     "logical_xor",
     "maximum",
     "minimum",
+    "missing_gradient",
     "mod",
     "multiply",
     "negative",

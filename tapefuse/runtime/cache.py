@@ -1,8 +1,8 @@
 """Object code kept on disk between processes: one file per key, checked whenever it is read.
 
-A file is  magic, version, length of metadata and object, SHA-256, metadata (JSON), object code.  The digest covers the key
-too, so a file under another's name is not taken for it. Files appear whole (written aside, then renamed), so any number of
-processes may share a folder. Whatever goes wrong means only that a program is compiled again.
+A file is  magic, version, length of metadata and object, SHA-256, metadata (JSON), object code.  The digest covers the
+key too, so a file under another's name is not taken for it. Files appear whole (written aside, then renamed), so any
+number of processes may share a folder. Whatever goes wrong means only that a program is compiled again.
 """
 
 from __future__ import annotations

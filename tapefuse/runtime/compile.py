@@ -1,11 +1,12 @@
 """LLVM text to object code for the CPU this process runs on.
 
-`compile_object("define i64 @f(i64 %x) { ret i64 %x }")` is an ELF, Mach-O or COFF object as bytes: position independent of
-the process, so it can be kept on disk. llvmlite is imported with the first compilation.
+`compile_object("define i64 @f(i64 %x) { ret i64 %x }")` is an ELF, Mach-O or COFF object as bytes, the same in every
+process, so that it can be kept on disk. llvmlite is imported with the first compilation.
 """
 
 from __future__ import annotations
 
+import os
 import re
 import threading
 from functools import cache
@@ -14,7 +15,7 @@ from typing import Any
 from tapefuse._errors import CompileError
 
 PIPELINE = "O2 without slp"  # part of the cache key; measured in docs/performance.md
-_lock = threading.Lock()  # one compilation at a time: LLVM's global context is not made for more
+llvm_lock = threading.Lock()  # one compilation or linking at a time: LLVM's global context is not made for more
 
 
 def compile_object(text: str, *, loops: bool = True) -> bytes:
@@ -23,13 +24,13 @@ def compile_object(text: str, *, loops: bool = True) -> bytes:
     `loops=False`: text without hot loops, which needs neither the vectorizer nor the time that it takes.
     Raises CompileError with LLVM's message and the place in the text.
     """
-    with _lock:
+    with llvm_lock:
         return _machine().emit_object(_optimized(text, loops))
 
 
 def assembly(text: str) -> str:
     """The same as assembler text, for people to read. Raises CompileError."""
-    with _lock:
+    with llvm_lock:
         return _machine().emit_assembly(_optimized(text, loops=True))
 
 
@@ -100,3 +101,7 @@ def _machine() -> Any:
     llvm = _binding()
     target = llvm.Target.from_triple(llvm.get_process_triple())
     return target.create_target_machine(cpu=llvm.get_host_cpu_name(), features=_features(), opt=2)
+
+
+if hasattr(os, "register_at_fork"):  # a fork waits for LLVM to be idle: the child would find its locks held for ever
+    os.register_at_fork(before=llvm_lock.acquire, after_in_parent=llvm_lock.release, after_in_child=llvm_lock.release)

@@ -1,21 +1,23 @@
 """From Python into a program: the tables that drive the entry function of `entry.ll`.
 
-The entry is compiled once, for all programs, and knows neither shapes nor dtypes: it reads them from a table made here from
-a `Program`. It takes arrays straight from NumPy's public array record (the layout of NumPy 2), so a call does no Python work.
+The entry is compiled once, for all programs, and knows neither shapes nor dtypes: it reads them from a table made here
+from a `Program`. It takes arrays straight from NumPy's public array record (the layout of NumPy 2), so a call does no
+Python work.
 
 What a call promises:
-- NotImplemented means that nothing has changed: an argument does not fit, or a written variable's array is shared, is a view,
-  is read-only, or is in use by a call in another thread. `unshare` the written variables and try once more.
+- NotImplemented means that nothing has changed: an argument does not fit, or a written variable's array is shared, is a
+  view, is read-only, or is in use by a call in another thread. `unshare` the written variables and try once more.
 - A program of more than GIL_LIMIT nanoseconds runs without the interpreter's lock. The arrays that it reads are held; the
-  arrays that it writes are taken out of their variables until it is done, so that no thread and no other program can see
-  or use half-written values: reading such a variable's slot is an AttributeError, which the variable's `__getattr__` turns
-  into waiting. A variable that is given another array meanwhile keeps that one.
+  arrays that it writes are taken out of their variables until it is done, so that no thread and no other program can
+  see or use half-written values: reading such a variable's slot is an AttributeError, which the variable's `__getattr__`
+  turns into waiting. A variable that is given another array meanwhile keeps that one.
 - Signals are handled after the call, when variables are whole. A failed check calls the handler and changes nothing.
 """
 
 from __future__ import annotations
 
 import ctypes
+import importlib
 import re
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -71,8 +73,8 @@ _unshare_lock = threading.Lock()
 def unshare(variables: Iterable[Any], slot: str = "_array") -> None:
     """Give each variable a copy of its array that nobody else holds: what to do before a refused call is tried again.
 
-    Reading the slot waits (in the variable's `__getattr__`) while a call in another thread writes the array. No update is
-    lost: a program refuses an array that is held here, and then comes here itself.
+    Reading the slot waits (in the variable's `__getattr__`) while a call in another thread writes the array. No update
+    is lost: a program refuses an array that is held here, and then comes here itself.
     """
     with _unshare_lock:
         for variable in variables:
@@ -90,12 +92,13 @@ def slot_offset(cls: type, name: str) -> int:
 
     Raises CompileError when this Python keeps slots in another way.
     """
-    member = next((vars(c)[name] for c in cls.__mro__ if name in vars(c)), None)
+    member: Any = next((vars(c)[name] for c in cls.__mro__ if name in vars(c)), None)
     if type(member).__name__ != "member_descriptor":
         raise CompileError(f"{cls.__name__} has no slot {name!r}")
-    definition = ctypes.c_void_p.from_address(id(member) + 40).value  # PyMemberDescrObject.d_member
+    definition = ctypes.c_size_t.from_address(id(member) + 40).value  # PyMemberDescrObject.d_member
     offset = _MemberDef.from_address(definition).offset
-    instance, mark = object.__new__(cls), object()
+    instance: Any = object.__new__(cls)
+    mark = object()
     member.__set__(instance, mark)
     if not 16 <= offset < cls.__basicsize__ or ctypes.c_void_p.from_address(id(instance) + offset).value != id(mark):
         raise CompileError(f"this Python keeps slots in an unknown way ({cls.__name__}.{name}); use engine='numba'")
@@ -122,7 +125,7 @@ def check_abi() -> None:
     real = (16, id(np.ndarray), a.ctypes.data, 2, a.shape, a.strides, id(a.base), id(a.dtype), ALIGNED)
     if seen != real:
         raise CompileError(
-            f"NumPy {np.__version__} on this Python keeps arrays in an unknown way: {seen} is not {real}; use engine='numba'"
+            f"NumPy {np.__version__} keeps arrays in an unknown way here: {seen} is not {real}; use engine='numba'"
         )
 
 
@@ -153,8 +156,8 @@ def _numpy_function(index: int) -> int:
     """A function of NumPy's C interface, by its index in the table of the public ABI."""
     get = ctypes.pythonapi.PyCapsule_GetPointer
     get.restype, get.argtypes = ctypes.c_void_p, [ctypes.py_object, ctypes.c_char_p]
-    table = get(np._core._multiarray_umath._ARRAY_API, None)
-    return (ctypes.c_void_p * (index + 1)).from_address(table)[index]
+    table = get(importlib.import_module("numpy._core._multiarray_umath")._ARRAY_API, None)
+    return ctypes.c_size_t.from_address(table + 8 * index).value
 
 
 class Table(np.ndarray):
@@ -228,6 +231,7 @@ def build_table(
     }  # fmt: skip
     table = parts.table({**fields, **words})
     table.keep = (tuple(states), constants, handler, layout)
+    table.flags.writeable = False  # native code alone changes it
     return table
 
 

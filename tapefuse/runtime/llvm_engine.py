@@ -1,37 +1,37 @@
 """The LLVM engine: a `Program` becomes a builtin function of Python.
 
-Text -> object code (kept on disk) -> linked into this process by LLJIT -> entered through `entry.ll`. Addresses come in as
-symbols when linking, so the object code is the same in every process.
+Text -> object code (kept on disk) -> linked into this process by LLJIT -> entered through `entry.ll`. Addresses come in
+as symbols when linking, so the object code is the same in every process.
 """
 
 from __future__ import annotations
 
 import ctypes
 import itertools
-import threading
+import re
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cache as once
-from typing import Any
+from typing import Any, NamedTuple
 
 from tapefuse._errors import CompileError
 from tapefuse.ir.program import Program
 from tapefuse.runtime import blas, cache, threads
-from tapefuse.runtime.compile import compile_object, fingerprint
+from tapefuse.runtime.compile import compile_object, fingerprint, llvm_lock
 from tapefuse.runtime.entry import Layout, build_table, check_abi, entry_symbols, entry_text
 
 _ENTRY, _PROGRAM = "tapefuse_entry", "tapefuse_program"
 _METH_FASTCALL = 0x80
 _names = itertools.count()
-_link_lock = threading.Lock()
 
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
     """A program in this process. Unloaded when neither this object nor `call` is referenced any more.
 
-    `call(*flat)`: Tensors or exact ndarrays in; the Tensor or a tuple of Tensors out, or NotImplemented with nothing changed.
+    `call(*flat)`: Tensors or exact ndarrays in; the Tensor or a tuple of Tensors out, or NotImplemented with nothing
+    changed (see `entry`).
     `pointer`: address of `i64 tapefuse_program(ptr pointers, ptr dims)`, for callers in C or @njit.
     """
 
@@ -43,6 +43,15 @@ class Loaded:
     link_seconds: float
     threads: threads.Count | None  # the word that its kernels read; None for a program without parallel regions
     _keep: Any = field(repr=False, default=None)
+
+
+class _Parallel(NamedTuple):
+    """What a program with parallel regions needs beside others."""
+
+    count: threads.Count | None
+    words: dict[str, int]  # fields of the table
+    symbols: dict[str, int]
+    keep: tuple
 
 
 def load(
@@ -63,18 +72,18 @@ def load(
     check_abi()
     entry = _linked_entry()
     start = time.perf_counter()
-    object_code, cached = _object_code(program.llvm(), program.name)
+    text = program.llvm()
+    object_code, cached = _object_code(text, program.name)
     compiled = time.perf_counter()
     word, words, symbols, kept = _parallel(program, threads)
     symbols |= {n: blas.address(n) for n in program.externals if n in blas.FUNCTIONS}
-    tracker = _link(object_code, _PROGRAM, symbols)
+    tracker = _link(object_code, _PROGRAM, symbols, text)
     table = build_table(program, layout, states, handler, {"program": tracker[_PROGRAM], **words})
     call = _builtin(program.name, entry[_ENTRY], table)
     table.keep += (tracker, entry, *kept)
-    linked = time.perf_counter()
-    return Loaded(
-        call, tracker[_PROGRAM], len(object_code), cached, 0.0 if cached else compiled - start, linked - compiled, word, table
-    )
+    compile_seconds, link_seconds = compiled - start, time.perf_counter() - compiled
+    pointer, size = tracker[_PROGRAM], len(object_code)
+    return Loaded(call, pointer, size, cached, 0.0 if cached else compile_seconds, link_seconds, word, table)
 
 
 def _object_code(text: str, name: str, *, loops: bool = True) -> tuple[bytes, bool]:
@@ -91,17 +100,16 @@ def _object_code(text: str, name: str, *, loops: bool = True) -> tuple[bytes, bo
     return object_code, False
 
 
-def _parallel(program: Program, wanted: int | None) -> tuple[threads.Count | None, dict[str, int], dict[str, int], tuple]:
-    """(word, fields of the table, symbols, what to keep alive) of a program with parallel regions."""
+def _parallel(program: Program, wanted: int | None) -> _Parallel:
     if not program.externals & {"numba_parallel_for", "tapefuse_threads"}:
-        return None, {}, {}, ()
+        return _Parallel(None, {}, {}, ())
     pool, word = threads.pool(), threads.count(wanted)
     notice, warn = threads.notice()
     words = {"get_mask": pool.get_mask, "set_mask": pool.set_mask, "notice": notice, "warning": id(warn)}
     if not pool.concurrent:
         words["gil_limit"] = (1 << 63) - 1
     symbols = {"numba_parallel_for": pool.parallel_for, "tapefuse_threads": ctypes.addressof(word)}
-    return word, words, symbols, (word, warn)
+    return _Parallel(word, words, symbols, (word, warn))
 
 
 @once
@@ -109,29 +117,45 @@ def _jit() -> Any:
     import llvmlite.binding as llvm
 
     fingerprint()  # initialises LLVM's targets
-    return llvm.create_lljit_compiler()
+    return llvm.create_lljit_compiler(suppress_errors=True)  # they come as exceptions
 
 
 @once
 def _linked_entry() -> Any:
-    return _link(_object_code(entry_text(), "entry", loops=False)[0], _ENTRY, entry_symbols())
+    text = entry_text()
+    return _link(_object_code(text, "entry", loops=False)[0], _ENTRY, entry_symbols(), text)
 
 
-def _link(object_code: bytes, name: str, symbols: dict[str, int]) -> Any:
+def _link(object_code: bytes, name: str, symbols: dict[str, int], text: str) -> Any:
     import llvmlite.binding as llvm
 
     builder = llvm.JITLibraryBuilder().add_object_img(object_code).export_symbol(name).add_current_process()
     for symbol, address in symbols.items():
         builder.import_symbol(symbol, address)
-    with _link_lock:
+    with llvm_lock:
         try:
             return builder.link(_jit(), f"tapefuse{next(_names)}")
         except RuntimeError as e:
-            raise CompileError(f"the compiled program cannot be linked: {e}") from None
+            missing = ", ".join(_undefined(name, symbols, text)) or str(e)
+            raise CompileError(f"the compiled program cannot be linked, it lacks: {missing}") from None
+
+
+def _undefined(name: str, symbols: dict[str, int], text: str) -> list[str]:
+    """Names that a program's text uses and nobody defines."""
+    declared = re.findall(r"^declare [^@]*@(?!llvm\.)([\w.$]+)|^@([\w.$]+) = external", text, re.M)
+    needed = {a or b for a, b in declared}
+    if not re.search(rf"^define [^@]*@{name}\(", text, re.M):
+        needed.add(name)
+    return sorted(n for n in needed if n not in symbols and not hasattr(ctypes.pythonapi, n))
 
 
 class _MethodDef(ctypes.Structure):
-    _fields_ = (("name", ctypes.c_char_p), ("method", ctypes.c_void_p), ("flags", ctypes.c_int), ("doc", ctypes.c_char_p))
+    _fields_ = (
+        ("name", ctypes.c_char_p),
+        ("method", ctypes.c_void_p),
+        ("flags", ctypes.c_int),
+        ("doc", ctypes.c_char_p),
+    )
 
 
 def _builtin(name: str, address: int, table: Any) -> Callable[..., Any]:

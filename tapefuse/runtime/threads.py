@@ -24,7 +24,6 @@ from tapefuse._errors import CompileError, PerformanceWarning
 _OMP = "numba.np.ufunc.omppool"
 _MODULES = {"omp": _OMP, "tbb": "numba.np.ufunc.tbbpool", "workqueue": "numba.np.ufunc.workqueue"}
 _lock = threading.Lock()
-_pool: Pool | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +31,8 @@ class Pool:
     """Addresses of the pool's functions.
 
     `parallel_for`: void (fn, args, dims, steps, data, i64 inner_ndim, i64 array_count, i32 threads), Numba's
-    `numba_parallel_for`. `get_mask`, `set_mask`: Numba's number of threads for the calling thread, which a region changes.
+    `numba_parallel_for`. `get_mask`, `set_mask`: Numba's number of threads for the calling thread, which a region
+    changes.
     """
 
     layer: str
@@ -45,6 +45,16 @@ class Pool:
     def concurrent(self) -> bool:
         """May two Python threads be in parallel regions at once? Numba's workqueue layer ends the process then."""
         return self.layer != "workqueue"
+
+
+class _Process:
+    """What this process has started, and whether it lost it in a fork."""
+
+    pool: Pool | None = None
+    dead = False
+
+
+_process = _Process()
 
 
 class Count(ctypes.c_int32):
@@ -61,14 +71,14 @@ def count(threads: int | None = None) -> Count:
     """A new word; None: the process's own one."""
     if threads is None:
         return _shared
-    word = Count(1 if _dead else threads)
+    word = Count(1 if _process.dead else threads)
     _counts.add(word)
     return word
 
 
 def set_threads(threads: int | None) -> None:
     """How many threads programs without an own `threads` option use; None: the flag's value, or all CPUs."""
-    _shared.value = 1 if _dead else (threads or config.threads or available())
+    _shared.value = 1 if _process.dead else (threads or config.threads or available())
 
 
 def available() -> int:
@@ -80,11 +90,10 @@ def available() -> int:
 
 def pool() -> Pool:
     """The pool, launched at the first call. Raises CompileError when Numba has none that works here."""
-    global _pool
     with _lock:
-        if _pool is None:
-            _pool = _running() or _omp() or _through_numba()
-    return _pool
+        if _process.pool is None:
+            _process.pool = _running() or _omp() or _through_numba()
+        return _process.pool
 
 
 def notice() -> tuple[int, Any]:
@@ -94,7 +103,7 @@ def notice() -> tuple[int, Any]:
 
 def _running() -> Pool | None:
     """The pool that Numba has launched already."""
-    numba_side = sys.modules.get("numba.np.ufunc.parallel")
+    numba_side: Any = sys.modules.get("numba.np.ufunc.parallel")
     layer = getattr(numba_side, "_threading_layer", None)
     return _described(layer, sys.modules[_MODULES[layer]], numba_side.config.NUMBA_NUM_THREADS) if layer else None
 
@@ -132,29 +141,26 @@ def _load_omp() -> Any:
 
 def _through_numba() -> Pool:
     try:
+        from numba import config as numba_config
         from numba.np.ufunc import parallel
 
         parallel._launch_threads()
     except (ImportError, ValueError) as e:
         raise CompileError(f"Numba has no thread pool for parallel programs here: {e}; use threads=1") from None
     layer = parallel.threading_layer()
-    return _described(layer, sys.modules[_MODULES[layer]], parallel.config.NUMBA_NUM_THREADS)
+    return _described(layer, sys.modules[_MODULES[layer]], numba_config.NUMBA_NUM_THREADS)
 
 
 def _described(layer: str, module: Any, size: int) -> Pool:
     return Pool(layer, size, module.parallel_for, module.get_num_threads, module.set_num_threads)
 
 
-_dead = False
-
-
 def _after_fork_in_child() -> None:
     """OpenMP's threads do not survive a fork, and its regions would end or hang the child."""
-    global _dead, _lock
-    _lock = threading.Lock()
-    if _pool is None and not any(name in sys.modules for name in _MODULES.values()):
+    _lock.release()
+    if _process.pool is None and not any(name in sys.modules for name in _MODULES.values()):
         return
-    _dead = True
+    _process.dead = True
     _forked.value = 1
     for word in (_shared, *_counts):
         word.value = 1
@@ -172,4 +178,4 @@ def _warn() -> None:
 
 _shared = Count(config.threads or available())
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork_in_child)
+    os.register_at_fork(before=_lock.acquire, after_in_parent=_lock.release, after_in_child=_after_fork_in_child)

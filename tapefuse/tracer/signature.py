@@ -205,11 +205,14 @@ def _fit_one(wanted: Type, value: Any, path: str) -> Tensor | Type | np.ndarray:
         try:
             value = as_tensor(value, wanted.dtype if python_kind(value) is not None else None)
         except (DTypeError, ValueError) as error:
-            raise TypeError(f"the argument {path} cannot be cast to the input_signature's {wanted}: {error}") from None
+            raise DTypeError(f"the argument {path} cannot be cast to the input_signature's {wanted}: {error}") from None
     got = value if isinstance(value, Type) else Type(np.dtype(value.dtype).newbyteorder("="), value.shape)
     fits = got.dtype == wanted.dtype and len(got.shape) == len(wanted.shape)
     if not fits or any(isinstance(w, int) and w != g for w, g in zip(wanted.shape, got.shape, strict=True)):
-        raise TypeError(f"the argument {path} is {got} and cannot be cast to the input_signature's {wanted}")
+        raise DTypeError(
+            f"the argument {path} is {got} (rank {len(got.shape)}) and cannot be cast to the input_signature's {wanted} "
+            f"(rank {len(wanted.shape)}); reshape or cast it, or change the TensorSpec"
+        )
     return value
 
 

@@ -3,7 +3,7 @@
 >>> x = Variable(3.0)
 >>> with GradientTape() as tape:
 ...     y = x**2
->>> tape.gradient(y, x)
+>>> print(tape.gradient(y, x))
 tp.Tensor(6.0, shape=(), dtype=float32)
 """
 

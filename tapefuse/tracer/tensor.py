@@ -3,7 +3,7 @@
 An eager `Tensor` holds an array; an operation on it runs the op's NumPy `ref`. A `TracedTensor` stands for a value of
 the program being traced; an operation on it adds a node to that program.
 
->>> constant([1.0, 2.0]) * 3
+>>> print(constant([1.0, 2.0]) * 3)
 tp.Tensor([3. 6.], shape=(2,), dtype=float32)
 """
 

@@ -13,6 +13,7 @@ fn main(...) {...}
 
 from __future__ import annotations
 
+import random
 import re
 from collections import Counter
 from dataclasses import dataclass
@@ -20,9 +21,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from tapefuse._config import config
-from tapefuse._errors import IndexOutOfRangeError, MissingGradientError, VerifyError
+from tapefuse._errors import IndexOutOfRangeError, MissingGradientError, ShapeError, VerifyError
 from tapefuse.ir import ops
 from tapefuse.ir.graph import Graph, Loc, Value, here, param
 from tapefuse.ir.interp import evaluate
@@ -33,7 +36,7 @@ from tapefuse.ir.passes.adjoint import OpRecord, adjoint, gradient_graph, jvp_gr
 from tapefuse.ir.passes.checks import with_checks
 from tapefuse.ir.print import show
 from tapefuse.ir.rewrite import Rewriter
-from tapefuse.ir.types import Type
+from tapefuse.ir.types import Poly, Type
 from tapefuse.ir.verify import verify
 
 CASES = sorted((Path(__file__).parent / "cases").rglob("*.ir"))
@@ -138,6 +141,63 @@ def test_optimise_shows_each_pass_and_keeps_meaning() -> None:
     assert seen == ["fold 6->5", "simplify 5->3", "dce 3->1"]
     assert show(result).splitlines()[1] == "  %0 = add %y, %x : f32[B,4]"
     assert [p.name for p in PASSES] == ["fold", "simplify", "dce"]
+
+
+EXACT = [ops.neg, ops.abs, ops.relu, ops.sign, ops.floor, ops.stop_gradient]  # rounded alike on arrays and scalars
+BINARY = [ops.add, ops.sub, ops.mul, ops.div, ops.maximum, ops.minimum]
+NUMBERS = [0.0, -0.0, 1.0, -1.0, 2.0, 0.25, 3.0, np.nan, np.inf]
+
+
+def random_value(rng: random.Random, pool: list[Value]) -> Value:
+    """One more value from those in the pool, of rank 0 to 3, by an op that rules are written for."""
+    x, y = rng.choice(pool), rng.choice(pool)
+    axes = tuple(a for a in range(len(x.shape)) if rng.random() < 0.4)
+    kept = tuple(rng.sample(range(3), len(x.shape)))
+    made = [
+        rng.choice(EXACT)(x),
+        rng.choice(BINARY)(x, rng.choice(NUMBERS)),
+        rng.choice(BINARY)(rng.choice(NUMBERS), x),
+    ]
+    made.append(ops.transpose(x, perm=tuple(rng.sample(range(len(x.shape)), len(x.shape)))))
+    made.append(rng.choice([ops.reduce_max, ops.reduce_min])(x, axes=axes))
+    made.append(ops.flip(x, axes=axes))
+    made.append(ops.reshape(x, shape=(1, *x.shape) if len(x.shape) < 3 else (x.type.size,)))
+    made.append(ops.cast(ops.cast(x, dtype=F64), dtype=F32))
+    if x.shape:
+        n = x.shape[0]
+        made.append(ops.concat(x, ops.neg(x), axis=0))
+        low = rng.randint(0, n - 1) if isinstance(n, int) else 0
+        bounds = {"starts": (low, *[0] * (len(x.shape) - 1)), "limits": x.shape, "strides": (1,) * len(x.shape)}
+        made.append(ops.slice_(x, **bounds))
+        around = dict.fromkeys(("low", "high", "interior"), (0,) * len(x.shape))
+        made.append(ops.pad(x, value=0.0, **{**around, "low": (rng.randint(0, 2), *[0] * (len(x.shape) - 1))}))
+    if sorted(kept) == list(kept) and len(x.shape) < 3:
+        shape = [2, 3, 1]
+        for axis, n in zip(kept, x.shape, strict=True):
+            shape[axis] = n
+        made.append(ops.broadcast(x, shape=tuple(shape), axes=kept))
+    try:
+        made.append(rng.choice(BINARY)(x, y))
+        made.append(ops.select(rng.choice([ops.lt, ops.gt, ops.eq, ops.ne])(x, y), x, rng.choice([x, y])))
+    except ShapeError:
+        pass
+    return rng.choice(made)
+
+
+@settings(max_examples=300)
+@given(st.integers(0, 2**32))
+def test_passes_keep_the_meaning_of_random_graphs(seed: int) -> None:
+    rng = random.Random(seed)
+    b = Poly.symbol("B")
+    params = [param(Type(F32, s)) for s in ((b, 3), (3,), (), (1, 3), (2, 1, b))]
+    pool = list(params)
+    for _ in range(rng.randint(1, 15)):
+        pool.append(random_value(rng, pool))
+    graph = Graph(tuple(params), (*rng.choices(pool, k=2), pool[-1]))
+    result = optimise(graph)
+    xs = inputs(graph, seed, False)
+    for a, b in zip(evaluate(graph, *xs), evaluate(result, *xs), strict=True):
+        same(a, b, 0)
 
 
 def test_a_pass_that_breaks_the_graph_is_named() -> None:

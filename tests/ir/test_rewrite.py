@@ -68,7 +68,8 @@ def test_commutative_operands_match_in_either_order() -> None:
         (1, np.float32(1), True), (1, np.float64(1), True), (1, np.int8(1), True), (1, np.bool_(True), False),
         (True, np.bool_(True), True), (True, np.float32(1), False), (0, np.float32(0), True),
         (0, np.float32(-0.0), False), (-0.0, np.float32(-0.0), True), (-0.0, np.float32(0), False),
-        (0, np.int64(0), True), (-1, np.uint8(255), False), (0.1, np.float32(0.1), True), (1, np.float32(np.nan), False),
+        (0, np.int64(0), True), (-1, np.uint8(255), False), (0.1, np.float32(0.1), True),
+        (1, np.float32(np.nan), False),
     ],
 )  # fmt: skip
 def test_numbers_match_constants(number: float, value: np.generic, is_matched: bool) -> None:
@@ -166,9 +167,9 @@ def test_rules_that_undo_each_other_are_reported() -> None:
     with pytest.raises(VerifyError, match="rewriting does not end"):
         run(ops.sin(X), there, again)
     grow = rule("grow", p.sin(x), lambda x: ops.sin(ops.neg(x)))
-    with pytest.raises(VerifyError, match="rewriting does not end.*grow"):
+    with pytest.raises(VerifyError, match=r"rewriting does not end.*grow"):
         run(ops.sin(X), grow)
-    inside = rule("inside", p.sin(x), lambda root: ops.neg(root))
+    inside = rule("inside", p.sin(x), lambda root: ops.neg(ops.neg(root)))
     with pytest.raises(VerifyError, match="rewriting does not end"):
         run(ops.sin(X), inside)
     assert here.loc is None

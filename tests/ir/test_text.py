@@ -1,4 +1,4 @@
-"""print -> parse -> print is the identity, whatever is in the graph; text that is no IR is a ParseError and nothing else."""
+"""print -> parse -> print is the identity, whatever is in the graph; text that is no IR is a ParseError."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 from tapefuse._errors import ParseError
 from tapefuse.ir import ops
 from tapefuse.ir.graph import Graph, Loc, Value, here, param
-from tapefuse.ir.op import Literal, constant
+from tapefuse.ir.op import OPS, Literal, Op, constant
 from tapefuse.ir.parse import parse
 from tapefuse.ir.print import show
-from tapefuse.ir.types import Poly, Type
+from tapefuse.ir.types import Poly, Type, type_of
 from tapefuse.ir.verify import verify
 
 F32, F64, I64 = np.dtype("f4"), np.dtype("f8"), np.dtype("i8")
@@ -158,7 +158,8 @@ def test_an_attribute_without_text_is_refused() -> None:
 
 HOSTILE = [
     "", " ", "a b", "a\nb", 'x"', "x'; import os", "%0", "1x", "x%y", "fn", "return", "return %x", "} fn evil() {",
-    "# model.py:3", "a" * 1_000_000, "\x00", "\u202eabc", "</script>", "__import__('os')", "x: f32[]", "é", "x,", "-", "0",
+    "# model.py:3", "a" * 1_000_000, "\x00", "\u202eabc", "</script>", "__import__('os')", "x: f32[]",
+    "é", "x,", "-", "0",
 ]  # fmt: skip
 
 
@@ -248,6 +249,13 @@ def random_graph(rng: random.Random) -> Graph:
         pool.append(rng.choice(made))
     here.loc = None
     return Graph(tuple(params), tuple(rng.choices(pool, k=rng.randint(0, 3))), rng.choice(["main", "f", "no name"]))
+
+
+@pytest.mark.parametrize("op", OPS.values(), ids=lambda op: op.name)
+def test_all_ops(op: Op) -> None:
+    for args, attrs in op.sample(np.random.default_rng(0), np.dtype({"f": "f4", "i": "i8", "b": "?"}[op.dtypes[0]])):
+        params = tuple(param(type_of(a)) for a in args)
+        back(Graph(params, (op.emit(*params, **attrs), op.emit(*args, **attrs))))
 
 
 @settings(max_examples=150)

@@ -1,4 +1,4 @@
-"""Each test of the run time has its own cache folder, shared by those of one file where compiling again is not the point."""
+"""The tests of the run time keep object code in a folder of their own."""
 
 from __future__ import annotations
 

@@ -68,7 +68,8 @@ def program(
 def pointers(*names: str) -> str:
     """LLVM text that loads the data pointers, in the program's order."""
     return "".join(
-        f"  %{n}.at = getelementptr ptr, ptr %pointers, i64 {k}\n  %{n} = load ptr, ptr %{n}.at\n" for k, n in enumerate(names)
+        f"  %{n}.at = getelementptr ptr, ptr %pointers, i64 {k}\n  %{n} = load ptr, ptr %{n}.at\n"
+        for k, n in enumerate(names)
     )
 
 
@@ -97,7 +98,9 @@ done:
 
 def add() -> Program:
     """f32[B] + f32[B]"""
-    inside = "  %a = load float, ptr {x}\n  %b = load float, ptr {y}\n  %s = fadd float %a, %b\n  store float %s, ptr {z}"
+    inside = (
+        "  %a = load float, ptr {x}\n  %b = load float, ptr {y}\n  %s = fadd float %a, %b\n  store float %s, ptr {z}"
+    )
     text = body("  %n = load i64, ptr %dims\n" + loop("%n", inside), "x", "y", "z")
     return program(text, ("f32[B]", "f32[B]"), ("f32[B]",), symbols="B")
 
@@ -113,7 +116,7 @@ def copies(inputs: int, outputs: int, size: int = 4) -> Program:
 
 
 def increment(work: int = 100, spin: int = 1) -> Program:
-    """State w: f64[4] += x; the output is w before. Each element is updated `spin` times by x / spin, one after another.
+    """State w: f64[4] += x; the output is w before. Each element is updated `spin` times by x / spin, in turns.
 
     Status 1, with nothing changed, if x[0] is negative.
     """
@@ -141,7 +144,7 @@ work:
 
 
 def scratch(arena: Dim, symbols: Sequence[str] = ()) -> Program:
-    """Fills `x[0]` bytes of the arena; outputs [arena's address modulo 64, its last byte]. Inputs i64[1], u8[B] if symbolic."""
+    """Fills `x[0]` bytes of the arena; outputs [arena's address modulo 64, last byte]. Inputs i64[1], u8[B] if symbolic."""
     inside = "  store i8 7, ptr {arena}"
     names = ("x", "b", "y", "arena") if symbols else ("x", "y", "arena")
     end = """  %last.i = sub i64 %n, 1
@@ -163,10 +166,20 @@ PARALLEL_FILL = """
 @tapefuse_threads = external global i32
 declare void @numba_parallel_for(ptr, ptr, ptr, ptr, ptr, i64, i64, i32)
 define internal void @piece(ptr %args, ptr %dims, ptr %steps, ptr %data) {
-  %at = load ptr, ptr %args
+entry:
+  %first = load ptr, ptr %args
+  %n = load i64, ptr %dims
+  br label %next
+next:
+  %k = phi i64 [ 0, %entry ], [ %k1, %next ]
+  %at = getelementptr double, ptr %first, i64 %k
   %v = load double, ptr %at
   %w = fadd double %v, 1.0
   store double %w, ptr %at
+  %k1 = add i64 %k, 1
+  %more = icmp slt i64 %k1, %n
+  br i1 %more, label %next, label %end
+end:
   ret void
 }
 define i64 @tapefuse_program(ptr %pointers, ptr %dims) {
@@ -191,14 +204,7 @@ pool:
   call void @numba_parallel_for(ptr @piece, ptr %args, ptr %count, ptr %step, ptr null, i64 0, i64 1, i32 %threads)
   ret i64 0
 serial:
-  %k = phi i64 [ 0, %entry ], [ %k1, %serial ]
-  %e = getelementptr double, ptr %y, i64 %k
-  store ptr %e, ptr %args
   call void @piece(ptr %args, ptr %count, ptr %step, ptr null)
-  %k1 = add i64 %k, 1
-  %more = icmp slt i64 %k1, 64
-  br i1 %more, label %serial, label %end
-end:
   ret i64 0
 }
 declare void @llvm.memcpy.p0.p0.i64(ptr, ptr, i64, i1)

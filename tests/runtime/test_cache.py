@@ -62,7 +62,7 @@ def damaged(kept: ObjectCache, data: bytes) -> None:
 
 def test_truncations(kept: ObjectCache):
     whole = file(kept).read_bytes()
-    for n in [*range(0, 70), *range(70, len(whole), 61), len(whole) - 1]:
+    for n in [*range(70), *range(70, len(whole), 61), len(whole) - 1]:
         damaged(kept, whole[:n])
 
 
@@ -149,7 +149,7 @@ CALLS = ("open", "replace", "fsync", "utime", "fstat", "scandir", "unlink", "mkd
 @pytest.mark.parametrize("code", ["ENOSPC", "EFBIG", "EROFS", "EACCES", "EMFILE", "EIO", "ESTALE"])
 @pytest.mark.parametrize("name", CALLS)
 def test_failing_system_calls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, code: str):
-    """The k-th call of a kind fails, for every k: never an exception, never wrong bytes, nothing to clean up by hand."""
+    """The k-th call of a kind fails, for every k: no exception, no wrong bytes, nothing to clean up by hand."""
     real = getattr(os, name)
     for k in range(4):
         calls = iter(range(10**6))
@@ -192,7 +192,8 @@ class Full:
 
 def test_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     c = ObjectCache(tmp_path)
-    monkeypatch.setattr(cache, "open", lambda *a, **k: Full(open(*a, **k), 100), raising=False)
+    small = lambda *args, **options: Full(open(*args, **options), 100)  # noqa: SIM115
+    monkeypatch.setattr(cache, "open", small, raising=False)
     with pytest.warns(CacheWarning, match="No space"):
         assert not c.store(KEY, CODE, {})
     assert list(tmp_path.iterdir()) == []
@@ -293,7 +294,8 @@ print(loaded.cached)
 
 def test_cold_starts_at_once(tmp_path: Path):
     environment = {**os.environ, "TAPEFUSE_CACHE_DIR": str(tmp_path / "c"), "PYTHONPATH": os.getcwd()}
-    run = lambda: subprocess.Popen([sys.executable, "-W", "error", "-c", START], env=environment, stdout=subprocess.PIPE)
+    command = [sys.executable, "-W", "error", "-c", START]
+    run = lambda: subprocess.Popen(command, env=environment, stdout=subprocess.PIPE)
     children = [run() for _ in range(4)]
     assert [c.wait() for c in children] == [0] * 4
     assert run().communicate()[0] == b"True\n"

@@ -1,0 +1,308 @@
+"""Kernels as Python source: Kernel -> the text of a function that runs under Numba's `@njit` and as plain Python alike.
+
+A kernel that adds a bias and applies relu prints as
+
+    def k0(b0, b1, b2, n0, lo, hi, chunk):
+        # add, relu: b0 f32[:,10], b1 f32[:], b2 f32[:,10]
+        for i0 in range(lo, hi):
+            for i1 in range(10):
+                t2 = b0[i0, i1] + b1[i1]
+                b2[i0, i1] = select(t2 <= float32(0.0), float32(0.0), t2)
+
+Every name is made here: no string of the user's gets into the text. Scalars keep their dtype: where Numba would widen
+(32-bit integers), results are cast back; functions come from `tapefuse.runtime.numba_library`.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+import numpy as np
+
+from tapefuse._errors import CompileError
+from tapefuse.codegen.loops import (
+    CHUNK,
+    HI,
+    INT,
+    LO,
+    Buffer,
+    Declare,
+    For,
+    Gemm,
+    Kernel,
+    Let,
+    Load,
+    Num,
+    Scalar,
+    Stmt,
+    Store,
+    Update,
+    Var,
+)
+from tapefuse.ir.types import Dim, Poly, show_dtype
+
+LONGEST = 72  # an expression longer than this gets a name of its own
+OPERATORS = {
+    "add": "+", "sub": "-", "mul": "*", "div": "/", "and": "&", "or": "|", "xor": "^",
+    "eq": "==", "ne": "!=", "lt": "<", "le": "<=", "gt": ">", "ge": ">=",
+}  # fmt: skip
+COMPARISONS = frozenset({"eq", "ne", "lt", "le", "gt", "ge"})
+FLOAT_FUNCTIONS = frozenset({
+    "exp", "log", "log1p", "expm1", "tanh", "sin", "cos", "tan", "sqrt", "rsqrt", "erf", "sigmoid", "softplus",
+    "floor", "ceil", "round",
+})  # fmt: skip
+FUNCTIONS = FLOAT_FUNCTIONS | {"floordiv", "mod", "pow", "maximum", "minimum", "abs", "sign", "select"}
+RENAMED = {"abs": "absolute", "round": "round_even", "pow": "power"}  # Python's own names stay what they are
+
+
+class Imports:
+    """Names that the text takes from NumPy, `math` and the library."""
+
+    def __init__(self) -> None:
+        self.numpy: set[str] = set()
+        self.math: set[str] = set()
+        self.library: set[str] = set()
+
+    def dtype(self, dtype: np.dtype) -> str:
+        """A NumPy scalar type by name."""
+        if dtype.kind not in "biuf" or dtype == np.float16:
+            raise CompileError(f"compiled code has no {show_dtype(dtype)}; cast to f32 or f64, or run with disable_jit")
+        name = "bool_" if dtype.kind == "b" else dtype.name
+        self.numpy.add(name)
+        return name
+
+    def function(self, name: str) -> str:
+        self.library.add(name)
+        return name
+
+    def literal(self, x: Num) -> str:
+        """An expression of exactly this value and dtype."""
+        if x.dtype.kind == "b":
+            return str(bool(x.value))
+        if x.dtype == INT:
+            return self._int64(int(x.value))
+        name = self.dtype(x.dtype)
+        return f"{name}({self._float(float(x.value), x.dtype) if x.dtype.kind == 'f' else int(x.value)})"
+
+    @staticmethod
+    def _int64(value: int) -> str:
+        return str(value) if value > -(2**63) else f"(-{2**63 - 1} - 1)"
+
+    def _float(self, value: float, dtype: np.dtype) -> str:
+        if value != value or value in (np.inf, -np.inf):
+            name = "nan" if value != value else "inf"
+            self.math.add(name)
+            return f"-{name}" if value < 0 else name
+        short = repr(dtype.type(value).item()) if dtype.itemsize == 8 else str(dtype.type(value))
+        return short if dtype.type(float(short)) == value else repr(value)
+
+    def text(self) -> list[str]:
+        groups = (("math", self.math), ("numpy", self.numpy), ("tapefuse.runtime.numba_library", self.library))
+        lines = [_import(module, names) for module, names in groups if names]
+        return lines[:1] * bool(self.math) + ["from numba import njit, prange"] + lines[bool(self.math) :]
+
+
+def _import(module: str, names: Iterable[str]) -> str:
+    return f"from {module} import {', '.join(sorted(names))}"
+
+
+def dim_text(d: Dim, symbols: Mapping[str, str]) -> str:
+    """A dimension as an expression of Python integers."""
+    if not isinstance(d, Poly):
+        return str(int(d))
+    terms = []
+    for mono, coefficient in d.terms:
+        factors = [symbols[s] for s in mono]
+        if coefficient != 1 or not factors:
+            factors.insert(0, str(coefficient) if coefficient >= 0 or not terms else f"({coefficient})")
+        terms.append(" * ".join(factors))
+    return " + ".join(terms)
+
+
+def kernel_text(kernel: Kernel, imports: Imports) -> str:
+    """The definition of one kernel, without its decorator."""
+    return _Writer(kernel, imports).text()
+
+
+def parameters(kernel: Kernel) -> list[str]:
+    """A kernel's buffers and sizes, by their names in the text."""
+    return [b.name for b in kernel.buffers] + [f"n{k}" for k in range(len(kernel.symbols))]
+
+
+class _Writer:
+    def __init__(self, kernel: Kernel, imports: Imports):
+        self.kernel, self.imports = kernel, imports
+        self.symbols = {s: f"n{k}" for k, s in enumerate(kernel.symbols)}
+        self.names: dict[Var, str] = {v: v.name for v in (LO, HI, CHUNK)}
+        self.names |= {Var(s, INT): name for s, name in self.symbols.items()}
+        self.uses = Counter(v for s in _walk(kernel.body) for v in _operands(s))
+        self.pending: dict[Var, str] = {}  # expressions whose only reader follows with nothing but expressions between
+        self.lines: list[str] = []
+        self.depth = 1
+
+    def text(self) -> str:
+        about = ", ".join(f"{b.name} {self._type(b)}" for b in self.kernel.buffers)
+        self.line(f"# {self.kernel.title or 'kernel'}: {about}")
+        self.statements(self.kernel.body)
+        head = f"def {self.kernel.name}({', '.join([*parameters(self.kernel), 'lo', 'hi', 'chunk'])}):"
+        return "\n".join([head, *self.lines, *["    pass"] * (len(self.lines) == 1)])
+
+    def _type(self, buffer: Buffer) -> str:
+        """The buffer's type as far as the kernel depends on it: any number of rows will do."""
+        first, rest = buffer.type.shape[:1], buffer.type.shape[1:]
+        shape = [":" for _ in first] + [dim_text(d, self.symbols).replace(" ", "") for d in rest]
+        return f"{show_dtype(buffer.type.dtype)}[{','.join(shape)}]"
+
+    # -- statements --------------------------------------------------------------------------------
+    def statements(self, body: Sequence[Stmt]) -> None:
+        for s in body:
+            match s:
+                case Let(dst, op, args):
+                    self.let(dst, self.expression(op, args, dst.dtype))
+                case Load(dst, buffer, index):
+                    self.let(dst, self.element(buffer, index))
+                case Store(buffer, index, value):
+                    self.effect(f"{self.element(buffer, index)} = {self.plain(value)}")
+                case Declare(acc, init):
+                    self.names[acc] = acc.name
+                    text = self.plain(init)
+                    self.effect(f"{acc.name} = {f'{self.imports.dtype(INT)}({text})' if acc.dtype == INT else text}")
+                case Update(acc, op, value):
+                    self.effect(self.update(acc, op, value))
+                case For() if s.body:
+                    self.loop(s)
+                case Gemm():
+                    self.effect(self.gemm(s))
+        self.flush()
+
+    def loop(self, s: For) -> None:
+        self.names[s.var] = s.var.name
+        bounds = [self.plain(s.stop)] if s.start == Num(0, INT) else [self.plain(s.start), self.plain(s.stop)]
+        self.effect(f"for {s.var.name} in range({', '.join(bounds)}):")
+        self.depth += 1
+        self.statements(s.body)
+        self.depth -= 1
+
+    def update(self, acc: Var, op: str, value: Scalar) -> str:
+        text = self.expression(op, (acc, value), acc.dtype)
+        start = f"{acc.name} {OPERATORS.get(op)} "
+        return f"{acc.name} {OPERATORS[op]}= {text[len(start) :]}" if text.startswith(start) else f"{acc.name} = {text}"
+
+    def line(self, text: str) -> None:
+        self.lines.append("    " * self.depth + text)
+
+    def let(self, dst: Var, text: str) -> None:
+        self.names[dst] = dst.name
+        if self.uses[dst] == 1 and len(text) <= LONGEST:
+            self.pending[dst] = text
+        elif self.uses[dst]:
+            self.line(f"{dst.name} = {text}")
+
+    def effect(self, text: str) -> None:
+        """A statement that changes something: what has not been written yet is computed before it."""
+        self.flush()
+        self.line(text)
+
+    def flush(self) -> None:
+        for var, text in self.pending.items():
+            self.line(f"{var.name} = {text}")
+        self.pending.clear()
+
+    # -- expressions -------------------------------------------------------------------------------
+    def plain(self, x: Scalar) -> str:
+        """An operand between commas or brackets."""
+        if isinstance(x, Num):
+            return self.imports.literal(x)
+        return self.pending.pop(x) if x in self.pending else self.names[x]
+
+    def operand(self, x: Scalar) -> str:
+        """An operand next to an operator."""
+        text = self.plain(x)
+        return f"({text})" if " " in text and not _is_call(text) or text.startswith("-") else text
+
+    def element(self, buffer: Buffer, index: Sequence[Scalar]) -> str:
+        return f"{buffer.name}[{', '.join(map(self.plain, index)) or '()'}]"
+
+    def expression(self, op: str, args: Sequence[Scalar], dtype: np.dtype) -> str:
+        of = args[-1].dtype
+        if op == "read":
+            return self.plain(args[0])
+        if op == "cast":
+            return self.cast(args[0], dtype)
+        if op == "not" and of.kind == "b":
+            return f"not {self.operand(args[0])}"
+        if of.kind == "b" and op in ("add", "mul", "maximum", "minimum"):
+            op = "or" if op in ("add", "maximum") else "and"
+        if op in OPERATORS:
+            x, y = map(self.operand, args)
+            text = f"{x} {OPERATORS[op]} {y}"
+            return text if op in COMPARISONS else self.narrow(text, dtype)
+        if op in ("neg", "not"):
+            return self.narrow(f"{'-' if op == 'neg' else '~'}{self.operand(args[0])}", dtype)
+        if op in ("floordiv", "mod") and of.kind in "iu" and isinstance(args[1], Num) and args[1].value > 0:
+            return self.narrow(f"{self.operand(args[0])} {'//' if op == 'floordiv' else '%'} {self.operand(args[1])}", dtype)
+        if op not in FUNCTIONS or op in FLOAT_FUNCTIONS and of.kind != "f":
+            raise CompileError(f"no Numba instruction for {op} of {show_dtype(of)}")
+        return f"{self.imports.function(RENAMED.get(op, op))}({', '.join(map(self.plain, args))})"
+
+    def narrow(self, text: str, dtype: np.dtype) -> str:
+        """Numba computes with small integers in 64 bits."""
+        return f"{self.imports.dtype(dtype)}({text})" if dtype.kind in "iu" and dtype != INT else text
+
+    def cast(self, x: Scalar, target: np.dtype) -> str:
+        """NumPy's astype; out-of-range floats saturate."""
+        if target.kind == "b":
+            return f"{self.operand(x)} != {self.imports.literal(Num(x.dtype.type(0).item(), x.dtype))}"
+        name = self.imports.dtype(target)
+        if np.can_cast(x.dtype, target) or target.kind == "f":
+            return f"{name}({self.plain(x)})"
+        return f"{self.imports.function('cast')}({self.plain(x)}, {name})"
+
+    def gemm(self, s: Gemm) -> str:
+        def matrix(buffer: Buffer, at: Sequence[Scalar], transposed: bool) -> str:
+            return (self.element(buffer, at) if at else buffer.name) + (".T" if transposed else "")
+
+        name = self.imports.function("matmul_rows" if s.split == "m" else "matmul_columns")
+        operands = [matrix(s.a, s.at_a, s.transpose_a), matrix(s.b, s.at_b, s.transpose_b), matrix(s.c, s.at_c, False)]
+        return f"{name}({', '.join([*operands, self.plain(s.start), self.plain(s.stop)])})"
+
+
+def _is_call(text: str) -> bool:
+    """Whether a text is one call or element, `f(...)` or `b[...]`, so that an operator may stand beside it."""
+    start = next((k for k, c in enumerate(text) if not (c.isalnum() or c == "_")), len(text))
+    if start in (0, len(text)) or text[start] not in "([":
+        return False
+    depth = 0
+    for k, c in enumerate(text[start:], start):
+        depth += (c in "([") - (c in ")]")
+        if depth == 0:
+            return k == len(text) - 1
+    return False
+
+
+def _walk(body: Iterable[Stmt]) -> Iterator[Stmt]:
+    for s in body:
+        yield s
+        if isinstance(s, For):
+            yield from _walk(s.body)
+
+
+def _operands(s: Stmt) -> Iterator[Var]:
+    """The variables that a statement reads."""
+    match s:
+        case Let(args=args):
+            found: tuple = args
+        case Load(index=index):
+            found = index
+        case Store(index=index, value=value):
+            found = (*index, value)
+        case Declare(init=init):
+            found = (init,)
+        case Update(value=value):
+            found = (value,)
+        case For(start=start, stop=stop):
+            found = (start, stop)
+        case Gemm():
+            found = (*s.at_a, *s.at_b, *s.at_c, s.start, s.stop)
+    yield from (x for x in found if isinstance(x, Var))

@@ -1,0 +1,192 @@
+"""Comparing runs of one graph: how far rounding alone may drive them apart, and derivatives by finite differences.
+
+`noise(graph, arrays)` runs the graph several times, each float result moved at random by a few units in the last place.
+What the outputs then spread is what two correct implementations may differ by. Where a bool or an integer changes too,
+the graph is unstable at this input (a comparison, rounding or tie is decided by the noise) and proves nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from tapefuse.ir.graph import Graph, Value, param
+from tapefuse.ir.interp import bind, substituted
+from tapefuse.ir.op import OPS, Literal
+from tapefuse.ir.types import Type
+
+ULPS = 8  # of noise: more than any op errs
+RUNS = 3
+SUMS = ("reduce_sum", "reduce_prod", "matmul", "scatter_add")  # terms are rounded in an order of one's own
+EXACT = ("const", "iota", "dim", "reshape", "transpose", "broadcast", "slice", "pad", "concat", "flip", "gather", "neg")
+EXACT += ("abs", "sign", "relu", "maximum", "minimum", "select", "floor", "ceil", "round", "stop_gradient")
+EXACT += ("missing_gradient", "reduce_max", "reduce_min")
+
+Arrays = Sequence[np.ndarray]
+Hook = Callable[[Value, list[np.ndarray], Callable[[list[np.ndarray]], np.ndarray]], np.ndarray]
+
+
+def run(graph: Graph, arrays: Arrays, hook: Hook | None = None) -> tuple[np.ndarray, ...]:
+    """The outputs; `hook(v, operands, ref)` may stand in for the evaluation of a node."""
+    env = bind(graph, arrays)
+    values: dict[Value, np.ndarray] = dict(zip(graph.params, arrays, strict=True))
+    with np.errstate(all="ignore"):
+        for v in graph.nodes:
+            attrs = substituted(v, env)
+            ref = lambda xs, v=v, attrs=attrs: np.asarray(v.op.ref(*xs, **attrs))
+            xs = [values[a] for a in v.args]
+            values[v] = hook(v, xs, ref) if hook else ref(xs)
+    return tuple(values[v] for v in graph.outs)
+
+
+def _moved(rng: np.random.Generator, x: np.ndarray) -> np.ndarray:
+    if x.dtype.kind != "f":
+        return x
+    factor = 1 + ULPS * np.finfo(x.dtype).eps * rng.choice((-1.0, 1.0), x.shape)
+    return (x * factor).astype(x.dtype)
+
+
+def noise(graph: Graph, arrays: Arrays, seed: int = 0) -> tuple[list[np.ndarray], list[np.ndarray]] | None:
+    """(outputs, how far an element of each may be off), or None where the graph is unstable at this input."""
+    rng = np.random.default_rng(seed)
+    discrete: list[np.ndarray] = []
+
+    def plain(v: Value, xs: list[np.ndarray], ref: Any) -> np.ndarray:
+        y = ref(xs)
+        if v.dtype.kind != "f" or v.op.name in ("floor", "ceil", "round", "floordiv", "sign"):
+            discrete.append(y)
+        return y
+
+    base = run(graph, arrays, plain)
+    expected = iter(())
+
+    def noisy(v: Value, xs: list[np.ndarray], ref: Any) -> np.ndarray:
+        xs = [_moved(rng, x) for x in xs] if v.op.name in SUMS else xs
+        y = ref(xs)
+        if v.dtype.kind != "f" or v.op.name in ("floor", "ceil", "round", "floordiv", "sign"):
+            if not np.array_equal(y, next(expected), equal_nan=v.dtype.kind == "f"):
+                raise _Unstable
+        return y if v.op.name in EXACT else _moved(rng, y)
+
+    spread = [np.zeros(y.shape) for y in base]
+    for _ in range(RUNS):
+        expected = iter(discrete)
+        try:
+            found = run(graph, arrays, noisy)
+        except _Unstable:
+            return None
+        spread = [np.fmax(s, _distance(a, b)) for s, a, b in zip(spread, base, found, strict=True)]
+    return list(base), [_tolerance(y, s) for y, s in zip(base, spread, strict=True)]
+
+
+class _Unstable(Exception):
+    pass
+
+
+def _distance(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    if a.dtype.kind != "f":
+        return np.zeros(a.shape)
+    with np.errstate(invalid="ignore"):
+        return np.where(np.isfinite(a) & np.isfinite(b), np.abs(a.astype(float) - b), 0.0)
+
+
+def _tolerance(y: np.ndarray, spread: np.ndarray) -> np.ndarray:
+    """An element's own spread, and a tenth of the largest: three runs may be lucky at one element, not at all."""
+    if y.dtype.kind != "f" or not y.size:
+        return np.zeros(y.shape)
+    info = np.finfo(y.dtype)
+    own = np.where(np.isfinite(y), np.abs(y), 0).astype(float) * 4 * info.eps
+    return 2 * spread + 0.25 * spread.max() + own + 16 * float(info.tiny)
+
+
+def difference(wanted: Arrays, found: Arrays, tolerance: Sequence[np.ndarray]) -> str | None:
+    """What is wrong with the outputs `found`, or None."""
+    for k, (w, f, t) in enumerate(zip(wanted, found, tolerance, strict=True)):
+        if (w.dtype, w.shape) != (f.dtype, f.shape):
+            return f"output {k} is {f.dtype}{list(f.shape)}, expected {w.dtype}{list(w.shape)}"
+        with np.errstate(invalid="ignore"):
+            bad = ~((w == f) | (_distance(w, f) <= t) & np.isfinite(w) & np.isfinite(f)) if w.dtype.kind == "f" else w != f
+        if w.dtype.kind == "f":
+            bad &= ~(np.isnan(w) & np.isnan(f))
+        if bad.any():
+            at = tuple(map(int, np.argwhere(bad)[0]))
+            return f"output {k} at {at} is {f[at]!r}, expected {w[at]!r} within {float(t[at]):.3g} ({int(bad.sum())} of {w.size} off)"
+    return None
+
+
+# -- the same graph in another dtype ----------------------------------------------------------------------------------
+
+
+def in_double(graph: Graph) -> Graph:
+    """The graph with float64 in place of float32, constants as they are."""
+    env: dict[Value, Value] = {p: param(_double(p.type), p.name) for p in graph.params}
+    for v in graph.nodes:
+        env[v] = v.op.emit(*(env[a] for a in v.args), **{k: _double(x) for k, x in v.attrs})
+    return Graph(tuple(env[p] for p in graph.params), tuple(env[v] for v in graph.outs), graph.name)
+
+
+def _double(x: Any) -> Any:
+    if isinstance(x, Type):
+        return Type(_double(x.dtype), x.shape)
+    if isinstance(x, Literal):
+        return Literal(x.array.astype(_double(x.array.dtype)))
+    return np.dtype(np.float64) if x == np.dtype(np.float32) and isinstance(x, np.dtype) else x
+
+
+def as_double(arrays: Arrays) -> list[np.ndarray]:
+    return [a.astype(np.float64) if a.dtype.kind == "f" else a for a in arrays]
+
+
+# -- finite differences -----------------------------------------------------------------------------------------------
+
+
+def slope(graph: Graph, arrays: Arrays, direction: Arrays, weights: Arrays) -> tuple[float, float] | None:
+    """(derivative, error) of the weighted sum of the float outputs along a direction, for float64.
+
+    What `stop_gradient` lets through stays as it is. None where one-sided and central differences at two steps show a
+    kink, a jump, or too much curvature to tell.
+    """
+    frozen: list[np.ndarray] = []
+
+    def freeze(v: Value, xs: list[np.ndarray], ref: Any) -> np.ndarray:
+        y = ref(xs)
+        if v.op is OPS["stop_gradient"]:
+            frozen.append(y)
+        return y
+
+    def thaw(v: Value, xs: list[np.ndarray], ref: Any) -> np.ndarray:
+        return next(held) if v.op is OPS["stop_gradient"] else ref(xs)
+
+    def total(outs: Arrays) -> float:
+        floats = [y for y in outs if y.dtype.kind == "f"]
+        return float(sum(np.sum(w * y) for w, y in zip(weights, floats, strict=True)))
+
+    middle = total(run(graph, arrays, freeze))
+
+    def at(step: float) -> float:
+        nonlocal held
+        held = iter(frozen)
+        return total(run(graph, [a + step * d if a.dtype.kind == "f" else a for a, d in zip(arrays, direction, strict=True)], thaw))
+
+    held = iter(frozen)
+    step = 2e-5
+    values = {k: at(k * step) for k in (-2, -1, 1, 2)}
+    wide, narrow = (values[2] - values[-2]) / (4 * step), (values[1] - values[-1]) / (2 * step)
+    forward, backward = (values[1] - middle) / step, (middle - values[-1]) / step
+    scale = 1 + abs(narrow) + abs(middle)
+    found = (4 * narrow - wide) / 3
+    if abs(wide - narrow) > 1e-5 * scale or abs(forward - backward) > 1e-2 * scale:
+        return None
+    return found, 1e-6 * scale + abs(wide - narrow)
+
+
+def directions(arrays: Arrays, seed: int) -> list[np.ndarray]:
+    """One random direction: a vector in the space of all float inputs, zero for the others."""
+    rng = np.random.default_rng(seed)
+    return [rng.normal(size=a.shape) if a.dtype.kind == "f" else np.zeros(a.shape) for a in arrays]
+
+
+def bound(graph: Graph, binding: Mapping[str, int]) -> list[Type]:
+    return [p.type.substitute(binding) for p in graph.params]
