@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 
 import numpy as np
+
 import tapefuse as tp
 from tapefuse import nn, optim
 

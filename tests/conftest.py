@@ -4,7 +4,7 @@ import os
 
 os.environ.setdefault("TAPEFUSE_CHECK", "1")
 
-from hypothesis import settings  # noqa: E402 (the flag above must be set before anything imports tapefuse)
+from hypothesis import settings  # after the flag, which is read at import
 
 settings.register_profile("fixed", derandomize=True, deadline=None, database=None)
 settings.register_profile("explore", deadline=None)

@@ -1,4 +1,4 @@
-"""The code cells of TensorFlow's guide to gradients and of an article about tapes run, and print what TensorFlow prints."""
+"""The code cells of TensorFlow's guide and of an article about tapes run, and print what TensorFlow prints."""
 
 import ast
 import contextlib

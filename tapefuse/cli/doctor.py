@@ -62,7 +62,7 @@ def _cpu() -> Iterator[tuple[str, str]]:
 
     present = llvm.get_host_cpu_features()
     yield "CPU", f"{llvm.get_host_cpu_name()}, {threads.available()} usable of {os.cpu_count()}"
-    yield "CPU features", " ".join(f for f in VECTOR_FEATURES if present.get(f)) or "none of " + " ".join(VECTOR_FEATURES)
+    yield "CPU features", " ".join(f for f in VECTOR_FEATURES if present.get(f)) or "no vector features"
 
 
 def _threading_layer() -> str:

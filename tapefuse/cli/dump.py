@@ -11,14 +11,12 @@ signature needs none. --grad adds the gradients of the sum of the outputs by all
 from __future__ import annotations
 
 import argparse
-from typing import Any
 
 from tapefuse.cli import output
 from tapefuse.cli.errors import UsageError
 from tapefuse.cli.opt import named
 from tapefuse.cli.source import Subject, from_function, from_graph
 from tapefuse.cli.target import is_ir, load_function, load_graph, parse_specs
-from tapefuse.ir.graph import Graph
 from tapefuse.ir.passes import PASSES, optimise
 from tapefuse.ir.print import show
 
@@ -30,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("target", metavar="TARGET", help="file.py:function, module:function or file.ir")
     parser.add_argument("--stage", default="optimized", metavar="STAGE",
                         help=f"one of {', '.join(STAGES)}; default: %(default)s")  # fmt: skip
-    parser.add_argument("--args", dest="specs", metavar="SPEC", help='types of the arguments, e.g. "f32[B,784], i64[B]"')
+    parser.add_argument("--args", dest="specs", metavar="SPEC", help='types of arguments, e.g. "f32[B,784], i64[B]"')
     parser.add_argument("--grad", action="store_true", help="value and gradient")
     parser.add_argument("--pass", dest="only", metavar="NAME", help="the graph before and after that pass")
     parser.add_argument("-o", dest="out", metavar="FILE", help="write there instead of stdout")
@@ -74,10 +72,6 @@ def around_pass(subject: Subject, options: argparse.Namespace) -> str:
     """The graph before and after one pass, at its place in the order of passes."""
     p = named(options.only)
     graph = subject.with_gradient().graph if options.grad else subject.graph
-    seen: list[Graph] = []
-    if p in PASSES:
-        optimise(graph, PASSES[: PASSES.index(p) + 1], lambda q, before, after: seen.__setitem__(slice(None), [before, after]))
-    else:
-        seen = [graph, p.run(graph)[0]]
-    before, after = seen
+    before = optimise(graph, PASSES[: PASSES.index(p)]) if p in PASSES else graph
+    after, _ = p.run(before)
     return f"# before {p.name}\n{show(before)}\n\n# after {p.name}\n{show(after)}"

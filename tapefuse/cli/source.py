@@ -35,7 +35,7 @@ class Subject:
     constants: tuple[np.ndarray, ...] = ()
 
     def with_gradient(self) -> Subject:
-        """With the gradients of the sum of all floating outputs, by the floating inputs and states, as further outputs."""
+        """With the gradients of the sum of the floating outputs, by floating inputs and states, as outputs."""
         wrt = [k for k in range(self.inputs + len(self.states)) if is_differentiable(self.graph.params[k])]
         if not wrt or not any(map(is_differentiable, self.graph.outs)):
             raise UsageError(f"--grad: {self.graph.name} needs a floating-point argument and a floating-point result")

@@ -9,13 +9,13 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from tapefuse.tracer.signature import TensorSpec
 from tapefuse._errors import ParseError, VerifyError
 from tapefuse.cli.errors import UsageError
 from tapefuse.ir.graph import Graph
 from tapefuse.ir.parse import parse
 from tapefuse.ir.types import Poly, Type
 from tapefuse.ir.verify import verify
+from tapefuse.tracer.signature import TensorSpec
 
 EXPECTED = "expected file.py:function, module:function or file.ir"
 

@@ -1,6 +1,7 @@
 """TensorFlow's names for what tapefuse does: `from tapefuse.compat import tensorflow as tf`.
 
-A change of spelling only; docs/differences.md lists where the behaviour differs. Names that are missing here are not supported.
+A change of spelling only; docs/differences.md lists where the behaviour differs. Names that are missing here are not
+supported.
 """
 
 from __future__ import annotations
@@ -82,9 +83,9 @@ def eye(num_rows: int, num_columns: int | None = None, dtype: Any = float32) -> 
 
 def range(start: Any, limit: Any = None, delta: Any = 1, dtype: Any = None) -> Tensor:
     """start, start + delta, ... below limit; int32 from integers, float32 from floats."""
-    start, limit = (0, start) if limit is None else (start, limit)
-    integers = all(isinstance(x, (int, np.integer)) for x in (start, limit, delta))
-    return _constant(np.arange(start, limit, delta, dtype or (int32 if integers else float32)))
+    ends: Any = (0, start) if limit is None else (start, limit)
+    integers = all(isinstance(x, (int, np.integer)) for x in (*ends, delta))
+    return _constant(np.arange(*ends, delta, dtype or (int32 if integers else float32)))
 
 
 def linspace(start: Any, stop: Any, num: int) -> Tensor:
@@ -174,10 +175,10 @@ def _divide_no_nan(x: Any, y: Any) -> Tensor:
 
 
 math = SimpleNamespace(
-    abs=abs, add=add, ceil=tp.ceil, cos=cos, divide=divide, divide_no_nan=_divide_no_nan, equal=equal, erf=tp.erf, exp=exp,
-    expm1=tp.expm1, floor=floor, floordiv=tp.floor_divide, floormod=tp.mod, greater=greater, is_finite=tp.isfinite,
-    is_nan=tp.isnan, less=less, log=tp.log, log1p=tp.log1p, maximum=maximum, minimum=minimum, mod=tp.mod, multiply=multiply,
-    negative=negative, pow=pow, reduce_all=reduce_all, reduce_any=reduce_any, reduce_logsumexp=_reduction(tp.logsumexp),
+    abs=abs, add=add, ceil=tp.ceil, cos=cos, divide=divide, divide_no_nan=_divide_no_nan, equal=equal, erf=tp.erf,
+    exp=exp, expm1=tp.expm1, floor=floor, floordiv=tp.floor_divide, floormod=tp.mod, greater=greater, is_finite=tp.isfinite,
+    is_nan=tp.isnan, less=less, log=tp.log, log1p=tp.log1p, maximum=maximum, minimum=minimum, mod=tp.mod,
+    multiply=multiply, negative=negative, pow=pow, reduce_all=reduce_all, reduce_any=reduce_any, reduce_logsumexp=_reduction(tp.logsumexp),
     reduce_max=reduce_max, reduce_mean=reduce_mean, reduce_min=reduce_min, reduce_prod=reduce_prod,
     reduce_std=_reduction(tp.std), reduce_sum=reduce_sum, reduce_variance=_reduction(tp.var), round=round,
     rsqrt=tp.rsqrt, sigmoid=tp.sigmoid, sign=sign, sin=sin, softplus=tp.softplus, sqrt=sqrt, square=square,
@@ -186,8 +187,8 @@ math = SimpleNamespace(
 sigmoid = tp.sigmoid
 
 nn = SimpleNamespace(
-    elu=_nn.elu, gelu=_nn.gelu, leaky_relu=_nn.leaky_relu, log_softmax=_nn.log_softmax, relu=_nn.relu, sigmoid=_nn.sigmoid,
-    silu=_nn.silu, softmax=_nn.softmax, softplus=_nn.softplus, tanh=_nn.tanh,
+    elu=_nn.elu, gelu=_nn.gelu, leaky_relu=_nn.leaky_relu, log_softmax=_nn.log_softmax, relu=_nn.relu,
+    sigmoid=_nn.sigmoid, silu=_nn.silu, softmax=_nn.softmax, softplus=_nn.softplus, tanh=_nn.tanh,
     softmax_cross_entropy_with_logits=lambda labels, logits: _nn.softmax_cross_entropy(logits, labels),
     sparse_softmax_cross_entropy_with_logits=lambda labels, logits: _nn.softmax_cross_entropy(logits, labels),
 )  # fmt: skip
@@ -238,7 +239,7 @@ random = _Random()
 
 
 def _adjust_contrast(images: Any, contrast_factor: Any) -> Tensor:
-    """(x - mean) * factor + mean per channel of `[..., height, width, channels]`. As in TensorFlow, it has no derivative."""
+    """(x - mean) * factor + mean per channel of `[..., height, width, channels]`; as in TensorFlow, without derivative."""
     images = as_tensor(images)
     mean = tp.mean(images, axis=(-3, -2), keepdims=True)
     return ops.missing_gradient((images - mean) * contrast_factor + mean, name="AdjustContrastv2")
@@ -246,3 +247,4 @@ def _adjust_contrast(images: Any, contrast_factor: Any) -> Tensor:
 
 image = SimpleNamespace(adjust_contrast=_adjust_contrast)
 
+__all__ = ["GradientTape", "Module", "Tensor", "TensorSpec", "UnconnectedGradients", "Variable", "abs", "add", "argmax", "argmin", "bool", "cast", "clip_by_global_norm", "clip_by_norm", "clip_by_value", "concat", "constant", "convert_to_tensor", "cos", "divide", "equal", "exp", "expand_dims", "eye", "fill", "float16", "float32", "float64", "floor", "function", "gather", "greater", "greater_equal", "identity", "image", "int8", "int16", "int32", "int64", "keras", "less", "less_equal", "linalg", "linspace", "logical_and", "logical_not", "logical_or", "math", "matmul", "maximum", "minimum", "multiply", "negative", "nn", "not_equal", "one_hot", "ones", "ones_like", "pow", "random", "range", "reduce_all", "reduce_any", "reduce_max", "reduce_mean", "reduce_min", "reduce_prod", "reduce_sum", "reshape", "round", "sigmoid", "sign", "sin", "sqrt", "square", "squeeze", "stack", "stop_gradient", "subtract", "tanh", "tape_function", "transpose", "uint8", "where", "zeros", "zeros_like"]

@@ -26,7 +26,7 @@ def leaky_relu(x: Any, alpha: float = 0.2) -> Tensor:
 
 
 def elu(x: Any, alpha: float = 1.0) -> Tensor:
-    """x where it is positive, `alpha * (exp(x) - 1)` elsewhere; the derivative at 0 is `alpha`. (Clevert et al. 2015)"""
+    """x where it is positive, `alpha * (exp(x) - 1)` elsewhere; derivative `alpha` at 0. (Clevert et al. 2015)"""
     x = as_tensor(x)
     return tp.where(x > 0, x, alpha * tp.expm1(tp.minimum(x, 0)))
 

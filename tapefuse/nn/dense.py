@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any, ClassVar
 
 import numpy as np
+
 from tapefuse import numpy as tp
 from tapefuse._errors import ShapeError
 from tapefuse.nn.activations import activation as activation_of
@@ -17,7 +18,7 @@ Initializer = Callable[[np.random.Generator, tuple[int, ...]], np.ndarray]
 
 
 def glorot_uniform(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
-    """Uniform in +-sqrt(6 / (inputs + units)), which keeps the variance of signals and gradients. (Glorot and Bengio 2010)"""
+    """Uniform in +-sqrt(6 / (inputs + units)), to keep the variance of signals. (Glorot and Bengio 2010)"""
     limit = np.sqrt(6.0 / (shape[0] + shape[-1]))
     return rng.uniform(-limit, limit, shape)
 

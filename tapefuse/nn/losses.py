@@ -52,7 +52,7 @@ def mse(prediction: Any, target: Any) -> Tensor:
     prediction, target = as_tensor(prediction), as_tensor(target)
     if tuple(prediction.shape) != tuple(target.shape):
         raise ShapeError(
-            f"mse: prediction {list(prediction.shape)} and target {list(target.shape)} differ in shape; reshape one of them"
+            f"mse: prediction {list(prediction.shape)} and target {list(target.shape)} differ in shape; reshape one"
         )
     squares = (prediction - target) ** 2
     return tp.mean(squares, axis=-1) if prediction.shape else squares

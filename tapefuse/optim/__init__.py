@@ -1,4 +1,4 @@
-"""Optimizers and gradient clipping, written with the public functions of tapefuse, so they trace into a compiled step."""
+"""Optimizers and gradient clipping, written with public functions, so that they trace into a compiled step."""
 
 from tapefuse.optim.adam import Adam
 from tapefuse.optim.clip import clip_by_global_norm, clip_by_norm, global_norm

@@ -7,9 +7,11 @@ from collections.abc import Iterable, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
+
 from tapefuse import numpy as tp
 from tapefuse._errors import ShapeError
 from tapefuse.nn.module import Module
+from tapefuse.tracer.source import user_stacklevel
 from tapefuse.tracer.tensor import Tensor, as_tensor
 from tapefuse.tracer.variable import Variable
 
@@ -100,14 +102,12 @@ def _connected(pairs: Sequence[tuple[Any, Variable]]) -> list[tuple[Any, Variabl
     lost = [v.name for g, v in pairs if g is None]
     kept = [(g, v) for g, v in pairs if g is not None]
     if not kept:
-        raise ValueError(
-            "no gradients for any variable"
-            + (f" (all None: {', '.join(map(str, lost))}); is the loss computed inside the tape, from them?" if lost else "")
-        )
+        names = f" (all None: {', '.join(lost)})" if lost else ""
+        raise ValueError(f"no gradients for any variable{names}; is the loss computed inside the tape, from them?")
     if lost:
         warnings.warn(
-            f"gradients of {', '.join(map(str, lost))} are None: the loss does not depend on them; they are left as they are",
-            stacklevel=3,
+            f"gradients of {', '.join(lost)} are None, since the loss does not depend on them; they stay as they are",
+            stacklevel=user_stacklevel(),
         )
     return kept
 

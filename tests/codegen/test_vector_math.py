@@ -211,7 +211,7 @@ def test_special_values_of_two_arguments(compiled: Compiled, name: str, dtype: s
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("name", ["sin", "cos"])
-def test_circular_functions_of_large_arguments_keep_an_absolute_bound(compiled: Compiled, name: str, dtype: str) -> None:
+def test_large_angles_keep_an_absolute_bound(compiled: Compiled, name: str, dtype: str) -> None:
     rng = np.random.default_rng(7)
     x = (2 ** rng.uniform(25, 50, COUNT) * rng.choice([-1, 1], COUNT)).astype(DTYPES[dtype])
     error = np.abs(compiled.run(name, dtype, x) - getattr(np, name)(x.astype(WIDER[dtype])))
