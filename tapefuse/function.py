@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import inspect
 import threading
+import warnings
 import weakref
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -17,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from tapefuse._config import config
-from tapefuse._errors import TapefuseError
+from tapefuse._errors import PerformanceWarning, TapefuseError
 from tapefuse._tree import LEAF, Tree, flatten, leaves_with_paths, unflatten
 from tapefuse.compilation import compile_traced
 from tapefuse.ir.graph import Graph
@@ -25,12 +26,13 @@ from tapefuse.ir.interp import bind
 from tapefuse.tracer.call import GraphCall
 from tapefuse.tracer.interpreted import Entry
 from tapefuse.tracer.signature import Call, Leaf, Signature, TensorSpec, show_leaf, weak_guards
-from tapefuse.tracer.source import user_loc
+from tapefuse.tracer.source import user_loc, user_stacklevel
 from tapefuse.tracer.state import busy, state
 from tapefuse.tracer.tensor import Tensor, TracedTensor, as_tensor, key_of, normal, wrap
 from tapefuse.tracer.trace import Traced, trace_function
 from tapefuse.tracer.variable import Variable
 
+MANY_TRACES = 5  # as many traces in twice as many calls earn a warning
 _trace_lock = threading.RLock()  # one for all functions: two that call each other must not wait for one another
 
 
@@ -64,6 +66,7 @@ class Specialisation:
         self.kinds = call.kinds
         self.results = results
         self.reason = reason
+        self.number = function._slow_calls  # which call asked for it
         self.has_variable_arguments = bool(call.variables)
         self._arguments = [traced.variables.index(v) if v in _Same(traced.variables) else None for v in call.variables]
         self._flat = call.is_flat and _is_direct(results)
@@ -204,7 +207,9 @@ class TapeFunction:
         self._is_method = False
         self._specialisations: dict[tuple, Specialisation] = {}
         self._log: list[Specialisation] = []
-        functools.update_wrapper(self, function)
+        self._slow_calls = 0
+        self._warnings = 0
+        functools.update_wrapper(self, function, updated=())
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         if not kwargs and not busy:
@@ -216,6 +221,7 @@ class TapeFunction:
     def _call(self, args: tuple, kwargs: dict[str, Any]) -> Any:
         if _Eagerly.on:
             return self._python(*args, **kwargs)
+        self._slow_calls += 1
         call = self._signature.call(args, kwargs)
         specialisation = self._specialise(call)
         if state.trace is None and not state.tapes:
@@ -243,7 +249,22 @@ class TapeFunction:
                 if not found.traced.captured:  # values of an enclosing trace mean nothing outside of it
                     self._specialisations[call.key] = found
                 self._log.append(found)
+                self._note_trace()
         return found
+
+    def _note_trace(self) -> None:
+        """Warn, twice at most, when the last calls that were not served directly were traced again and again."""
+        recent = [s for s in self._log[-MANY_TRACES:] if s.number > self._slow_calls - 2 * MANY_TRACES]
+        if len(recent) == MANY_TRACES and self._warnings < 2 and not recent[-1].traced.captured:
+            self._warnings += 1
+            warnings.warn(
+                f"{self.__name__!r} was traced {len(self._log)} times, lately for {MANY_TRACES} of {2 * MANY_TRACES} calls; "
+                "tracing is slow. Usual causes: (1) tape_function inside a loop or function; define it once; (2) tensors of "
+                "many shapes; use input_signature=[tp.TensorSpec((None, ...))]; (3) Python numbers that change; pass them as "
+                f"tensors. Last reason: {recent[-1].reason}",
+                PerformanceWarning,
+                stacklevel=user_stacklevel(),
+            )
 
     def _trace(self, call: Call) -> Specialisation:
         tree: list[Tree] = []

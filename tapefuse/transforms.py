@@ -34,7 +34,7 @@ def value_and_grad(
     """
     positions = (argnums,) if isinstance(argnums, int) else tuple(argnums)
 
-    @functools.wraps(f)
+    @functools.wraps(f, updated=())
     def with_gradient(*args: Any, **kwargs: Any) -> Any:
         args, sources = _sources(f, args, positions)
         with GradientTape(watch_accessed_variables=False) as tape:
@@ -51,7 +51,7 @@ def grad(f: Callable[..., Any], argnums: int | Sequence[int] = 0, has_aux: bool 
     """The function that returns the gradient of `f`, with `has_aux` `(gradient, more)`; see `value_and_grad`."""
     with_value = value_and_grad(f, argnums, has_aux)
 
-    @functools.wraps(f)
+    @functools.wraps(f, updated=())
     def gradient(*args: Any, **kwargs: Any) -> Any:
         value, grads = with_value(*args, **kwargs)
         return (grads, value[1]) if has_aux else grads

@@ -10,13 +10,15 @@ by small numbers do not occur. A failing case prints as IR text; `reduced` makes
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from hypothesis import strategies as st
 
-from tapefuse.ir.graph import Graph, Value, reachable
+from tapefuse.ir.graph import Graph, Value, param, reachable
+from tapefuse.ir.interp import evaluate
+from tapefuse.ir.op import const
 from tapefuse.ir.types import Type
 from tests.program_draft import BINDINGS, F4, F8, Draft, Interval, Pick
 from tests.program_ops import MAKERS
@@ -94,3 +96,46 @@ def _outputs(draft: Draft) -> tuple[Value, ...]:
     if draft.chance(12):
         outs.append(draft.scalar(2.0, draft.dtype) if draft.chance(2) else MAKERS["const"](draft))
     return tuple(outs)
+
+
+# -- making a failing program small -----------------------------------------------------------------------------------
+
+
+def reduced(
+    graph: Graph, arrays: Sequence[np.ndarray], fails: Callable[[Graph, list[np.ndarray]], bool]
+) -> tuple[Graph, list[np.ndarray]]:
+    """A smaller graph and inputs for which `fails` is still true: fewer outputs, values in place of what computes them."""
+    graph, arrays = Graph(graph.params, graph.outs, "reduced"), list(arrays)
+    while (smaller := next((c for c in _smaller(graph, arrays) if fails(*c)), None)) is not None:
+        graph, arrays = smaller
+    return graph, arrays
+
+
+def _smaller(graph: Graph, arrays: list[np.ndarray]) -> Iterator[tuple[Graph, list[np.ndarray]]]:
+    used = reachable(graph.outs)
+    if len(graph.outs) > 1:
+        yield from ((Graph(graph.params, (v,), graph.name), arrays) for v in graph.outs)
+        yield from ((Graph(graph.params, (*graph.outs[:k], *graph.outs[k + 1 :]), graph.name), arrays) for k in range(len(graph.outs)))
+    for k, p in enumerate(graph.params):
+        if p not in used:
+            yield Graph(graph.params[:k] + graph.params[k + 1 :], graph.outs, graph.name), arrays[:k] + arrays[k + 1 :]
+    everything = Graph(graph.params, graph.nodes, graph.name)
+    values = dict(zip(everything.outs, evaluate(everything, *arrays), strict=True))
+    for v in reversed(graph.nodes):
+        if v.op is not const:
+            p = param(v.type, f"v{v.id}")
+            yield replaced(Graph((*graph.params, p), graph.outs, graph.name), v, p), [*arrays, values[v]]
+    for v in reversed(graph.nodes):
+        for a in v.args:
+            if a.type == v.type:
+                yield replaced(graph, v, a), arrays
+    for v in graph.outs:
+        for a in v.args:
+            yield replaced(graph, v, a), arrays
+
+
+def replaced(graph: Graph, old: Value, new: Value) -> Graph:
+    env: dict[Value, Value] = {p: p for p in graph.params}
+    for v in graph.nodes:
+        env[v] = new if v is old else v.op.emit(*(env[a] for a in v.args), **v.attributes)
+    return Graph(graph.params, tuple(env[v] for v in graph.outs), graph.name)

@@ -13,7 +13,7 @@ import pytest
 from tapefuse.compat import tensorflow as tf
 
 SEEDS = Path(__file__).parent / "seeds"
-SPELLING = {"tf.Tensor": "tapefuse.Tensor"}  # how the same thing is called here
+SPELLING = {"tf.Tensor": "tp.Tensor"}  # how the same thing is called here
 
 
 def cells(document: str) -> list[tuple[str, str]]:

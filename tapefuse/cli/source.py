@@ -11,14 +11,13 @@ import numpy as np
 
 from tapefuse.cli.errors import UsageError
 from tapefuse.codegen import pipeline
+from tapefuse.compilation import optimised
 from tapefuse.function import TapeFunction, tape_function
 from tapefuse.ir.graph import Graph
 from tapefuse.ir.interp import replay
 from tapefuse.ir.op import constant
 from tapefuse.ir.ops import broadcast
-from tapefuse.ir.passes import optimise
 from tapefuse.ir.passes.adjoint import gradient_graph, is_differentiable
-from tapefuse.ir.passes.checks import with_checks
 from tapefuse.ir.program import State
 from tapefuse.ir.types import Type
 from tapefuse.runtime.compile import assembly
@@ -49,9 +48,9 @@ class Subject:
 
     def native(self, stage: str) -> str:
         """The text of a stage of code generation, or assembler text."""
-        graph, checks = with_checks(self.graph)
+        graph, checks = optimised(self.graph)
         request = pipeline.Request(
-            optimise(graph), self.inputs, self.states, self.constants, checks, name=self.graph.name
+            graph, self.inputs, self.states, self.constants, checks, name=self.graph.name
         )
         texts = pipeline.stages(request)
         return assembly(texts["llvm"]()) if stage == "asm" else texts[stage]()

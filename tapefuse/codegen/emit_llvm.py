@@ -1,7 +1,7 @@
 """Kernels as LLVM text: [Kernel] -> functions of one module.
 
-Every kernel is `void @k(ptr %b0, ..., i64 %dim.0, ..., i64 %lo, i64 %hi, i64 %chunk)`. Accumulators are stack slots that
-LLVM promotes to registers; buffers never overlap, so pointers are `noalias`; loops test before the first iteration.
+Every kernel is `void @k(ptr %values, ptr %indices, i64 %lo, i64 %hi, i64 %chunk)`: its k-th argument, a buffer's address or a
+dimension, is `values[indices[k]]`. Accumulators are stack slots that LLVM promotes to registers.
 Innermost loops are written with vectors here (`llvm_vectors`), so that no costly LLVM pass has to find them.
 """
 
@@ -33,12 +33,8 @@ from tapefuse.codegen.loops import (
 )
 from tapefuse.ir.types import Dim, size
 
+_PARAMETERS = "ptr %values, ptr %indices, i64 %lo, i64 %hi, i64 %chunk"
 CPU_ATTRIBUTES = '"no-trapping-math"="true"'
-
-
-def kernel_parameters(kernel: Kernel) -> list[str]:
-    """LLVM types of a kernel's parameters."""
-    return ["ptr"] * len(kernel.buffers) + ["i64"] * (len(kernel.symbols) + 3)
 
 
 class Writer(Instructions):
@@ -53,11 +49,22 @@ class Writer(Instructions):
         self.count = 0
 
     def text(self) -> str:
-        pointers = [f"ptr noalias nocapture %{b.name}" for b in self.kernel.buffers]
-        numbers = [f"i64 %dim.{k}" for k in range(len(self.kernel.symbols))] + ["i64 %lo", "i64 %hi", "i64 %chunk"]
-        head = f"define internal void @{self.kernel.name}({', '.join(pointers + numbers)}) nounwind {CPU_ATTRIBUTES} {{"
+        head = f"define internal void @{self.kernel.name}({_PARAMETERS}) nounwind {CPU_ATTRIBUTES} {{"
         self.statements(self.kernel.body)
-        return "\n".join([head, "entry:", *self.slots, *self.lines, "  ret void", "}"])
+        return "\n".join([head, "entry:", *self._arguments(), *self.slots, *self.lines, "  ret void", "}"])
+
+    def _arguments(self) -> list[str]:
+        names = [(f"%{b.name}", "ptr") for b in self.kernel.buffers]
+        names += [(f"%dim.{k}", "i64") for k in range(len(self.kernel.symbols))]
+        lines = []
+        for k, (name, type) in enumerate(names):
+            lines += [
+                f"  {name}.index.at = getelementptr i64, ptr %indices, i64 {k}",
+                f"  {name}.index = load i64, ptr {name}.index.at",
+                f"  {name}.at = getelementptr i64, ptr %values, i64 {name}.index",
+                f"  {name} = load {type}, ptr {name}.at",
+            ]
+        return lines
 
     # -- statements --------------------------------------------------------------------------------
     def statements(self, body: Sequence[Stmt]) -> None:

@@ -121,8 +121,10 @@ class _Program:
         """The call of one kernel; `counts`: into how many pieces each kernel is cut, as text."""
         kernel = step.kernel
         name = self._function(kernel)
-        arrays = [self._array(p, b.type) for p, b in zip(step.places, kernel.buffers, strict=True)]
-        arguments = [*arrays, *(self.symbols[s] for s in kernel.symbols)]
+        bound = dict(step.bindings)
+        types = [b.type.substitute(bound) for b in kernel.buffers]
+        arrays = [self._array(p, t) for p, t in zip(step.places, types, strict=True)]
+        arguments = [*arrays, *(self.dim(bound[s]) if s in bound else self.symbols[s] for s in kernel.symbols)]
         if step.rows_of:
             self.line(f"{name}({', '.join([*arguments, '0', counts[step.rows_of], '0'])})")
             return

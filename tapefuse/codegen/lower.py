@@ -14,12 +14,13 @@ from tapefuse.codegen.access import Operand, accesses, at
 from tapefuse.codegen.loops import CHUNK, HI, INT, LO, ZERO, Buffer, Builder, Gemm, Kernel, Num, Scalar, Var, identity
 from tapefuse.codegen.schedule import Group, Schedule, domain, folded, is_row_reduction, is_sink, weight
 from tapefuse.ir.graph import Value
-from tapefuse.ir.types import Dim, Shape, Type, size, symbols
+from tapefuse.ir.types import Dim, Poly, Shape, Type, size, symbols
 
 KEEP_WEIGHT = 6  # values at least this expensive are kept for the next phase instead of being computed again
 CHUNKS = 16  # most pieces a kernel is cut into; fixed, so that results do not depend on the number of threads
 PRODUCT_CHUNKS = 4  # fewer for library products: each piece packs its operands anew
-INSTRUCTION, MULTIPLY_ADD = 16, 1  # costs in 1/64 ns: a scalar instruction of a vector loop, a term of a product
+# costs in 1/64 ns: an instruction for one element of a vector loop, an element to or from memory, a term of a product
+INSTRUCTION, TRANSFER, MULTIPLY_ADD = 1, 4, 1
 GRAIN = 16_000 * 64  # cost of the smallest piece worth a thread: 16 us
 
 
@@ -37,7 +38,8 @@ class Step:
     """One kernel of the launch plan, and the places its buffers stand for, in order.
 
     It runs in `chunks` pieces at most; as many as its cost is grains. `rows_of`: the kernel whose number of pieces is
-    this one's number of rows (it adds up their partial results).
+    this one's number of rows (it adds up their partial results). `bindings`: dimensions that symbols of the kernel stand
+    for, so that kernels which differ in them only are the same code.
     """
 
     kernel: Kernel
@@ -46,6 +48,7 @@ class Step:
     chunks: int
     group: Group
     rows_of: str = ""
+    bindings: tuple[tuple[str, Dim], ...] = ()
 
 
 def steps(plan: Schedule, in_place: Mapping[Value, Value]) -> list[Step]:
@@ -106,9 +109,17 @@ class _Rows(_Context):
         self.needed = self._needed()
         self.scratch: set[Value] = set()
         self.stored: set[Value] = set()
-        self.cost = INSTRUCTION * sum((size(domain(n)) * weight(n) for n in self.needed), start=0)
+        self.cost = self._cost()
         self.chunks = CHUNKS if not isinstance(self.cost, int) or self.cost >= 2 * GRAIN else 1
         self.overwritten = [in_place[n] for n in group.nodes if n in in_place]
+
+    def _cost(self) -> Dim:
+        total: Dim = 0
+        for n in self.needed:
+            each = INSTRUCTION * weight(n) * max(n.dtype.itemsize // 4, 1) + TRANSFER * (n in self.plan.kept)
+            total = total + size(domain(n)) * each
+        memory = {a.value for n in self.needed for a in self.plan.reads[n] if a.value not in self.members}
+        return total + sum((TRANSFER * v.type.size for v in memory), start=0)
 
     def _member_reads(self, node: Value) -> tuple[Value, ...]:
         if is_sink(node) or is_row_reduction(node):
@@ -229,13 +240,17 @@ class _Rows(_Context):
 
     def _total(self, name: str, node: Value, of: str) -> Step:
         """The kernel that reduces a sink's partial results over the chunks of kernel `of`."""
-        part = _Context(self.plan, self.group, self.in_place)
-        with part.b.loops(node.shape) as js:
-            acc = part.b.declare(_kind(node), node.dtype)
-            with part.b.loop(LO, HI) as c:
-                part.b.update(acc, _kind(node), part.b.load(part.buffer(self._sink_place(node)), (c, *js)))
-            part.store(self.place(node), js, part.b.read(acc))
-        return part.step(name, CHUNKS, 0, rows_of=of)
+        n, kind, b = Poly.symbol("n"), _kind(node), Builder()
+        partial = Buffer("b0", Type(node.dtype, (CHUNKS, n)))
+        total = Buffer("b1", Type(node.dtype, (n,)))
+        with b.loops((n,)) as j:
+            b.store(total, j, identity(kind, node.dtype))
+        with b.loop(LO, HI) as c, b.loops((n,)) as j:
+            value = b.load(partial, (c, *j))
+            b.store(total, j, b.op(kind, b.reload(total, j), value))
+        kernel = Kernel(name, (partial, total), ("n",), b.body(), CHUNKS, 0, f"{kind} of partial results")
+        places = (self._sink_place(node), self.place(node))
+        return Step(kernel, places, frozenset(places[1:]), 1, self.group, of, (("n", size(node.shape)),))
 
     def _phase(self, phase: int, row: tuple[Scalar, ...], accumulators: dict[Value, Var | None]) -> None:
         nodes = [n for n in self.group.nodes if self.phase[n] == phase and n in self.needed]
@@ -373,7 +388,7 @@ class _Scatter(_Context):
             where, value = node.op.push(b, j, *map(self.operand, node.args), **node.attributes)
             old = b.reload(self.buffer(place), where)
             self.store(place, where, b.op("add", old, value))
-        cost = INSTRUCTION * (node.type.size + 4 * node.args[0].type.size)
+        cost = TRANSFER * (node.type.size + 8 * node.args[0].type.size)
         return [self.step(name, 1, cost)]
 
     def operand(self, value: Value) -> Operand:

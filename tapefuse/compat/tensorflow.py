@@ -43,7 +43,7 @@ from tapefuse.tracer.state import state
 from tapefuse.tracer.tape import GradientTape, UnconnectedGradients
 from tapefuse.tracer.tensor import Tensor, as_tensor
 from tapefuse.tracer.tensor import constant as _constant
-from tapefuse.tracer.variable import Variable
+from tapefuse.tracer.variable import Variable, alias
 
 function = tape_function
 
@@ -62,7 +62,12 @@ def constant(value: Any, dtype: Any = None, shape: Any = None, name: str | None 
     return tp.broadcast_to(x, tuple(shape)) if x.ndim == 0 else tp.reshape(x, tuple(shape))
 
 
-convert_to_tensor = identity = constant
+convert_to_tensor = constant
+
+
+def identity(input: Any) -> Tensor:
+    """The same value as a tensor of its own: a source of gradients apart from its input."""
+    return alias(as_tensor(input))
 
 
 def zeros(shape: Any, dtype: Any = float32) -> Tensor:
@@ -85,7 +90,9 @@ def range(start: Any, limit: Any = None, delta: Any = 1, dtype: Any = None) -> T
     """start, start + delta, ... below limit; int32 from integers, float32 from floats."""
     ends: Any = (0, start) if limit is None else (start, limit)
     integers = all(isinstance(x, (int, np.integer)) for x in (*ends, delta))
-    return _constant(np.arange(*ends, delta, dtype or (int32 if integers else float32)))
+    kind: Any = dtype or (int32 if integers else float32)
+    first, last = ends
+    return _constant(np.arange(first, last, delta, dtype=kind))
 
 
 def linspace(start: Any, stop: Any, num: int) -> Tensor:
@@ -176,13 +183,14 @@ def _divide_no_nan(x: Any, y: Any) -> Tensor:
 
 math = SimpleNamespace(
     abs=abs, add=add, ceil=tp.ceil, cos=cos, divide=divide, divide_no_nan=_divide_no_nan, equal=equal, erf=tp.erf,
-    exp=exp, expm1=tp.expm1, floor=floor, floordiv=tp.floor_divide, floormod=tp.mod, greater=greater, is_finite=tp.isfinite,
-    is_nan=tp.isnan, less=less, log=tp.log, log1p=tp.log1p, maximum=maximum, minimum=minimum, mod=tp.mod,
-    multiply=multiply, negative=negative, pow=pow, reduce_all=reduce_all, reduce_any=reduce_any, reduce_logsumexp=_reduction(tp.logsumexp),
-    reduce_max=reduce_max, reduce_mean=reduce_mean, reduce_min=reduce_min, reduce_prod=reduce_prod,
-    reduce_std=_reduction(tp.std), reduce_sum=reduce_sum, reduce_variance=_reduction(tp.var), round=round,
-    rsqrt=tp.rsqrt, sigmoid=tp.sigmoid, sign=sign, sin=sin, softplus=tp.softplus, sqrt=sqrt, square=square,
-    squared_difference=lambda x, y: tp.square(tp.subtract(x, y)), subtract=subtract, tan=tp.tan, tanh=tanh,
+    exp=exp, expm1=tp.expm1, floor=floor, floordiv=tp.floor_divide, floormod=tp.mod, greater=greater,
+    is_finite=tp.isfinite, is_nan=tp.isnan, less=less, log=tp.log, log1p=tp.log1p, maximum=maximum, minimum=minimum,
+    mod=tp.mod, multiply=multiply, negative=negative, pow=pow, reduce_all=reduce_all, reduce_any=reduce_any,
+    reduce_logsumexp=_reduction(tp.logsumexp), reduce_max=reduce_max, reduce_mean=reduce_mean, reduce_min=reduce_min,
+    reduce_prod=reduce_prod, reduce_std=_reduction(tp.std), reduce_sum=reduce_sum, reduce_variance=_reduction(tp.var),
+    round=round, rsqrt=tp.rsqrt, sigmoid=tp.sigmoid, sign=sign, sin=sin, softplus=tp.softplus, sqrt=sqrt,
+    square=square, squared_difference=lambda x, y: tp.square(tp.subtract(x, y)), subtract=subtract, tan=tp.tan,
+    tanh=tanh,
 )  # fmt: skip
 sigmoid = tp.sigmoid
 
@@ -239,12 +247,10 @@ random = _Random()
 
 
 def _adjust_contrast(images: Any, contrast_factor: Any) -> Tensor:
-    """(x - mean) * factor + mean per channel of `[..., height, width, channels]`; as in TensorFlow, without derivative."""
+    """(x - mean) * factor + mean per channel of `[..., height, width, channels]`; as in TensorFlow, no derivative."""
     images = as_tensor(images)
     mean = tp.mean(images, axis=(-3, -2), keepdims=True)
     return ops.missing_gradient((images - mean) * contrast_factor + mean, name="AdjustContrastv2")
 
 
 image = SimpleNamespace(adjust_contrast=_adjust_contrast)
-
-__all__ = ["GradientTape", "Module", "Tensor", "TensorSpec", "UnconnectedGradients", "Variable", "abs", "add", "argmax", "argmin", "bool", "cast", "clip_by_global_norm", "clip_by_norm", "clip_by_value", "concat", "constant", "convert_to_tensor", "cos", "divide", "equal", "exp", "expand_dims", "eye", "fill", "float16", "float32", "float64", "floor", "function", "gather", "greater", "greater_equal", "identity", "image", "int8", "int16", "int32", "int64", "keras", "less", "less_equal", "linalg", "linspace", "logical_and", "logical_not", "logical_or", "math", "matmul", "maximum", "minimum", "multiply", "negative", "nn", "not_equal", "one_hot", "ones", "ones_like", "pow", "random", "range", "reduce_all", "reduce_any", "reduce_max", "reduce_mean", "reduce_min", "reduce_prod", "reduce_sum", "reshape", "round", "sigmoid", "sign", "sin", "sqrt", "square", "squeeze", "stack", "stop_gradient", "subtract", "tanh", "tape_function", "transpose", "uint8", "where", "zeros", "zeros_like"]

@@ -1,7 +1,8 @@
 """The op record: everything the compiler knows about one operation, in one place.
 
 An op is called on NumPy arrays (its `ref` runs), on IR values (a node is interned) or on tensors (the tracer decides):
-the same derivative rule, written in the op vocabulary, therefore runs eagerly, under tracing, and is differentiated again.
+the same derivative rule, written in the op vocabulary, therefore runs eagerly and under tracing, and is differentiated
+again.
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ class Op:
         return self.ref(*args, **attrs)
 
     def emit(self, *args: Any, **attrs: Any) -> Value:
-        """The interned IR value of this op; arrays become constants, and so do Python scalars, in their neighbours' dtype."""
+        """The interned IR value of this op; arrays become constants, Python scalars ones of their neighbours' dtype."""
         weak = next((a.type.dtype for a in args if isinstance(a, Value) and a.type.dtype.kind != "b"), None)
         values = tuple(
             a if isinstance(a, Value) else constant(a, weak if type(a) in (int, float) else None) for a in args
@@ -141,4 +142,4 @@ class const:
 
 def constant(x: Any, dtype: Any = None) -> Value:
     """`x` as a constant IR value."""
-    return const.emit(value=Literal(np.asarray(x, dtype)))
+    return OPS["const"].emit(value=Literal(np.asarray(x, dtype)))

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from functools import cached_property, reduce
+from functools import cached_property
 from math import prod
 
 import numpy as np
@@ -50,10 +50,13 @@ class Poly:
         return mono[0] if not rest and coef == 1 and len(mono) == 1 else None
 
     def substitute(self, values: Mapping[str, Dim]) -> Dim:
-        return reduce(
-            lambda a, b: a + b,
-            (reduce(lambda a, b: a * b, (values.get(s, Poly.symbol(s)) for s in m), c) for m, c in self.terms),
-        )
+        total: Dim = 0
+        for mono, coef in self.terms:
+            product: Dim = coef
+            for symbol in mono:
+                product = product * values.get(symbol, Poly.symbol(symbol))
+            total = total + product
+        return total
 
     def __add__(self, other: Dim) -> Dim:
         return _poly(_terms(self) + _terms(other)) if isinstance(other, (int, np.integer, Poly)) else NotImplemented
@@ -88,11 +91,12 @@ class Poly:
         return "+".join(term(m, c) for m, c in self.terms).replace("+-", "-")
 
     def __bool__(self) -> bool:
-        raise ShapeError(f"the symbolic dimension {self} has no truth value while tracing; it is known at run time only")
+        raise ShapeError(f"the symbolic dimension {self} has no truth value while tracing; it is known at run time")
 
     def __index__(self) -> int:
         raise ShapeError(
-            f"the symbolic dimension {self} is not a Python integer while tracing; use a fixed size in the TensorSpec if one is needed"
+            f"the symbolic dimension {self} is not a Python integer while tracing; "
+            "use a fixed size in the TensorSpec if one is needed"
         )
 
 
@@ -196,7 +200,9 @@ _DIM_TOKEN = re.compile(rf"\s*(?:(\d+)|({_SYMBOL})|([-+*]))")
 
 def parse_dim(text: str) -> Dim:
     """`"2*B+1"` as a dimension: sums of products of integers and symbols."""
-    pos, total, product, sign, operand = 0, 0, None, 1, True
+    pos, sign, operand = 0, 1, True
+    total: Dim = 0
+    product: Dim | None = None  # of the factors of the current term
     text = text.strip()
     while pos < len(text):
         match = _DIM_TOKEN.match(text, pos)
@@ -213,14 +219,15 @@ def parse_dim(text: str) -> Dim:
         elif mark == "*" and not operand:
             operand = True
         elif mark in "+-" and not operand:
-            total, product, sign, operand = total + sign * product, None, -1 if mark == "-" else 1, True
+            total = total + sign * (0 if product is None else product)
+            product, sign, operand = None, -1 if mark == "-" else 1, True
         elif mark in "+-" and product is None:
             sign = -sign if mark == "-" else sign
         else:
             raise ParseError(f"{text!r} is not a dimension: {mark!r} is out of place")
     if operand:
         raise ParseError(f"{text!r} is not a dimension: it ends too early")
-    return total + sign * product
+    return total + sign * (0 if product is None else product)
 
 
 @dataclass(frozen=True)
@@ -258,7 +265,7 @@ class Type:
         match = re.fullmatch(r"\s*(\w+)\s*\[([^\[\]]*)\]\s*", text)
         if not match:
             raise ParseError(f"{text!r} is not a type; expected e.g. f32[B,10]")
-        dims = [d for d in match[2].split(",")] if match[2].strip() else []
+        dims = match[2].split(",") if match[2].strip() else []
         return Type(parse_dtype(match[1]), tuple(map(parse_dim, dims)))
 
 

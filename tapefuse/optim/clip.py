@@ -52,5 +52,5 @@ def clip_by_global_norm(
 
 def _sequence(function: str, tensors: Any) -> Sequence[Any]:
     if not isinstance(tensors, (list, tuple)):
-        raise TypeError(f"{function} takes a list or tuple of tensors, not a {type(tensors).__name__}; wrap it in [...]")
+        raise TypeError(f"{function} takes a list or tuple of tensors, not a {type(tensors).__name__}; write [x]")
     return tensors

@@ -14,24 +14,22 @@ from typing import Any
 
 from tapefuse._errors import CompileError
 
-PIPELINE = "O2 without slp"  # part of the cache key; measured in docs/performance.md
+# Loops come with their vectors (codegen/llvm_vectors), so a few passes do what O3 does, in a tenth of its time.
+PASSES = ("always_inliner", "sroa", "new_gvn", "instruction_combine", "simplify_cfg", "global_dead_code_eliminate")
+CODE_GENERATION = 2  # LLVM's level for instruction selection and register allocation
 llvm_lock = threading.Lock()  # one compilation or linking at a time: LLVM's global context is not made for more
 
 
-def compile_object(text: str, *, loops: bool = True) -> bytes:
-    """Object code of a module in LLVM's text form.
-
-    `loops=False`: text without hot loops, which needs neither the vectorizer nor the time that it takes.
-    Raises CompileError with LLVM's message and the place in the text.
-    """
+def compile_object(text: str) -> bytes:
+    """Object code of a module in LLVM's text form. Raises CompileError with LLVM's message and the place in the text."""
     with llvm_lock:
-        return _machine().emit_object(_optimized(text, loops))
+        return _machine().emit_object(_optimized(text))
 
 
 def assembly(text: str) -> str:
     """The same as assembler text, for people to read. Raises CompileError."""
     with llvm_lock:
-        return _machine().emit_assembly(_optimized(text, loops=True))
+        return _machine().emit_assembly(_optimized(text))
 
 
 @cache
@@ -41,33 +39,21 @@ def fingerprint() -> tuple[str, ...]:
 
     llvm = _binding()
     version = ".".join(map(str, llvm.llvm_version_info))
-    return (PIPELINE, llvmlite.__version__, version, llvm.get_process_triple(), llvm.get_host_cpu_name(), _features())
+    return (*PASSES, str(CODE_GENERATION), llvmlite.__version__, version, llvm.get_process_triple(), llvm.get_host_cpu_name(), _features())
 
 
-def _optimized(text: str, loops: bool) -> Any:
+def _optimized(text: str) -> Any:
     llvm = _binding()
     try:
         module = llvm.parse_assembly(text)
         module.verify()
     except RuntimeError as e:
         raise CompileError(_diagnosis(str(e), text)) from None
-    options = llvm.create_pipeline_tuning_options(speed_level=2)
-    options.loop_vectorization = True
-    options.slp_vectorization = False
-    builder = llvm.create_pass_builder(_machine(), options)
-    passes = builder.getModulePassManager() if loops else _straight_line_passes()
-    passes.run(module, builder)
+    manager = llvm.create_new_module_pass_manager()
+    for name in PASSES:
+        getattr(manager, f"add_{name}_pass")()
+    manager.run(module, llvm.create_pass_builder(_machine(), llvm.create_pipeline_tuning_options(speed_level=2)))
     return module
-
-
-def _straight_line_passes() -> Any:
-    passes = _binding().create_new_module_pass_manager()
-    passes.add_always_inliner_pass()
-    passes.add_sroa_pass()
-    passes.add_instruction_combine_pass()
-    passes.add_simplify_cfg_pass()
-    passes.add_global_dead_code_eliminate_pass()
-    return passes
 
 
 def _diagnosis(message: str, text: str) -> str:
@@ -100,7 +86,7 @@ def _machine() -> Any:
     """The host's target machine. The default code model of a JIT places no bound on distances between symbols."""
     llvm = _binding()
     target = llvm.Target.from_triple(llvm.get_process_triple())
-    return target.create_target_machine(cpu=llvm.get_host_cpu_name(), features=_features(), opt=2)
+    return target.create_target_machine(cpu=llvm.get_host_cpu_name(), features=_features(), opt=CODE_GENERATION)
 
 
 if hasattr(os, "register_at_fork"):  # a fork waits for LLVM to be idle: the child would find its locks held for ever

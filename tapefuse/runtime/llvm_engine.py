@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cache as once
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from tapefuse._errors import CompileError
@@ -21,7 +22,7 @@ from tapefuse.runtime import blas, cache, threads
 from tapefuse.runtime.compile import compile_object, fingerprint, llvm_lock
 from tapefuse.runtime.entry import Layout, build_table, check_abi, entry_symbols, entry_text
 
-_ENTRY, _PROGRAM = "tapefuse_entry", "tapefuse_program"
+_ENTRY, _PROGRAM, _RUN = "tapefuse_entry", "tapefuse_program", "tapefuse_run"
 _METH_FASTCALL = 0x80
 _names = itertools.count()
 
@@ -77,25 +78,26 @@ def load(
     compiled = time.perf_counter()
     word, words, symbols, kept = _parallel(program, threads)
     symbols |= {n: blas.address(n) for n in program.externals if n in blas.FUNCTIONS}
-    tracker = _link(object_code, _PROGRAM, symbols, text)
+    launcher = _linked_launcher() if _RUN in program.externals else {_RUN: 0}
+    tracker = _link(object_code, _PROGRAM, symbols | {_RUN: launcher[_RUN]}, text)
     table = build_table(program, layout, states, handler, {"program": tracker[_PROGRAM], **words})
     call = _builtin(program.name, entry[_ENTRY], table)
-    table.keep += (tracker, entry, *kept)
+    table.keep += (tracker, entry, launcher, *kept)
     compile_seconds, link_seconds = compiled - start, time.perf_counter() - compiled
     pointer, size = tracker[_PROGRAM], len(object_code)
     return Loaded(call, pointer, size, cached, 0.0 if cached else compile_seconds, link_seconds, word, table)
 
 
-def _object_code(text: str, name: str, *, loops: bool = True) -> tuple[bytes, bool]:
+def _object_code(text: str, name: str) -> tuple[bytes, bool]:
     """(object code, was it on disk)"""
     kept = cache.current()
     if kept is None:
-        return compile_object(text, loops=loops), False
-    key = cache.digest(text, str(loops), *fingerprint())
+        return compile_object(text), False
+    key = cache.digest(text, *fingerprint())
     found = kept.load(key)
     if found is not None:
         return found, True
-    object_code = compile_object(text, loops=loops)
+    object_code = compile_object(text)
     kept.store(key, object_code, {"name": name, "llvm": len(text), "compiler": " ".join(fingerprint()[:5])})
     return object_code, False
 
@@ -123,7 +125,14 @@ def _jit() -> Any:
 @once
 def _linked_entry() -> Any:
     text = entry_text()
-    return _link(_object_code(text, "entry", loops=False)[0], _ENTRY, entry_symbols(), text)
+    return _link(_object_code(text, "entry")[0], _ENTRY, entry_symbols(), text)
+
+
+@once
+def _linked_launcher() -> Any:
+    numbers = ", ".join(f"i64 {k}" for k in range(64))
+    text = (Path(__file__).parent / "launch.ll").read_text().replace("NUMBERS", numbers)
+    return _link(_object_code(text, "launch")[0], _RUN, {}, text)
 
 
 def _link(object_code: bytes, name: str, symbols: dict[str, int], text: str) -> Any:

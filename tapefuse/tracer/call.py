@@ -56,10 +56,10 @@ class GraphCall:
 
     def _record(self, xs: tuple[Tensor, ...], ys: tuple[Tensor, ...]) -> None:
         keys = [key_of(x) for x in xs]
-        inputs = tuple([Node(k, x.type) for k, x in zip(keys, xs, strict=True)])
         outputs = tuple([Node(key_of(y), y.type) for y in ys])
         for tape in state.tapes:
-            wanted = tuple([k for k, x in enumerate(inputs) if x.dtype.kind == "f" and tape.tracks([x.key])])
+            inputs = tape.nodes(keys, xs)
+            wanted = tuple([k for k, x in enumerate(inputs) if x.key is not None and x.dtype.kind == "f"])
             if wanted:
                 tape.add_record(Record(inputs, outputs, self._pullback(xs, wanted), current_loc()))
 

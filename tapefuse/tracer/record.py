@@ -25,9 +25,9 @@ Pullback = Callable[[Sequence[Tensor | None]], Sequence[Any]]  # cotangents of r
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """A tensor on a tape, without its values."""
+    """A tensor on a tape, without its values. `key` is None for one that the tape does not track."""
 
-    key: int
+    key: int | None
     type: Type
 
     @property

@@ -94,7 +94,7 @@ class Signature:
     """The parameters of a Python function, with TensorSpecs for the first of them if `specs` are given."""
 
     def __init__(self, function: Callable[..., Any], specs: Any = None, skip_first: bool = False):
-        signature = inspect.signature(function)
+        signature = _signature_of(function)
         if skip_first:
             signature = signature.replace(parameters=list(signature.parameters.values())[1:])
         self._signature = signature
@@ -178,6 +178,13 @@ class Signature:
         return "value", type(x), x
 
 
+def _signature_of(function: Callable[..., Any]) -> inspect.Signature:
+    """Functions in C have no signature, or one whose defaults cannot be passed: they take anything."""
+    if inspect.isbuiltin(function) or isinstance(function, (np.ufunc, type)):
+        return inspect.signature(lambda *args, **kwargs: None)
+    return inspect.signature(function)
+
+
 def _with_specs(values: Sequence[Any]) -> tuple:
     if not any(isinstance(x, TensorSpec) for x in flatten(list(values))[0]):
         return tuple(values)
@@ -206,7 +213,7 @@ def _fit_one(wanted: Type, value: Any, path: str) -> Tensor | Type | np.ndarray:
             value = as_tensor(value, wanted.dtype if python_kind(value) is not None else None)
         except (DTypeError, ValueError) as error:
             raise DTypeError(f"the argument {path} cannot be cast to the input_signature's {wanted}: {error}") from None
-    got = value if isinstance(value, Type) else Type(np.dtype(value.dtype).newbyteorder("="), value.shape)
+    got = value if isinstance(value, Type) else Type(check_dtype(value.dtype, path), value.shape)
     fits = got.dtype == wanted.dtype and len(got.shape) == len(wanted.shape)
     if not fits or any(isinstance(w, int) and w != g for w, g in zip(wanted.shape, got.shape, strict=True)):
         raise DTypeError(

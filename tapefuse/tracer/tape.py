@@ -55,7 +55,8 @@ class GradientTape:
         self._entered = False  # inside the `with` block
         self._used = False  # was ever entered
         self._consumed = False  # the one gradient of a non-persistent tape was taken
-        self._warned = False
+        self._warned = False  # of recording gradients
+        self._dtype_warnings = 0
         self._records: list[Record] = []
         self._tracked: set[int] = set()  # keys of everything watched or computed from it
         self._variables: dict[int, Variable] = {}  # watched ones by key
@@ -121,7 +122,7 @@ class GradientTape:
                     f"is a {type(x).__name__}; convert it with tp.constant first"
                 )
             if x.dtype.kind != "f":
-                logger.warning("the dtype of a watched tensor must be floating (e.g. float32), got %s", x.dtype)
+                self._warn_of_dtype(x.dtype)
             elif isinstance(x, Variable):
                 self._watch_variable(x)
             else:
@@ -131,6 +132,11 @@ class GradientTape:
                 "watch() after the `with` block: operations before and after it are not recorded, so this has no effect"
             )
             warnings.warn(text, stacklevel=user_stacklevel())
+
+    def _warn_of_dtype(self, dtype: np.dtype) -> None:
+        self._dtype_warnings += 1
+        if self._dtype_warnings <= 3:
+            logger.warning("the dtype of a watched tensor must be floating (e.g. float32), got %s", dtype)
 
     def _watch_variable(self, variable: Variable) -> None:
         self._tracked.add(variable._key)
@@ -157,8 +163,12 @@ class GradientTape:
         self, op: Op, keys: Sequence[int], xs: tuple[Tensor, ...], attrs: dict[str, Any], y: Tensor, loc: Loc | None
     ) -> None:
         """Append one operation. The caller has seen that an operand is tracked."""
-        nodes = tuple([Node(k, x.type) for k, x in zip(keys, xs, strict=True)])
-        self.add_record(op_record(op, nodes, attrs, xs, y, loc, lean=not self._persistent))
+        self.add_record(op_record(op, self.nodes(keys, xs), attrs, xs, y, loc, lean=not self._persistent))
+
+    def nodes(self, keys: Sequence[int], xs: Sequence[Tensor]) -> tuple[Node, ...]:
+        """Operands of a record; those that are not tracked have no identity on this tape."""
+        tracked = self._tracked
+        return tuple([Node(k if k in tracked else None, x.type) for k, x in zip(keys, xs, strict=True)])
 
     def add_record(self, entry: Record) -> None:
         """Append an operation of any kind; its floating-point results are tracked from here on."""

@@ -201,9 +201,15 @@ def wrap(array: np.ndarray) -> Tensor:
 def normal(array: Any) -> np.ndarray:
     """The same array if it is C-contiguous, aligned and in native byte order, else such a copy."""
     array = np.asarray(array, order="C")
-    if not array.dtype.isnative:
-        array = array.astype(array.dtype.newbyteorder("="))
+    dtype = native(array.dtype)
+    if array.dtype is not dtype:
+        array = array.astype(dtype)
     return array if array.flags.aligned else array.copy()
+
+
+def native(dtype: np.dtype) -> np.dtype:
+    """NumPy's own object for a dtype of this kind and size, in native byte order; compiled code compares identities."""
+    return np.dtype(f"{dtype.kind}{dtype.itemsize}")
 
 
 def key_of(x: Tensor) -> int:
@@ -222,7 +228,7 @@ def check_dtype(dtype: Any, what: str) -> np.dtype:
         raise DTypeError(
             f"{what} of dtype {dtype} cannot become a tensor; tensors hold bool, integer and float16/32/64"
         )
-    return dtype.newbyteorder("=")
+    return native(dtype)
 
 
 def python_kind(x: Any) -> type | None:

@@ -6,6 +6,7 @@ traced.graph        # params: inputs, variables, arrays, captured; outs: results
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -52,7 +53,7 @@ class Trace:
         self.created = False
         self._variables: dict[int, tuple[Variable, Value]] = {}  # by identity of the variable
         self._current: dict[int, Value] = {}  # values assigned so far
-        self._arrays: dict[int, tuple[np.ndarray, Value]] = {}  # by identity of the array
+        self._arrays: dict[tuple, tuple[np.ndarray, Value]] = {}  # by dtype, shape and contents
         self._captured: dict[Value, tuple[TracedTensor, Value]] = {}
 
     # -- operands --------------------------------------------------------------------------------
@@ -78,9 +79,10 @@ class Trace:
     def _constant(self, array: np.ndarray) -> Value:
         if array.size <= LITERAL_ELEMENTS:
             return OPS["const"].emit(value=Literal(array))
-        if id(array) not in self._arrays:
-            self._arrays[id(array)] = array, param(Type(array.dtype, array.shape))
-        return self._arrays[id(array)][1]
+        key = array.dtype, array.shape, hashlib.blake2b(array).digest()
+        if key not in self._arrays:
+            self._arrays[key] = array, param(Type(array.dtype, array.shape))
+        return self._arrays[key][1]
 
     def constant_value(self, value: Value) -> np.ndarray | None:
         """The array a value has whatever the inputs are, or None if it depends on a parameter."""

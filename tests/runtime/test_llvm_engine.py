@@ -98,7 +98,7 @@ end:
 """
 
 
-def test_loops_are_vectorized_and_functions_inlined():
+def test_functions_are_inlined_and_vectors_kept():
     listing = assembly(VECTORS)
     assert "twice" not in listing
     if "x86_64" in fingerprint()[3]:
@@ -106,7 +106,7 @@ def test_loops_are_vectorized_and_functions_inlined():
 
 
 def test_the_entry_is_well_formed_and_small():
-    assert 2000 < len(compile_object(entry_text(), loops=False)) < 20_000
+    assert 2000 < len(compile_object(entry_text())) < 20_000
 
 
 def test_unloading():

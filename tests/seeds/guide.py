@@ -61,6 +61,7 @@ my_vars = {
 grad = tape.gradient(loss, my_vars)
 grad['b']
 #> <tf.Tensor: shape=(2,), dtype=float32, numpy=array([...], dtype=float32)>
+#! tf.Tensor([...], shape=(2,), dtype=float32)
 
 # %%
 layer = tf.keras.layers.Dense(2, activation='relu')
@@ -276,8 +277,7 @@ with tf.GradientTape() as tape:
 
 print(tape.gradient(y, x))
 #> None
-#! tf.Tensor(
-#! [[0.5 1. ]
+#! tf.Tensor([[0.5 1. ]
 #!  [1.5 2. ]], shape=(2, 2), dtype=float32)
 
 # %%
