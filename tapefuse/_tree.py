@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 
@@ -24,6 +25,12 @@ class Tree:
     keys: tuple[Any, ...] = ()  # of a dict, in the order of `children`
     children: tuple[Tree, ...] = ()
     order: tuple[Any, ...] = field(default=(), compare=False)  # the dict's keys as they were inserted
+    _hash: int | None = field(default=None, init=False, compare=False, repr=False)
+
+    def __hash__(self) -> int:
+        if self._hash is None:
+            object.__setattr__(self, "_hash", hash((self.kind, self.keys, self.children)))
+        return self._hash  # type: ignore[return-value]
 
     @property
     def n_leaves(self) -> int:
@@ -64,7 +71,8 @@ def _flatten(tree: Any, leaves: list[Any]) -> Tree:
     kind: type
     if isinstance(tree, (list, tuple)):
         kind = type(tree) if is_namedtuple(tree) else tuple if isinstance(tree, tuple) else list
-        return Tree(kind, children=tuple([_flatten(x, leaves) for x in tree]))
+        children = [_flatten(x, leaves) for x in tree]
+        return _flat(kind, len(children)) if all(c is LEAF for c in children) else Tree(kind, children=tuple(children))
     if isinstance(tree, dict):
         keys = sorted_keys(tree)
         kind = type(tree) if type(tree).__init__ is dict.__init__ else dict
@@ -73,8 +81,16 @@ def _flatten(tree: Any, leaves: list[Any]) -> Tree:
     return LEAF
 
 
+@lru_cache(maxsize=256)
+def _flat(kind: type, n: int) -> Tree:
+    """A container of `n` leaves."""
+    return Tree(kind, children=(LEAF,) * n)
+
+
 def sorted_keys(tree: dict[Any, Any]) -> tuple[Any, ...]:
     """The keys of a dict in an order that does not depend on insertion."""
+    if all(type(k) is str for k in tree):
+        return tuple(sorted(tree))
     return tuple(
         sorted(tree, key=lambda k: (type(k).__name__, k if isinstance(k, (str, int, float, tuple)) else repr(k)))
     )

@@ -15,22 +15,18 @@ import weakref
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import numpy as np
-
 from tapefuse._config import config
 from tapefuse._errors import PerformanceWarning, TapefuseError
-from tapefuse._tree import LEAF, Tree, flatten, leaves_with_paths, unflatten
+from tapefuse._tree import Tree, flatten, leaves_with_paths, unflatten
 from tapefuse.compilation import compile_traced
 from tapefuse.ir.graph import Graph
-from tapefuse.ir.interp import bind
-from tapefuse.tracer.call import GraphCall
 from tapefuse.tracer.interpreted import Entry
-from tapefuse.tracer.signature import Call, Leaf, Signature, TensorSpec, show_leaf, weak_guards
+from tapefuse.tracer.signature import Call, Leaf, Signature, TensorSpec, show_leaf
 from tapefuse.tracer.source import user_loc, user_stacklevel
+from tapefuse.tracer.specialisation import Specialisation, declines
 from tapefuse.tracer.state import busy, state
-from tapefuse.tracer.tensor import Tensor, TracedTensor, as_tensor, key_of, normal, wrap
+from tapefuse.tracer.tensor import Tensor, TracedTensor, as_tensor
 from tapefuse.tracer.trace import Traced, trace_function
-from tapefuse.tracer.variable import Variable
 
 MANY_TRACES = 5  # as many traces in twice as many calls earn a warning
 _trace_lock = threading.RLock()  # one for all functions: two that call each other must not wait for one another
@@ -55,130 +51,6 @@ def run_functions_eagerly(on: bool) -> None:
         busy.append(None) if on else busy.pop()
 
 
-# -- one specialisation -----------------------------------------------------------------------------------------------
-
-
-class Specialisation:
-    """One trace of a function, and its compiled forms."""
-
-    def __init__(self, function: TapeFunction, call: Call, traced: Traced, results: Tree, reason: str):
-        self.traced = traced
-        self.kinds = call.kinds
-        self.results = results
-        self.reason = reason
-        self.number = function._slow_calls  # which call asked for it
-        self.has_variable_arguments = bool(call.variables)
-        self._arguments = [traced.variables.index(v) if v in _Same(traced.variables) else None for v in call.variables]
-        self._flat = call.is_flat and _is_direct(results)
-        self._guards = weak_guards(call)
-        self._compile = functools.partial(
-            compile_graph, engine=function.engine, threads=function.threads, strict=function.strict
-        )
-        self._lock = threading.Lock()
-        self._entry: Entry | None = None
-
-    @property
-    def graph(self) -> Graph:
-        return self.traced.graph
-
-    @property
-    def is_alive(self) -> bool:
-        return all(guard() is not None for guard in self._guards)
-
-    @functools.cached_property
-    def pure(self) -> GraphCall:
-        """The same graph with the variables' values as further inputs and outputs."""
-        return GraphCall(self.graph, self._compile)
-
-    @property
-    def entry(self) -> Entry:
-        with self._lock:
-            if self._entry is None:
-                self._entry = self._compile(self.traced)
-        return self._entry
-
-    @property
-    def direct_entry(self) -> Entry:
-        """The entry, if it takes the arguments and returns the results just as the Python function does."""
-        return self.entry if self._flat and not self.has_variable_arguments else _declines
-
-    def run(self, call: Call) -> Any:
-        """The results for arguments of this specialisation."""
-        if self.has_variable_arguments or state.trace is not None or self._is_recorded(call):
-            leaves: Sequence[Tensor] = self._run_as_operation(call)
-        else:
-            outs = self._run_entry(call.inputs)
-            leaves = outs if isinstance(outs, tuple) else (outs,)
-        return unflatten(self.results, leaves)
-
-    def _is_recorded(self, call: Call) -> bool:
-        if not state.tapes:
-            return False
-        keys = [key_of(x) for x in call.inputs if isinstance(x, Tensor)]
-        return any(tape.would_record(keys, self.traced.variables) for tape in state.tapes)
-
-    def _run_as_operation(self, call: Call) -> Sequence[Tensor]:
-        """As one operation of the tapes, or inlined into the trace under way; then variables are assigned."""
-        traced, variables = self.traced, self._variables_of(call)
-        reads = [v.read() for v in variables]
-        ys = self.pure(*[as_tensor(x) for x in call.inputs], *reads, *map(wrap, traced.arrays), *traced.captured)
-        for k, y in zip(traced.written, ys[traced.n_results :], strict=True):
-            variables[k].assign(y)
-        return ys[: traced.n_results]
-
-    def _variables_of(self, call: Call) -> list[Variable]:
-        """The variables this call reads and writes: those passed as arguments take the place of the traced ones."""
-        variables = list(self.traced.variables)
-        for position, v in zip(self._arguments, call.variables, strict=True):
-            if position is not None:
-                variables[position] = v
-        return variables
-
-    def _run_entry(self, inputs: list[Any]) -> Any:
-        """The entry declines arrays of unfit layout and variables whose storage is shared: both are copied, once."""
-        outs = self.entry(*inputs)
-        if outs is NotImplemented:
-            inputs = [x if type(x) is Tensor else _plain(x) for x in inputs]
-            for k in self.traced.written:
-                self.traced.variables[k]._array = self.traced.variables[k]._array.copy()
-            outs = self.entry(*inputs)
-        if outs is NotImplemented:
-            reads = [v.read() for v in self.traced.variables]
-            arrays = [np.asarray(x) for x in (*inputs, *reads, *self.traced.arrays)]
-            bind(self.graph, arrays)  # names the extent that does not fit
-            raise TypeError(f"{self.graph.name!r} declined arguments of the types it was traced for: {self.describe()}")
-        return outs
-
-    def describe(self) -> str:
-        return f"({', '.join(map(show_leaf, self.kinds))})"
-
-
-class _Same:
-    """Membership by identity, where == is elementwise."""
-
-    def __init__(self, xs: Sequence[Any]):
-        self._ids = {id(x) for x in xs}
-
-    def __contains__(self, x: Any) -> bool:
-        return id(x) in self._ids
-
-
-def _is_direct(results: Tree) -> bool:
-    """Whether results are one tensor, or a plain tuple of several."""
-    return results == LEAF or (results.kind is tuple and len(results.children) != 1 and set(results.children) <= {LEAF})
-
-
-def _plain(x: Any) -> np.ndarray:
-    """The array of an input, contiguous, aligned, of NumPy's own class and byte order."""
-    if isinstance(x, TracedTensor):
-        return as_tensor(x)._concrete("calling a compiled function")
-    return normal(np.asarray(x))
-
-
-def _declines(*args: Any) -> Any:
-    return NotImplemented
-
-
 # -- the function -----------------------------------------------------------------------------------------------------
 
 
@@ -197,7 +69,7 @@ class TapeFunction:
         strict: bool = False,
         instance: Any = None,
     ):
-        self._entry: Entry = _declines
+        self._entry: Entry = declines
         self._function = function
         self._instance = instance
         self.engine = engine
@@ -279,7 +151,8 @@ class TapeFunction:
         traced = trace(may_create=not self._log)
         if traced.created:  # once more, to see that later calls will not make variables again
             traced = trace(may_create=False)
-        return Specialisation(self, call, traced, tree[0], self._reason(call))
+        compile = functools.partial(compile_graph, engine=self.engine, threads=self.threads, strict=self.strict)
+        return Specialisation(call, traced, tree[0], compile, self._slow_calls, self._reason(call))
 
     def _traced_results(self, call: Call, inputs: list[TracedTensor]) -> tuple[list[Tensor], Tree]:
         """Run the Python function on symbolic inputs: the tensors it returns, and their structure."""
@@ -360,7 +233,7 @@ class TapeFunction:
                 f"     {len(s.graph.nodes)} operations, {len(traced.variables)} variables read, written: "
                 f"{', '.join(written) or 'none'}",
                 f"     engine: {engine}, "
-                f"{'called directly' if s.direct_entry is not _declines else 'arguments are taken apart in Python'}",
+                f"{'called directly' if s.direct_entry is not declines else 'arguments are taken apart in Python'}",
             ]
         lines.append("  arrays that are not C-contiguous, aligned and in native byte order are copied at each call")
         return "\n".join(lines)

@@ -184,6 +184,10 @@ def test_bad_input_is_one_line_and_exit_code_2(folder, capsys, argv, expected):
 def test_a_file_that_fails_to_import_and_a_graph_with_a_mistake_name_the_line(folder, capsys):
     Path("bad.py").write_text("import numpy\n1 / 0\n")
     assert "ZeroDivisionError: division by zero (line 2 of" in complaint(capsys, "dump", "bad.py:f")
+    Path("worse.py").write_text("x = = 1\n")
+    assert complaint(capsys, "dump", "worse.py:f").endswith("SyntaxError: invalid syntax (worse.py, line 1)\n")
+    Path("exits.py").write_text("import sys\nsys.exit(3)\n")
+    assert "SystemExit: 3" in complaint(capsys, "dump", "exits.py:f")
     Path("bad.ir").write_text(IR.replace("f32[B,3]\n  %1", "f32[B,4]\n  %1"))
     assert "bad.ir: " in complaint(capsys, "opt", "bad.ir")
 
@@ -197,7 +201,7 @@ def test_an_error_in_the_users_function_is_his_own(folder, capsys):
 
 def test_as_a_program_in_a_pipe():
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "-m", "tapefuse.cli", "dump", "examples/digits.py:train_step", "--stage", "trace"]
+    command = [sys.executable, "-m", "tapefuse", "dump", "examples/digits.py:train_step", "--stage", "trace"]
     done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=60, check=True)
     assert done.stdout.startswith("fn train_step(")
     assert "\x1b" not in done.stdout

@@ -17,7 +17,7 @@ from tapefuse.cli import output
 from tapefuse.cli.errors import UsageError
 from tapefuse.cli.target import load_graph
 from tapefuse.ir.graph import Graph, Value
-from tapefuse.ir.interp import evaluate, replay
+from tapefuse.ir.interp import bind, evaluate, replay
 from tapefuse.ir.types import type_of
 
 FREE = 8  # the extent of a dimension that nothing fixes
@@ -44,11 +44,11 @@ def main(options: argparse.Namespace) -> int:
 def run_graph(graph: Graph, arrays: list[np.ndarray], engine: str) -> list[np.ndarray]:
     """The graph's outputs. Raises `UsageError` when an array does not fit its parameter."""
     try:
-        interpreted = list(evaluate(graph, *arrays))  # checks the arrays against the parameters
+        bind(graph, arrays)
     except (ShapeError, DTypeError) as e:
         raise UsageError(str(e)) from None
     if engine == "interp":
-        return interpreted
+        return list(evaluate(graph, *arrays))
     compiled = tp.tape_function(lambda *xs: replay(graph, xs), engine=engine)
     return [np.asarray(y) for y in compiled(*arrays)]
 

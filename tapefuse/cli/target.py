@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import sys
+import traceback
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -57,12 +58,13 @@ def _import_file(file: str) -> ModuleType:
     path = Path(file).resolve()
     if not path.is_file():
         raise UsageError(f"there is no file {file}; {EXPECTED}")
-    spec = importlib.util.spec_from_file_location(path.stem, path)
+    name = path.stem if path.stem not in sys.modules else f"{path.stem}_as_target"
+    spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
         raise UsageError(f"{file} is not a Python file; {EXPECTED}")
     module = importlib.util.module_from_spec(spec)
     sys.path.insert(0, str(path.parent))  # as `python file.py` does
-    sys.modules[path.stem] = module
+    sys.modules[name] = module
     _execute(file, lambda: spec.loader.exec_module(module))
     return module
 
@@ -81,11 +83,10 @@ def _execute(what: str, load: Any) -> None:
     """Import the user's code. Whatever it raises is reported as one line, with the place of the failure."""
     try:
         load()
-    except Exception as e:
-        trace = e.__traceback__
-        while trace is not None and trace.tb_next is not None:
-            trace = trace.tb_next
-        place = f" (line {trace.tb_lineno} of {trace.tb_frame.f_code.co_filename})" if trace else ""
+    except (Exception, SystemExit) as e:
+        machinery = (__file__, importlib.__file__)
+        frames = [f for f in traceback.extract_tb(e.__traceback__) if not f.filename.startswith(("<", *machinery))]
+        place = f" (line {frames[-1].lineno} of {frames[-1].filename})" if frames else ""
         first = (str(e).splitlines() or [""])[0]
         raise UsageError(f"cannot import {what}: {type(e).__name__}: {first}{place}") from e
 

@@ -13,13 +13,18 @@ import numpy as np
 from tapefuse.ir.graph import Value
 from tapefuse.ir.types import Dim
 
+INT = np.dtype(np.int64)
+
 
 @dataclass(frozen=True, slots=True)
 class Axis:
     """The loop index of one axis of the value under examination."""
 
     axis: int
-    dtype: np.dtype = np.dtype(np.int64)
+
+    @property
+    def dtype(self) -> np.dtype:
+        return INT
 
 
 @dataclass(frozen=True, slots=True, eq=False)

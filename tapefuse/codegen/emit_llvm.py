@@ -1,7 +1,7 @@
 """Kernels as LLVM text: [Kernel] -> functions of one module.
 
-Every kernel is `void @k(ptr %values, ptr %indices, i64 %lo, i64 %hi, i64 %chunk)`: its k-th argument, a buffer's address or a
-dimension, is `values[indices[k]]`. Accumulators are stack slots that LLVM promotes to registers.
+Every kernel is `void @k(ptr %values, ptr %indices, i64 %lo, i64 %hi, i64 %chunk)`: its k-th argument, a buffer's address
+or a dimension, is `values[indices[k]]`. Accumulators are stack slots that LLVM promotes to registers.
 Innermost loops are written with vectors here (`llvm_vectors`), so that no costly LLVM pass has to find them.
 """
 
@@ -77,7 +77,8 @@ class Writer(Instructions):
                 self.names[dst] = self.new(f"load {register_type(acc.dtype)}, ptr %{acc}")
             case Let(dst, op, args):
                 divisor = args[1] if len(args) == 2 and isinstance(args[1], Num) else None
-                self.names[dst] = self.instruction(op, [self.use(a) for a in args], args[-1].dtype, dst.dtype, divisor)
+                operands = [self.use(a) for a in args]
+                self.names[dst] = self.instruction(op, operands, args[-1].dtype, dst.dtype, divisor)
             case Load(dst, buffer, index):
                 self.names[dst] = self.loaded(dst.dtype, self.address(buffer, index))
             case Store(buffer, index, value):

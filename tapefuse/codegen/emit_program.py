@@ -1,8 +1,8 @@
 """The launch plan as the LLVM function `tapefuse_program`, with the kernels it calls: Plan -> LLVM text.
 
-The plan itself is data: a constant table of steps that `tapefuse_run` (runtime/launch.ll) goes through. The function only
-computes the `values` that steps refer to - addresses, dimensions, numbers of rows and pieces - so that the time to compile
-it does not grow with the launching of kernels.
+The plan itself is data: a constant table of steps that `tapefuse_run` (runtime/launch.ll) goes through. The function
+only computes the `values` that steps refer to - addresses, dimensions, numbers of rows and pieces -, so that launching
+kernels costs next to nothing to compile.
 """
 
 from __future__ import annotations
@@ -52,7 +52,8 @@ class _Program:
         stores = []
         for k, value in enumerate(self.values):
             type = "i64" if not value.startswith(("%p", "%slot")) else "ptr"
-            stores += [f"  %value{k} = getelementptr i64, ptr %values, i64 {k}", f"  store {type} {value}, ptr %value{k}"]
+            stores.append(f"  %value{k} = getelementptr i64, ptr %values, i64 {k}")
+            stores.append(f"  store {type} {value}, ptr %value{k}")
         pool = "ptr @numba_parallel_for, ptr @tapefuse_threads" if self.parallel else "ptr null, ptr null"
         n = len(self.steps)
         body = [
@@ -80,13 +81,15 @@ class _Program:
 
     def _load_dims(self) -> None:
         for k, name in enumerate(self.symbols.values()):
-            self.lines += [f"  {name}.at = getelementptr i64, ptr %dims, i64 {k}", f"  {name} = load i64, ptr {name}.at"]
+            self.lines.append(f"  {name}.at = getelementptr i64, ptr %dims, i64 {k}")
+            self.lines.append(f"  {name} = load i64, ptr {name}.at")
 
     def _load_pointers(self) -> None:
         count = len(self.plan.pointers)
         for k in range(count + (1 if self.plan.layout.slots else 0)):
             name = f"%p{k}" if k < count else "%arena"
-            self.lines += [f"  {name}.at = getelementptr ptr, ptr %pointers, i64 {k}", f"  {name} = load ptr, ptr {name}.at"]
+            self.lines.append(f"  {name}.at = getelementptr ptr, ptr %pointers, i64 {k}")
+            self.lines.append(f"  {name} = load ptr, ptr {name}.at")
         end = str(self.plan.layout.fixed)
         for k, slot in enumerate(self.plan.layout.slots):
             offset = str(slot.offset) if slot.offset is not None else end

@@ -1,4 +1,4 @@
-"""Scalar instructions of the loop IR as LLVM instructions, one lane or many: `add f32` is `fadd contract <16 x float>`."""
+"""Scalar instructions of the loop IR as LLVM instructions, of one lane or many: `fadd contract <16 x float> %x, %y`."""
 
 from __future__ import annotations
 

@@ -40,10 +40,9 @@ class _Shape:
 def _slopes(s: For) -> dict[Var, int | None]:
     """Which scalars vary from one iteration to the next, and by how much if always the same."""
     slopes: dict[Var, int | None] = {s.var: 1}
+    stored = {t.buffer for t in s.body if isinstance(t, Store)}
     for stmt in s.body:
-        if isinstance(stmt, Load) and any(i in slopes for i in stmt.index):
-            slopes[stmt.dst] = None
-        elif isinstance(stmt, Load) and any(isinstance(t, Store) and t.buffer == stmt.buffer for t in s.body):
+        if isinstance(stmt, Load) and (stmt.buffer in stored or any(i in slopes for i in stmt.index)):
             slopes[stmt.dst] = None
         elif isinstance(stmt, Let) and any(a in slopes for a in stmt.args):
             slopes[stmt.dst] = _slope(stmt, slopes)
@@ -71,9 +70,11 @@ def _step(buffer: Buffer, index: Sequence[Scalar], slopes: dict[Var, int | None]
     for axis, i in enumerate(index):
         slope = 0 if isinstance(i, Num) or i not in slopes else slopes[i]
         stride = size(buffer.type.shape[axis + 1 :])
-        if slope is None or slope and not isinstance(stride, int):
+        if slope == 0:
+            continue
+        if slope is None or not isinstance(stride, int):
             return None
-        total += slope * stride if slope else 0  # type: ignore[operator]
+        total += slope * stride
     return total
 
 
@@ -89,22 +90,24 @@ def _examined(s: For) -> _Shape | None:
             return None
         if isinstance(t, Load) and t.buffer in stores and t.index != stores[t.buffer]:
             return None
-        if isinstance(t, Let) and t.op in ("pow", "floordiv", "mod") and t.dst in slopes and not _is_vector_op(t, slopes):
+        if isinstance(t, Let) and t.dst in slopes and not _is_vector_op(t, slopes):
             return None
         if isinstance(t, Let | Load) and slopes.get(t.dst, 0) is None or isinstance(t, Store):
             bytes_ = max(bytes_, (t.value if isinstance(t, Store) else t.dst).dtype.itemsize)
-    trips = s.stop.value - s.start.value if isinstance(s.stop, Num) and isinstance(s.start, Num) else None  # type: ignore[operator]
+    trips = int(s.stop.value - s.start.value) if isinstance(s.stop, Num) and isinstance(s.start, Num) else None
     width = min(REGISTER // bytes_, MOST_LANES)
     if trips is not None and trips < width:
-        width = 1 << max(int(trips) - 1, 0).bit_length()
+        width = 1 << max(trips - 1, 0).bit_length()
     elif any(isinstance(t, Update) for t in s.body) and (trips is None or trips >= 4 * width):
         width *= 2  # two vectors at a time: their additions overlap
-    return _Shape(width, slopes, trips) if width > 1 else None  # type: ignore[arg-type]
+    return _Shape(width, slopes, trips) if width > 1 else None
 
 
 def _is_vector_op(t: Let, slopes: dict[Var, int | None]) -> bool:
     """Integer division and power, and the float remainder, have no vector instructions."""
-    return t.op == "pow" and t.dst.dtype.kind == "f" or slopes[t.dst] is not None
+    if t.op not in ("pow", "floordiv", "mod") or slopes[t.dst] is not None:
+        return True
+    return t.op == "pow" and t.dst.dtype.kind == "f"
 
 
 class _VectorWriter(Writer):
@@ -291,7 +294,8 @@ class _Loop:
             value = w.new(f"load {v}, ptr {self.address(t)}, align {align}")
         elif step == 1:
             f = w.needs.intrinsic(f"llvm.masked.load.{self.suffix(memory)}.p0", v, "ptr", "i32", self.bits, v)
-            value = w.new(f"call {v} {f}(ptr {self.address(t)}, i32 {align}, {self.bits} {self.condition}, {v} zeroinitializer)")
+            mask = f"{self.bits} {self.condition}"
+            value = w.new(f"call {v} {f}(ptr {self.address(t)}, i32 {align}, {mask}, {v} zeroinitializer)")
         else:
             value = self.gather(t, v, memory, align)
         return w.new(f"icmp ne {v} {value}, zeroinitializer") if t.dst.dtype.kind == "b" else value

@@ -18,6 +18,7 @@ from tapefuse.ir.types import Dim, Poly, Shape, Type, size, symbols
 
 KEEP_WEIGHT = 6  # values at least this expensive are kept for the next phase instead of being computed again
 CHUNKS = 16  # most pieces a kernel is cut into; fixed, so that results do not depend on the number of threads
+WIDE = 128  # columns from which a product of unknown height is cut by columns
 PRODUCT_CHUNKS = 4  # fewer for library products: each piece packs its operands anew
 # costs in 1/64 ns: an instruction for one element of a vector loop, an element to or from memory, a term of a product
 INSTRUCTION, TRANSFER, MULTIPLY_ADD = 1, 4, 1
@@ -37,7 +38,7 @@ class Place:
 class Step:
     """One kernel of the launch plan, and the places its buffers stand for, in order.
 
-    It runs in `chunks` pieces at most; as many as its cost is grains. `rows_of`: the kernel whose number of pieces is
+    It runs in `chunks` pieces at most, as many as its cost is grains. `rows_of`: the kernel whose number of pieces is
     this one's number of rows (it adds up their partial results). `bindings`: dimensions that symbols of the kernel stand
     for, so that kernels which differ in them only are the same code.
     """
@@ -349,7 +350,7 @@ class _Product(_Context):
         *lead, m, n = node.shape
         k = node.args[0].shape[-1]
         cost = size(node.shape) * k * MULTIPLY_ADD
-        split = "n" if isinstance(m, int) and isinstance(n, int) and n > m else "m"
+        split = "n" if isinstance(n, int) and (n > m if isinstance(m, int) else n >= WIDE) else "m"
         if lead:
             with self.b.loop(LO, HI) as first, self.b.loops(lead[1:]) as rest:
                 self._gemm(node, a, c, (first, *rest), ta, tc, ZERO, self.b.dim(m), "m")
@@ -366,7 +367,8 @@ class _Product(_Context):
         buffers = [self.buffer(self.place(v)) for v in (a, c, node)]
         at_a, at_c = (_aligned(lead, v.shape[:-2]) for v in (a, c))
         sizes = (b.dim(m), b.dim(n), b.dim(k))
-        b.append(Gemm(*buffers, at_a, at_c, tuple(lead), ta, tc, *sizes, start, stop, split))
+        left, right, result = buffers
+        b.append(Gemm(left, right, result, at_a, at_c, tuple(lead), ta, tc, *sizes, start, stop, split))
 
 
 def _aligned(index, shape: Shape) -> tuple[Scalar, ...]:

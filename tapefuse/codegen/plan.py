@@ -118,7 +118,8 @@ def _copy(decided: Schedule, new: Value, state: Value, name: str) -> Step:
 
 
 def pieces(step: Step) -> tuple[int, Dim] | int:
-    """How many pieces a step is cut into: a number, or (most, cost) when it depends on symbols: cost // GRAIN, at least 1."""
+    """How many pieces a step is cut into: a number, or (most, cost) if symbols decide: at least 1, at most `most`, else
+    cost // GRAIN."""
     if step.chunks == 1:
         return 1
     if isinstance(step.kernel.cost, int):
@@ -167,5 +168,6 @@ def show_memory(p: Plan) -> str:
         slot = p.layout.slots[p.layout.slot_of[place]]
         offset = "after the previous" if slot.offset is None else str(slot.offset)
         names = f"{p.steps[first].kernel.name}..{p.steps[last].kernel.name}"
-        rows.append(f"  {place.type}{' ' + place.tag if place.tag else ''}: {slot.nbytes} bytes at {offset}, alive {names}")
+        tag = f" {place.tag}" if place.tag else ""
+        rows.append(f"  {place.type}{tag}: {slot.nbytes} bytes at {offset}, alive {names}")
     return "\n".join(rows)

@@ -13,6 +13,8 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from tapefuse.codegen.access import Access, Axis, accesses, is_squeeze
 from tapefuse.ir.graph import Graph, Value
 from tapefuse.ir.types import Shape, show_shape
@@ -87,7 +89,7 @@ def weight(node: Value) -> int:
 
 
 def is_product(node: Value) -> bool:
-    return node.op is not None and node.op.library == "matmul" and node.dtype.kind == "f" and node.dtype.itemsize in (4, 8)
+    return node.op is not None and node.op.library == "matmul" and node.dtype in (np.float32, np.float64)
 
 
 def folded(operand: Value) -> tuple[Value, bool]:

@@ -22,6 +22,10 @@ def _elementwise(ufunc: np.ufunc, op: Op, doc: str, name: str | None = None) -> 
     """The function that computes `op` in the dtype that `ufunc` would choose."""
 
     def function(*xs: Any) -> Tensor:
+        if len(xs) == 2 and isinstance(xs[0], Tensor) and isinstance(xs[1], Tensor):  # nothing to convert
+            dtype = xs[0].dtype
+            if dtype.kind == "f" and dtype is xs[1].dtype:
+                return op(*xs)
         if len(xs) != ufunc.nin:
             raise TypeError(f"{function.__name__} takes {ufunc.nin} operands, got {len(xs)}")
         tensors = operands(ufunc, *xs)

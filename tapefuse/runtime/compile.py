@@ -21,7 +21,7 @@ llvm_lock = threading.Lock()  # one compilation or linking at a time: LLVM's glo
 
 
 def compile_object(text: str) -> bytes:
-    """Object code of a module in LLVM's text form. Raises CompileError with LLVM's message and the place in the text."""
+    """Object code of a module in LLVM's text form. Raises CompileError: LLVM's message and the place in the text."""
     with llvm_lock:
         return _machine().emit_object(_optimized(text))
 
@@ -39,7 +39,15 @@ def fingerprint() -> tuple[str, ...]:
 
     llvm = _binding()
     version = ".".join(map(str, llvm.llvm_version_info))
-    return (*PASSES, str(CODE_GENERATION), llvmlite.__version__, version, llvm.get_process_triple(), llvm.get_host_cpu_name(), _features())
+    return (
+        *PASSES,
+        str(CODE_GENERATION),
+        llvmlite.__version__,
+        version,
+        llvm.get_process_triple(),
+        llvm.get_host_cpu_name(),
+        _features(),
+    )
 
 
 def _optimized(text: str) -> Any:

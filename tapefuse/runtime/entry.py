@@ -7,21 +7,19 @@ Python work.
 What a call promises:
 - NotImplemented means that nothing has changed: an argument does not fit, or a written variable's array is shared, is a
   view, is read-only, or is in use by a call in another thread. `unshare` the written variables and try once more.
-- A program of more than GIL_LIMIT nanoseconds runs without the interpreter's lock. The arrays that it reads are held; the
-  arrays that it writes are taken out of their variables until it is done, so that no thread and no other program can
-  see or use half-written values: reading such a variable's slot is an AttributeError, which the variable's `__getattr__`
-  turns into waiting. A variable that is given another array meanwhile keeps that one.
+- A program of more than GIL_LIMIT nanoseconds runs without the interpreter's lock. The arrays that it reads are held;
+  the arrays that it writes are taken out of their variables until it is done, so that no thread and no other program
+  can see or use half-written values: reading such a variable's slot is an AttributeError, which the variable's
+  `__getattr__` turns into waiting. A variable that is given another array meanwhile keeps that one.
 - Signals are handled after the call, when variables are whole. A failed check calls the handler and changes nothing.
 """
 
 from __future__ import annotations
 
 import ctypes
-import importlib
 import re
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from string import Template
@@ -32,10 +30,8 @@ import numpy as np
 from tapefuse._errors import CompileError
 from tapefuse.ir.program import Program
 from tapefuse.ir.types import Dim, Poly, Type
+from tapefuse.runtime.abi import ALIGNED, ARRAY, C_CONTIGUOUS, OBJECT_TYPE, WRITEABLE, Layout, numpy_function
 
-OBJECT_TYPE = 8  # offset of ob_type
-ARRAY = {"data": 16, "nd": 24, "dims": 32, "strides": 40, "base": 48, "descr": 56, "flags": 64}  # PyArrayObject_fields
-C_CONTIGUOUS, ALIGNED, WRITEABLE = 0x1, 0x100, 0x400
 GIL_LIMIT = 20_000  # nanoseconds of work from which a call lets other Python threads run
 STACK_ARENA = 4096  # bytes of scratch memory that live on the stack
 FIELDS = (
@@ -47,24 +43,6 @@ FIELDS = (
 ARENA_SLOT = FIELDS.index("arena_slot")  # the kept block of scratch memory; calls exchange it atomically
 RECORD_WORDS = 4  # descr, rank, axes, written
 FIXED, BIND, SAME, POLYNOMIAL = range(4)  # kinds of axes
-
-
-@dataclass(frozen=True, slots=True)
-class Layout:
-    """What native code must know of the tracer's classes: where a Tensor and a Variable keep their array.
-
-    `tupled`: a single output comes in a tuple, too. Several outputs, and none, always do.
-    """
-
-    tensor: type
-    tensor_offset: int
-    variable_offset: int
-    tupled: bool = False
-
-    @staticmethod
-    def of(tensor: type, variable: type, *, slot: str = "_array", tupled: bool = False) -> Layout:
-        """The layout of two classes that keep their array in `__slots__`."""
-        return Layout(tensor, slot_offset(tensor, slot), slot_offset(variable, slot), tupled)
 
 
 _unshare_lock = threading.Lock()
@@ -81,52 +59,6 @@ def unshare(variables: Iterable[Any], slot: str = "_array") -> None:
             held = getattr(variable, slot)
             setattr(variable, slot, held.copy())
             del held
-
-
-class _MemberDef(ctypes.Structure):
-    _fields_ = (("name", ctypes.c_char_p), ("type", ctypes.c_int), ("offset", ctypes.c_ssize_t))
-
-
-def slot_offset(cls: type, name: str) -> int:
-    """Where instances of `cls` keep the slot `name`: read from its member descriptor, tried on an instance.
-
-    Raises CompileError when this Python keeps slots in another way.
-    """
-    member: Any = next((vars(c)[name] for c in cls.__mro__ if name in vars(c)), None)
-    if type(member).__name__ != "member_descriptor":
-        raise CompileError(f"{cls.__name__} has no slot {name!r}")
-    definition = ctypes.c_size_t.from_address(id(member) + 40).value  # PyMemberDescrObject.d_member
-    offset = _MemberDef.from_address(definition).offset
-    instance: Any = object.__new__(cls)
-    mark = object()
-    member.__set__(instance, mark)
-    if not 16 <= offset < cls.__basicsize__ or ctypes.c_void_p.from_address(id(instance) + offset).value != id(mark):
-        raise CompileError(f"this Python keeps slots in an unknown way ({cls.__name__}.{name}); use engine='numba'")
-    return offset
-
-
-@cache
-def check_abi() -> None:
-    """Compare a live array with the layout that the entry assumes. Raises CompileError when they differ."""
-    a = np.zeros((3, 5), np.float32)[:, 1:3]
-    a.flags.writeable = False
-    at = id(a)
-
-    def word(name: str) -> int:
-        return ctypes.c_int64.from_address(at + ARRAY[name]).value
-
-    flags = ctypes.c_int.from_address(at + ARRAY["flags"]).value
-    seen = (
-        object.__basicsize__, ctypes.c_void_p.from_address(at + OBJECT_TYPE).value, word("data"),
-        ctypes.c_int.from_address(at + ARRAY["nd"]).value, tuple((ctypes.c_int64 * 2).from_address(word("dims"))),
-        tuple((ctypes.c_int64 * 2).from_address(word("strides"))), word("base"), word("descr"),
-        flags & (C_CONTIGUOUS | ALIGNED | WRITEABLE),
-    )  # fmt: skip
-    real = (16, id(np.ndarray), a.ctypes.data, 2, a.shape, a.strides, id(a.base), id(a.dtype), ALIGNED)
-    if seen != real:
-        raise CompileError(
-            f"NumPy {np.__version__} keeps arrays in an unknown way here: {seen} is not {real}; use engine='numba'"
-        )
 
 
 @cache
@@ -148,16 +80,8 @@ def entry_symbols() -> dict[str, int]:
     api = ctypes.pythonapi
     table = {n: ctypes.cast(getattr(api, n), ctypes.c_void_p).value for n in declared if hasattr(api, n)}
     table["_Py_NotImplementedStruct"] = id(NotImplemented)
-    table["PyArray_NewFromDescr"] = _numpy_function(94)
+    table["PyArray_NewFromDescr"] = numpy_function(94)
     return {k: int(v or 0) for k, v in table.items()}
-
-
-def _numpy_function(index: int) -> int:
-    """A function of NumPy's C interface, by its index in the table of the public ABI."""
-    get = ctypes.pythonapi.PyCapsule_GetPointer
-    get.restype, get.argtypes = ctypes.c_void_p, [ctypes.py_object, ctypes.c_char_p]
-    table = get(importlib.import_module("numpy._core._multiarray_umath")._ARRAY_API, None)
-    return ctypes.c_size_t.from_address(table + 8 * index).value
 
 
 class Table(np.ndarray):

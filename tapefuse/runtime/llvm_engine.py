@@ -19,8 +19,9 @@ from typing import Any, NamedTuple
 from tapefuse._errors import CompileError
 from tapefuse.ir.program import Program
 from tapefuse.runtime import blas, cache, threads
+from tapefuse.runtime.abi import Layout, check_abi
 from tapefuse.runtime.compile import compile_object, fingerprint, llvm_lock
-from tapefuse.runtime.entry import Layout, build_table, check_abi, entry_symbols, entry_text
+from tapefuse.runtime.entry import build_table, entry_symbols, entry_text
 
 _ENTRY, _PROGRAM, _RUN = "tapefuse_entry", "tapefuse_program", "tapefuse_run"
 _METH_FASTCALL = 0x80
@@ -49,7 +50,7 @@ class Loaded:
 class _Parallel(NamedTuple):
     """What a program with parallel regions needs beside others."""
 
-    count: threads.Count | None
+    word: threads.Count | None
     words: dict[str, int]  # fields of the table
     symbols: dict[str, int]
     keep: tuple

@@ -18,6 +18,7 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import lower_builtin, type_callable
 from numba.np.arrayobj import make_array, populate_array
+from numba.np.numpy_support import as_dtype
 
 from tapefuse.runtime import blas
 
@@ -350,7 +351,7 @@ def _array(context, builder, type, data, shape_type, shape):
     """An array that does not own its memory."""
     sizes = cgutils.unpack_tuple(builder, shape, len(shape_type))
     sizes = [context.cast(builder, n, t, types.intp) for n, t in zip(sizes, shape_type, strict=True)]
-    item = ir.Constant(cgutils.intp_t, context.get_abi_sizeof(context.get_data_type(type.dtype)))
+    item = ir.Constant(cgutils.intp_t, as_dtype(type.dtype).itemsize)
     strides = [item]
     for n in reversed(sizes[1:]):
         strides.insert(0, builder.mul(strides[0], n))

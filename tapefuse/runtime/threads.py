@@ -141,14 +141,13 @@ def _load_omp() -> Any:
 
 def _through_numba() -> Pool:
     try:
-        from numba import config as numba_config
         from numba.np.ufunc import parallel
 
         parallel._launch_threads()
     except (ImportError, ValueError) as e:
         raise CompileError(f"Numba has no thread pool for parallel programs here: {e}; use threads=1") from None
     layer = parallel.threading_layer()
-    return _described(layer, sys.modules[_MODULES[layer]], numba_config.NUMBA_NUM_THREADS)
+    return _described(layer, sys.modules[_MODULES[layer]], parallel.get_thread_count())
 
 
 def _described(layer: str, module: Any, size: int) -> Pool:

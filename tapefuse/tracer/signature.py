@@ -21,7 +21,8 @@ from tapefuse.ir.types import Poly, Type
 from tapefuse.tracer.tensor import Tensor, as_tensor, check_dtype, python_kind
 from tapefuse.tracer.variable import Variable
 
-Leaf = tuple  # ("tensor", Type) | ("variable", Type, number) | ("value", type, value) | ("object", type, id)
+# ("tensor", dtype, shape) | ("variable", dtype, shape, number) | ("value", type, value) | ("object", type, id)
+Leaf = tuple
 
 
 _BY_IDENTITY: Any = object.__hash__
@@ -80,7 +81,7 @@ class Call:
 
     @property
     def input_types(self) -> list[Type]:
-        return [k[1] for k in self.kinds if k[0] == "tensor"]
+        return [Type(k[1], k[2]) for k in self.kinds if k[0] == "tensor"]
 
     @property
     def is_flat(self) -> bool:
@@ -127,8 +128,10 @@ class Signature:
             fitted = [_fit(t, v, n) for t, v, n in zip(self.types, values, self.names, strict=False)]
             declared = flatten(list(self.types))[0]
             values = (*fitted, *values[len(fitted) :])
-        leaves, tree = flatten(_with_specs(values))
-        kinds: list[Leaf] = [("tensor", t) for t in declared]
+        leaves, tree = flatten(values)
+        if any(type(x) is TensorSpec for x in leaves):
+            leaves, tree = flatten(tuple(_spec_types(list(values))))
+        kinds: list[Leaf] = [("tensor", t.dtype, t.shape) for t in declared]
         variables: dict[int, Variable] = {}
         for x in leaves[len(declared) :]:
             kinds.append(self._kind(x, variables))
@@ -157,12 +160,12 @@ class Signature:
 
     def _kind(self, x: Any, variables: dict[int, Variable]) -> Leaf:
         if isinstance(x, (Tensor, Type)):
-            return "tensor", x if isinstance(x, Type) else x.type
+            return "tensor", x.dtype, x.shape
         if isinstance(x, Variable):
             variables.setdefault(id(x), x)
-            return "variable", x.type, list(variables).index(id(x))
+            return "variable", x.dtype, x.shape, list(variables).index(id(x))
         if isinstance(x, (np.ndarray, np.generic)):
-            return "tensor", Type(check_dtype(x.dtype, f"an argument of {self._name}"), x.shape)
+            return "tensor", check_dtype(x.dtype, self._name), x.shape
         if isinstance(x, float):
             return "value", type(x), float.hex(x)  # tells -0.0 from 0.0, and nan equals itself
         if type(x).__hash__ is _BY_IDENTITY:
@@ -183,12 +186,6 @@ def _signature_of(function: Callable[..., Any]) -> inspect.Signature:
     if inspect.isbuiltin(function) or isinstance(function, (np.ufunc, type)):
         return inspect.signature(lambda *args, **kwargs: None)
     return inspect.signature(function)
-
-
-def _with_specs(values: Sequence[Any]) -> tuple:
-    if not any(isinstance(x, TensorSpec) for x in flatten(list(values))[0]):
-        return tuple(values)
-    return tuple(_spec_types(list(values)))
 
 
 def _fit(types: Any, value: Any, path: str) -> Any:
@@ -226,9 +223,9 @@ def _fit_one(wanted: Type, value: Any, path: str) -> Tensor | Type | np.ndarray:
 def show_leaf(kind: Leaf) -> str:
     """A leaf of a key for people: `f32[3]`, `variable f32[]`, `2 (int)`."""
     if kind[0] == "tensor":
-        return str(kind[1])
+        return str(Type(kind[1], kind[2]))
     if kind[0] == "variable":
-        return f"variable {kind[1]}"
+        return f"variable {Type(kind[1], kind[2])}"
     if kind[0] == "object":
         return f"a {kind[1].__name__} object"
     value = float.fromhex(kind[2]) if issubclass(kind[1], float) else kind[2]

@@ -173,7 +173,7 @@ class GradientTape:
     def add_record(self, entry: Record) -> None:
         """Append an operation of any kind; its floating-point results are tracked from here on."""
         self._records.append(entry)
-        self._tracked.update([y.key for y in entry.ys if y.dtype.kind == "f"])
+        self._tracked.update([y.key for y in entry.ys if y.key is not None and y.dtype.kind == "f"])
 
     # -- derivatives ---------------------------------------------------------------------------------
     def gradient(

@@ -201,15 +201,17 @@ def wrap(array: np.ndarray) -> Tensor:
 def normal(array: Any) -> np.ndarray:
     """The same array if it is C-contiguous, aligned and in native byte order, else such a copy."""
     array = np.asarray(array, order="C")
-    dtype = native(array.dtype)
-    if array.dtype is not dtype:
-        array = array.astype(dtype)
+    if id(array.dtype) not in _NATIVE:
+        array = array.astype(native(array.dtype))
     return array if array.flags.aligned else array.copy()
 
 
 def native(dtype: np.dtype) -> np.dtype:
     """NumPy's own object for a dtype of this kind and size, in native byte order; compiled code compares identities."""
-    return np.dtype(f"{dtype.kind}{dtype.itemsize}")
+    return dtype if id(dtype) in _NATIVE else np.dtype(f"{dtype.kind}{dtype.itemsize}")
+
+
+_NATIVE = {id(np.dtype(t)) for t in ("?", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "f2", "f4", "f8")}
 
 
 def key_of(x: Tensor) -> int:
@@ -224,6 +226,8 @@ def key_of(x: Tensor) -> int:
 def check_dtype(dtype: Any, what: str) -> np.dtype:
     """`dtype` as a NumPy dtype that tensors can have. Raises DTypeError."""
     dtype = np.dtype(dtype)
+    if id(dtype) in _NATIVE:
+        return dtype
     if dtype.kind not in _NUMERIC or dtype.itemsize > 8:
         raise DTypeError(
             f"{what} of dtype {dtype} cannot become a tensor; tensors hold bool, integer and float16/32/64"
@@ -345,8 +349,7 @@ def _wrap_value(value: Value) -> Tensor:
 
 def _run(op: Op, operands: tuple[Tensor, ...], attrs: dict[str, Any]) -> Tensor:
     try:
-        with np.errstate(all="ignore"):
-            return wrap(op.ref(*[x._array for x in operands], **attrs))
+        return wrap(op.ref(*[x._array for x in operands], **attrs))
     except (TypeError, ValueError, IndexError) as error:
         here.loc = current_loc()
         op.infer(*[x.type for x in operands], **attrs)  # says what is wrong with the types, if that is the cause

@@ -79,7 +79,7 @@ class Trace:
     def _constant(self, array: np.ndarray) -> Value:
         if array.size <= LITERAL_ELEMENTS:
             return OPS["const"].emit(value=Literal(array))
-        key = array.dtype, array.shape, hashlib.blake2b(array).digest()
+        key = array.dtype, array.shape, hashlib.blake2b(array.data).digest()
         if key not in self._arrays:
             self._arrays[key] = array, param(Type(array.dtype, array.shape))
         return self._arrays[key][1]

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import threading
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
 from tapefuse.ir.program import Check, Program, State
 from tapefuse.ir.types import Dim, Type
-from tapefuse.runtime.entry import Layout
+from tapefuse.runtime.abi import Layout
 
 
 class Tensor:
@@ -144,7 +145,7 @@ work:
 
 
 def scratch(arena: Dim, symbols: Sequence[str] = ()) -> Program:
-    """Fills `x[0]` bytes of the arena; outputs [arena's address modulo 64, last byte]. Inputs i64[1], u8[B] if symbolic."""
+    """Fills `x[0]` bytes of the arena; outputs [its address modulo 64, last byte]. Inputs i64[1], u8[B] if symbolic."""
     inside = "  store i8 7, ptr {arena}"
     names = ("x", "b", "y", "arena") if symbols else ("x", "y", "arena")
     end = """  %last.i = sub i64 %n, 1
@@ -215,3 +216,12 @@ def parallel(work: int = 100) -> Program:
     """x + 1 over f64[64] in a parallel region, and the number of threads allowed."""
     externals = ("numba_parallel_for", "tapefuse_threads")
     return program(PARALLEL_FILL, ("f64[64]",), ("f64[64]", "i32[]"), work=work, externals=externals)
+
+
+def run_together(work: Callable[[], None], n: int) -> None:
+    """Call `work` in n threads at once."""
+    threads = [threading.Thread(target=work) for _ in range(n)]
+    for t in threads:
+        t.start()
+    for t in threads:
+        t.join()

@@ -1,4 +1,4 @@
-"""`python -m tapefuse.cli` is the command `tapefuse`."""
+"""`python -m tapefuse` is the command `tapefuse`."""
 
 import sys
 

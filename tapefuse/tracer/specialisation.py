@@ -1,0 +1,137 @@
+"""One trace of a function, ready to be called: natively, as one operation of tapes, or inlined into another trace."""
+
+from __future__ import annotations
+
+import functools
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from tapefuse._tree import LEAF, Tree, unflatten
+from tapefuse.ir.graph import Graph
+from tapefuse.ir.interp import bind
+from tapefuse.tracer.call import GraphCall
+from tapefuse.tracer.interpreted import Entry
+from tapefuse.tracer.signature import Call, show_leaf, weak_guards
+from tapefuse.tracer.state import state
+from tapefuse.tracer.tensor import Tensor, TracedTensor, as_tensor, key_of, normal, wrap
+from tapefuse.tracer.trace import Traced
+from tapefuse.tracer.variable import Variable
+
+ATTEMPTS = 100  # other threads may read a variable, and so share its storage again, between a copy and the call
+
+
+class Specialisation:
+    """One trace of a function, and its compiled forms."""
+
+    def __init__(
+        self, call: Call, traced: Traced, results: Tree, compile: Callable[[Traced], Entry], number: int, reason: str
+    ):
+        self.traced = traced
+        self.kinds = call.kinds
+        self.results = results
+        self.number = number  # which call of the function asked for it
+        self.reason = reason  # why no earlier one served
+        self.has_variable_arguments = bool(call.variables)
+        places = {id(v): k for k, v in enumerate(traced.variables)}
+        self._arguments = [places.get(id(v)) for v in call.variables]
+        self._flat = call.is_flat and _is_direct(results)
+        self._guards = weak_guards(call)
+        self._compile = compile
+        self._lock = threading.Lock()
+        self._entry: Entry | None = None
+
+    @property
+    def graph(self) -> Graph:
+        return self.traced.graph
+
+    @property
+    def is_alive(self) -> bool:
+        return all(guard() is not None for guard in self._guards)
+
+    @functools.cached_property
+    def pure(self) -> GraphCall:
+        """The same graph with the variables' values as further inputs and outputs."""
+        return GraphCall(self.graph, self._compile)
+
+    @property
+    def entry(self) -> Entry:
+        with self._lock:
+            if self._entry is None:
+                self._entry = self._compile(self.traced)
+        return self._entry
+
+    @property
+    def direct_entry(self) -> Entry:
+        """The entry, if it takes the arguments and returns the results just as the Python function does."""
+        return self.entry if self._flat and not self.has_variable_arguments else declines
+
+    def run(self, call: Call) -> Any:
+        """The results for arguments of this specialisation."""
+        if self.has_variable_arguments or state.trace is not None or self._is_recorded(call):
+            leaves: Sequence[Tensor] = self._run_as_operation(call)
+        else:
+            outs = self._run_entry(call.inputs)
+            leaves = outs if isinstance(outs, tuple) else (outs,)
+        return unflatten(self.results, leaves)
+
+    def _is_recorded(self, call: Call) -> bool:
+        if not state.tapes:
+            return False
+        keys = [key_of(x) for x in call.inputs if isinstance(x, Tensor)]
+        return any(tape.would_record(keys, self.traced.variables) for tape in state.tapes)
+
+    def _run_as_operation(self, call: Call) -> Sequence[Tensor]:
+        """As one operation of the tapes, or inlined into the trace under way; then variables are assigned."""
+        traced, variables = self.traced, self._variables_of(call)
+        reads = [v.read() for v in variables]
+        ys = self.pure(*[as_tensor(x) for x in call.inputs], *reads, *map(wrap, traced.arrays), *traced.captured)
+        for k, y in zip(traced.written, ys[traced.n_results :], strict=True):
+            variables[k].assign(y)
+        return ys[: traced.n_results]
+
+    def _variables_of(self, call: Call) -> list[Variable]:
+        """The variables this call reads and writes: those passed as arguments take the place of the traced ones."""
+        variables = list(self.traced.variables)
+        for position, v in zip(self._arguments, call.variables, strict=True):
+            if position is not None:
+                variables[position] = v
+        return variables
+
+    def _run_entry(self, inputs: list[Any]) -> Any:
+        """The entry declines arrays of unfit layout, and written variables whose storage others see: both are copied."""
+        outs = self.entry(*inputs)
+        if outs is NotImplemented:
+            inputs = [x if type(x) is Tensor else _plain(x) for x in inputs]
+            for _ in range(ATTEMPTS):
+                for k in self.traced.written:
+                    self.traced.variables[k]._array = self.traced.variables[k]._array.copy()
+                outs = self.entry(*inputs)
+                if outs is not NotImplemented:
+                    return outs
+            reads = [v.read() for v in self.traced.variables]
+            arrays = [np.asarray(x) for x in (*inputs, *reads, *self.traced.arrays)]
+            bind(self.graph, arrays)  # names the extent that does not fit
+            raise TypeError(f"{self.graph.name!r} declined arguments of the types it was traced for: {self.describe()}")
+        return outs
+
+    def describe(self) -> str:
+        return f"({', '.join(map(show_leaf, self.kinds))})"
+
+
+def _is_direct(results: Tree) -> bool:
+    """Whether results are one tensor, or a plain tuple of several."""
+    return results == LEAF or (results.kind is tuple and len(results.children) != 1 and set(results.children) <= {LEAF})
+
+
+def _plain(x: Any) -> np.ndarray:
+    """The array of an input, contiguous, aligned, of NumPy's own class and byte order."""
+    if isinstance(x, TracedTensor):
+        return as_tensor(x)._concrete("calling a compiled function")
+    return normal(np.asarray(x))
+
+
+def declines(*args: Any) -> Any:
+    return NotImplemented

@@ -1,0 +1,68 @@
+"""Nested containers to flat lists and back."""
+
+from collections import OrderedDict, namedtuple
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tapefuse._tree import flatten, leaves_with_paths, tree_map, unflatten
+
+Point = namedtuple("Point", "x y")
+
+trees = st.recursive(
+    st.integers() | st.none(),
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=3),
+        st.lists(inner, max_size=3).map(tuple),
+        st.dictionaries(st.text(max_size=2), inner, max_size=3),
+        st.tuples(inner, inner).map(lambda t: Point(*t)),
+    ),
+    max_leaves=12,
+)
+
+
+@given(trees)
+def test_there_and_back(tree):
+    leaves, shape = flatten(tree)
+    assert unflatten(shape, leaves) == tree
+    assert shape.n_leaves == len(leaves)
+    assert [leaf for _, leaf in leaves_with_paths(tree)] == leaves
+    assert flatten(tree_map(str, tree)) == (list(map(str, leaves)), shape)
+
+
+@given(st.dictionaries(st.text(max_size=2) | st.integers(), st.integers(), max_size=4))
+def test_order_of_keys_does_not_matter(tree):
+    backwards = dict(reversed(tree.items()))
+    assert flatten(tree) == flatten(backwards)
+    assert hash(flatten(tree)[1]) == hash(flatten(backwards)[1])
+    assert list(tree_map(str, backwards)) == list(backwards)
+
+
+def test_shapes_differ_by_kind_length_and_keys():
+    shapes = [flatten(t)[1] for t in ([1, 2], (1, 2), [1], {"a": 1}, {"b": 1}, None, [None], 1, Point(1, 2), [[1, 2]])]
+    assert len(set(shapes)) == len(shapes)
+
+
+def test_kinds_survive():
+    tree = OrderedDict(b=Point(1, [2]), a=(3,))
+    assert tree_map(str, tree) == OrderedDict(b=Point("1", ["2"]), a=("3",))
+    assert type(tree_map(str, tree)) is OrderedDict
+    assert type(tree_map(str, tree)["b"]) is Point
+
+
+def test_paths_are_python():
+    tree = {"w": [1, Point(2, None)], 3: ({"k": 4},)}
+    paths = [path for path, _ in leaves_with_paths(tree, "tree")]
+    assert paths == ["tree[3][0]['k']", "tree['w'][0]", "tree['w'][1].x"]
+    assert [eval(path) for path in paths] == flatten(tree)[0]
+
+
+@pytest.mark.parametrize("leaves", [[1], [1, 2, 3]])
+def test_wrong_number_of_leaves(leaves):
+    with pytest.raises(ValueError, match="needs 2 leaves"):
+        unflatten(flatten([0, 0])[1], leaves)
+
+
+def test_text():
+    assert str(flatten({"a": [1, (2,)], "b": None})[1]) == "{'a': [*, (*,)], 'b': None}"
