@@ -83,6 +83,12 @@ FLAGS = {
     )
 }
 
+# While this list is not empty in some thread, compiled functions look at their thread's settings before they run. It has an
+# entry for every `with config(...)` block here, and for every tape and trace in `tracer.state`; only appending and popping
+# are atomic, so the entries carry no meaning.
+busy: list[None] = []
+on_change: list[Callable[[], None]] = []  # called after a flag was set for the whole process
+
 _overrides: ContextVar[dict[str, Any] | None] = ContextVar("tapefuse_config", default=None)
 
 
@@ -118,6 +124,8 @@ class Config:
         self._values[name] = FLAGS[name].parse(value, name)
         if name == "log":
             _set_log_levels(self.log)
+        for notify in on_change:
+            notify()
 
     @contextmanager
     def __call__(self, **flags: Any) -> Iterator[Config]:
@@ -127,22 +135,28 @@ class Config:
                 raise _unknown(name)
         new = {name: FLAGS[name].parse(value, name) for name, value in flags.items()}
         token = _overrides.set({**(_overrides.get() or {}), **new})
+        busy.append(None)
         try:
             _set_log_levels(self.log)
             yield self
         finally:
             _overrides.reset(token)
+            busy.pop()
             _set_log_levels(self.log)
 
     def code_key(self) -> tuple[tuple[str, Any], ...]:
         """Names and values of the flags that change generated code; part of every cache key."""
         return tuple((f.name, getattr(self, f.name)) for f in FLAGS.values() if f.changes_code)
 
+    def run_key(self) -> tuple[Any, ...]:
+        """What decides how a traced function is run; functions keep a compiled form for each."""
+        return (*self.code_key(), self.threads, self.disable_jit)
+
     def __repr__(self) -> str:
         return f"config({', '.join(f'{name}={getattr(self, name)!r}' for name in FLAGS)})"
 
     def __dir__(self) -> list[str]:
-        return [*FLAGS, "code_key"]
+        return [*FLAGS, "code_key", "run_key"]
 
 
 def _unknown(name: str) -> AttributeError:

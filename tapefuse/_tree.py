@@ -11,6 +11,7 @@ Containers are lists, tuples, namedtuples, dicts and None (which has no leaves);
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -75,7 +76,7 @@ def _flatten(tree: Any, leaves: list[Any]) -> Tree:
         return _flat(kind, len(children)) if all(c is LEAF for c in children) else Tree(kind, children=tuple(children))
     if isinstance(tree, dict):
         keys = sorted_keys(tree)
-        kind = type(tree) if type(tree).__init__ is dict.__init__ else dict
+        kind = OrderedDict if type(tree) is OrderedDict else dict
         return Tree(kind, keys, tuple([_flatten(tree[k], leaves) for k in keys]), tuple(tree))
     leaves.append(tree)
     return LEAF

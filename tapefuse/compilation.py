@@ -14,14 +14,14 @@ from tapefuse.ir.graph import Graph
 from tapefuse.ir.passes import optimise
 from tapefuse.ir.passes.checks import with_checks
 from tapefuse.ir.program import Check, Program, State
-from tapefuse.runtime import llvm_engine
+from tapefuse.runtime import llvm_engine, numba_engine
 from tapefuse.runtime.entry import Layout
 from tapefuse.tracer.interpreted import interpreted
 from tapefuse.tracer.tensor import Tensor
 from tapefuse.tracer.trace import Traced
 from tapefuse.tracer.variable import Variable
 
-ENGINES = {"llvm": llvm_engine.load}
+ENGINES = {"llvm": llvm_engine.load, "numba": numba_engine.load}
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ import weakref
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from tapefuse._config import config
+from tapefuse._config import busy, config, on_change
 from tapefuse._errors import PerformanceWarning, TapefuseError
 from tapefuse._tree import Tree, flatten, leaves_with_paths, unflatten
 from tapefuse.compilation import compile_traced
@@ -24,7 +24,7 @@ from tapefuse.tracer.interpreted import Entry
 from tapefuse.tracer.signature import Call, Leaf, Signature, TensorSpec, show_leaf
 from tapefuse.tracer.source import user_loc, user_stacklevel
 from tapefuse.tracer.specialisation import Specialisation, declines
-from tapefuse.tracer.state import busy, state
+from tapefuse.tracer.state import state
 from tapefuse.tracer.tensor import Tensor, TracedTensor, as_tensor
 from tapefuse.tracer.trace import Traced, trace_function
 
@@ -76,12 +76,12 @@ class TapeFunction:
         self.threads = threads
         self.strict = strict
         self._input_signature = input_signature
-        self._is_method = False
         self._specialisations: dict[tuple, Specialisation] = {}
         self._log: list[Specialisation] = []
         self._slow_calls = 0
         self._warnings = 0
         functools.update_wrapper(self, function, updated=())
+        _functions.add(self)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         if not kwargs and not busy:
@@ -97,7 +97,7 @@ class TapeFunction:
         call = self._signature.call(args, kwargs)
         specialisation = self._specialise(call)
         if state.trace is None and not state.tapes:
-            self._entry = specialisation.direct_entry
+            self._entry = specialisation.entry if specialisation.is_direct and not busy else declines
         return specialisation.run(call)
 
     @functools.cached_property
@@ -233,7 +233,7 @@ class TapeFunction:
                 f"     {len(s.graph.nodes)} operations, {len(traced.variables)} variables read, written: "
                 f"{', '.join(written) or 'none'}",
                 f"     engine: {engine}, "
-                f"{'called directly' if s.direct_entry is not declines else 'arguments are taken apart in Python'}",
+                f"{'called directly' if s.is_direct else 'arguments are taken apart in Python'}",
             ]
         lines.append("  arrays that are not C-contiguous, aligned and in native byte order are copied at each call")
         return "\n".join(lines)
@@ -256,6 +256,18 @@ class TapeFunction:
     def __reduce__(self) -> Any:
         """Functions are pickled and copied by name, methods through their instance."""
         return self.__qualname__ if self._instance is None else (getattr, (self._instance, self.__name__))
+
+
+_functions: weakref.WeakSet[TapeFunction] = weakref.WeakSet()
+
+
+def _forget_entries() -> None:
+    """Flags changed: every function looks for its compiled form anew."""
+    for function in list(_functions):
+        function._entry = declines
+
+
+on_change.append(_forget_entries)
 
 
 def _changes(names: Sequence[str], before: Sequence[Leaf], now: Sequence[Leaf]) -> list[str]:

@@ -732,3 +732,24 @@ def test_partials_and_callable_objects():
             return x * 3
 
     assert tp.tape_function(Scale())(tp.constant(1.0)).item() == 3.0
+
+
+def test_flags_reach_functions_that_are_compiled_already():
+    f = tp.tape_function(double)
+    x = tp.constant(1.0)
+    f(x)
+    (native,) = f.specialise(x)._entries.values()
+    with tp.config(disable_jit=True):
+        assert f(x).item() == 2.0
+    assert len(f.specialise(x)._entries) == 2
+    f(x)
+    assert f._entry is native
+    tp.config.disable_jit = True
+    try:
+        assert f._entry is not native
+        f(x)
+        assert f._entry is not native
+    finally:
+        tp.config.disable_jit = False
+    f(x)
+    assert f._entry is native

@@ -55,7 +55,7 @@ def test_paths_are_python():
     tree = {"w": [1, Point(2, None)], 3: ({"k": 4},)}
     paths = [path for path, _ in leaves_with_paths(tree, "tree")]
     assert paths == ["tree[3][0]['k']", "tree['w'][0]", "tree['w'][1].x"]
-    assert [eval(path) for path in paths] == flatten(tree)[0]
+    assert [eval(path, {"tree": tree}) for path in paths] == flatten(tree)[0]
 
 
 @pytest.mark.parametrize("leaves", [[1], [1, 2, 3]])

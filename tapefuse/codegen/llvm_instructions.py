@@ -193,8 +193,10 @@ class Instructions:
         floored = self.intrinsic("floor", dtype, chosen)
         gap = self.compare("gt", dtype, self.new(f"fsub {t} {chosen}, {floored}"), self.number(0.5, dtype))
         rounded = self.select(gap, dtype, self.new(f"fadd {t} {floored}, {one}"), floored)
-        by_zero = self.compare("eq", dtype, y, zero)
-        return self.select(by_zero, dtype, self.new(f"fdiv {t} {x}, {y}"), rounded)
+        ratio = self.new(f"fdiv {t} {x}, {y}")
+        signed_zero = self.intrinsic("copysign", dtype, zero, ratio)
+        rounded = self.select(self.compare("eq", dtype, quotient, zero), dtype, signed_zero, rounded)
+        return self.select(self.compare("eq", dtype, y, zero), dtype, ratio, rounded)
 
     # -- integers ----------------------------------------------------------------------------------
     def int_instruction(self, op: str, dtype: np.dtype, xs: list[str], divisor: Num | None) -> str:

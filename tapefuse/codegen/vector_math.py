@@ -1,4 +1,4 @@
-"""Elementary functions as LLVM IR text that the loop vectoriser turns into vector code: no branch, table or libm call.
+"""Elementary functions as LLVM IR text, for scalars or vectors: no table, and no branch but one to libm for huge angles.
 
 `library([("exp", "f32", 1)])` gives
 
@@ -26,6 +26,8 @@ UNARY = (
 BINARY = ("atan2", "pow")
 FUNCTIONS: tuple[str, ...] = UNARY + BINARY
 ARITY = dict.fromkeys(UNARY, 1) | dict.fromkeys(BINARY, 2)
+FAR = ("sin", "cos", "tan")  # these leave arguments from 2**50 on to libm
+_PURE = "nounwind willreturn memory(none)"
 Needed = tuple[str, str, int]  # function, dtype, lanes
 
 
@@ -42,9 +44,65 @@ def _printed(name: str, dtype: str, lanes: int) -> tuple[str, dict[str, str]]:
     result = function(*arguments)
     signature = ", ".join(f"{a.shown} {a.text}" for a in arguments)
     head = f'define internal {result.shown} @"{symbol(name, dtype, lanes)}"({signature})'
-    attributes = "alwaysinline nounwind willreturn memory(none)"
-    text = "\n".join([f"{head} {attributes} {{", *body.lines, f"  ret {result.shown} {result.text}", "}"])
-    return text, body.intrinsics
+    lines = [f"{head} alwaysinline {_PURE} {{", *body.lines, f"  ret {result.shown} {result.text}", "}"]
+    if name not in FAR:
+        return "\n".join(lines), body.intrinsics
+    return _with_libm(name, result, "\n".join(lines[:-2])), body.intrinsics | _libm(name, result)
+
+
+def _libm(name: str, y: Value) -> dict[str, str]:
+    far = name + ("f" if y.format.name == "f32" else "")
+    found = {far: f"declare {y.type} @{far}({y.type}) {_PURE}"}
+    if y.body.lanes > 1:
+        any_lane = f"llvm.vector.reduce.or.v{y.body.lanes}i1"
+        found[any_lane] = f"declare i1 @{any_lane}(<{y.body.lanes} x i1>)"
+    return found
+
+
+def _with_libm(name: str, y: Value, text: str) -> str:
+    """The function with libm's results where its own is NaN: for arguments too large to reduce here, which are rare."""
+    t, lanes, far = y.shown, y.body.lanes, next(iter(_libm(name, y)))
+    bits = f"<{lanes} x i1>"
+    function = symbol(name, y.format.name, lanes) + ".far"
+    call = f"call {t} @{far}({t} %x)" if lanes == 1 else f'call {t} @"{function}"({t} %x, {t} {y.text}, {bits} %isnan)'
+    test = "%isnan" if lanes == 1 else "%some"
+    main = [
+        text,
+        f"  %isnan = fcmp uno {t} {y.text}, {y.text}",
+        *([f"  %some = call i1 @llvm.vector.reduce.or.v{lanes}i1({bits} %isnan)"] if lanes > 1 else []),
+        f"  br i1 {test}, label %far, label %near",
+        "near:",
+        f"  ret {t} {y.text}",
+        "far:",
+        f"  %z = {call}",
+        f"  ret {t} %z",
+        "}",
+    ]
+    if lanes == 1:
+        return "\n".join(main)
+    each = _FAR.replace("NAME", function).replace("BITS", bits).replace("V", t).replace("FAR", far).replace("T", y.type)
+    return "\n".join([*main, each.replace("LANES", str(lanes))])
+
+
+_FAR = """\
+define internal V @"NAME"(V %x, V %y, BITS %isnan) noinline nounwind {
+entry:
+  br label %next
+next:
+  %k = phi i64 [ 0, %entry ], [ %k1, %next ]
+  %done = phi V [ %y, %entry ], [ %more, %next ]
+  %a = extractelement V %x, i64 %k
+  %b = extractelement V %y, i64 %k
+  %c = extractelement BITS %isnan, i64 %k
+  %d = call T @FAR(T %a)
+  %e = select i1 %c, T %d, T %b
+  %more = insertelement V %done, T %e, i64 %k
+  %k1 = add i64 %k, 1
+  %again = icmp ult i64 %k1, LANES
+  br i1 %again, label %next, label %end
+end:
+  ret V %more
+}"""
 
 
 def definition(name: str, dtype: str, lanes: int = 1) -> str:
@@ -53,7 +111,7 @@ def definition(name: str, dtype: str, lanes: int = 1) -> str:
 
 
 def declarations(needed: Iterable[Needed]) -> dict[str, str]:
-    """Intrinsic name to `declare` line, for all of `needed`: the functions call nothing else."""
+    """Name to `declare` line of the intrinsics, and of libm's functions, that `needed` calls."""
     return {intrinsic: line for each in needed for intrinsic, line in _printed(*each)[1].items()}
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from tapefuse.ir import ops
 from tapefuse.ir.op import Op
 from tapefuse.tracer.promote import cast as _cast
-from tapefuse.tracer.promote import common, operands, strength
+from tapefuse.tracer.promote import common, floats, operands, strength
 from tapefuse.tracer.tensor import Tensor, as_tensor, check_dtype
 
 _ON_BOOL = {ops.add: ops.or_, ops.mul: ops.and_, ops.maximum: ops.or_, ops.minimum: ops.and_}
@@ -22,10 +22,9 @@ def _elementwise(ufunc: np.ufunc, op: Op, doc: str, name: str | None = None) -> 
     """The function that computes `op` in the dtype that `ufunc` would choose."""
 
     def function(*xs: Any) -> Tensor:
-        if len(xs) == 2 and isinstance(xs[0], Tensor) and isinstance(xs[1], Tensor):  # nothing to convert
-            dtype = xs[0].dtype
-            if dtype.kind == "f" and dtype is xs[1].dtype:
-                return op(*xs)
+        tensors = floats(xs)
+        if tensors is not None and len(xs) == ufunc.nin:
+            return op(*tensors)
         if len(xs) != ufunc.nin:
             raise TypeError(f"{function.__name__} takes {ufunc.nin} operands, got {len(xs)}")
         tensors = operands(ufunc, *xs)

@@ -13,7 +13,7 @@ from tapefuse._errors import ShapeError
 from tapefuse.ir import ops
 from tapefuse.ir.op import Literal
 from tapefuse.ir.ops.family import stretch
-from tapefuse.ir.types import Dim, Poly, Shape, broadcast_shapes, show_shape
+from tapefuse.ir.types import Dim, Poly, Shape, show_shape
 from tapefuse.ir.types import divide as _divide
 from tapefuse.ir.types import size as _size
 from tapefuse.tracer.indexing import getitem
@@ -210,7 +210,8 @@ def broadcast_to(x: Any, shape: Any) -> Tensor:
     x, shape = as_tensor(x), _shape(shape)
     if x.shape == shape:
         return x
-    if broadcast_shapes(x.shape, shape) != shape:
+    tail = shape[len(shape) - x.ndim :] if len(shape) >= x.ndim else None
+    if tail is None or any(n not in (1, m) for n, m in zip(x.shape, tail, strict=True)):
         raise ShapeError(f"{x.type} does not broadcast to {show_shape(shape)} at {user_loc()}")
     return stretch(x, shape)
 

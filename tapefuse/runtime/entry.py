@@ -6,7 +6,7 @@ Python work.
 
 What a call promises:
 - NotImplemented means that nothing has changed: an argument does not fit, or a written variable's array is shared, is a
-  view, is read-only, or is in use by a call in another thread. `unshare` the written variables and try once more.
+  view, is read-only, or is in use by a call in another thread. Give the variable a copy of its array and try again.
 - A program of more than GIL_LIMIT nanoseconds runs without the interpreter's lock. The arrays that it reads are held;
   the arrays that it writes are taken out of their variables until it is done, so that no thread and no other program
   can see or use half-written values: reading such a variable's slot is an AttributeError, which the variable's
@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import ctypes
 import re
-import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -43,22 +42,6 @@ FIELDS = (
 ARENA_SLOT = FIELDS.index("arena_slot")  # the kept block of scratch memory; calls exchange it atomically
 RECORD_WORDS = 4  # descr, rank, axes, written
 FIXED, BIND, SAME, POLYNOMIAL = range(4)  # kinds of axes
-
-
-_unshare_lock = threading.Lock()
-
-
-def unshare(variables: Iterable[Any], slot: str = "_array") -> None:
-    """Give each variable a copy of its array that nobody else holds: what to do before a refused call is tried again.
-
-    Reading the slot waits (in the variable's `__getattr__`) while a call in another thread writes the array. No update
-    is lost: a program refuses an array that is held here, and then comes here itself.
-    """
-    with _unshare_lock:
-        for variable in variables:
-            held = getattr(variable, slot)
-            setattr(variable, slot, held.copy())
-            del held
 
 
 @cache

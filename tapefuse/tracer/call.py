@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import cached_property
 from typing import Any
 
+from tapefuse._config import config
 from tapefuse.ir.graph import Graph, Value, here, param
 from tapefuse.ir.interp import replay
 from tapefuse.ir.passes.adjoint import adjoint, records_of
@@ -25,12 +25,16 @@ class GraphCall:
     def __init__(self, graph: Graph, compile: Callable[[Traced], Callable[..., Any]]):
         self.graph = graph
         self._compile = compile
+        self._entries: dict[tuple, Callable[..., Any]] = {}
         self._backwards: dict[tuple, tuple[GraphCall, tuple[int, ...]]] = {}
 
-    @cached_property
+    @property
     def _entry(self) -> Callable[..., Any]:
-        n_in, n_out = len(self.graph.params), len(self.graph.outs)
-        return self._compile(Traced(self.graph, n_in, (), (), (), n_out, (), created=False))
+        key = config.run_key()
+        if key not in self._entries:
+            n_in, n_out = len(self.graph.params), len(self.graph.outs)
+            self._entries[key] = self._compile(Traced(self.graph, n_in, (), (), (), n_out, (), created=False))
+        return self._entries[key]
 
     def __call__(self, *xs: Tensor) -> tuple[Tensor, ...]:
         """The outputs. Inside a trace the graph becomes part of it."""

@@ -23,6 +23,7 @@ def getitem(x: Any, index: Any) -> Tensor:
     x = as_tensor(x)
     items = _without_masks(x, index if isinstance(index, tuple) else (index,))
     x, items = _expanded(x, items)
+    items = [_checked(item, n) if isinstance(item, _MaskAxis) else item for item, n in zip(items, x.shape, strict=True)]
     arrays = [k for k, item in enumerate(items) if isinstance(item, Tensor)]
     if arrays:  # next to arrays, integers are arrays of rank 0
         arrays = [k for k, item in enumerate(items) if not isinstance(item, slice)]
@@ -41,7 +42,8 @@ def _without_masks(x: Tensor, items: tuple) -> list[Any]:
         elif isinstance(item, (Operators, np.ndarray, list, tuple, bool, np.bool_)):
             array = as_tensor(item)
             if array.dtype.kind == "b":
-                out.extend(as_tensor(k) for k in np.nonzero(_mask(array)))
+                mask = _mask(array)
+                out.extend(_MaskAxis(as_tensor(k), n) for k, n in zip(np.nonzero(mask), mask.shape, strict=True))
             elif array.dtype.kind in "iu":
                 out.append(array)
             elif array.size == 0:
@@ -55,6 +57,20 @@ def _without_masks(x: Tensor, items: tuple) -> list[Any]:
                 f"x[{item!r}] at {user_loc()}: an index is an int, slice, None, ... or an integer or bool array"
             )
     return out
+
+
+@dataclass(frozen=True, slots=True)
+class _MaskAxis:
+    """The positions along one axis where a mask is true, and the mask's extent there."""
+
+    positions: Tensor
+    extent: int
+
+
+def _checked(item: _MaskAxis, n: Dim) -> Tensor:
+    if item.extent != n:
+        raise IndexOutOfRangeError(f"a mask of extent {item.extent} indexes an axis of extent {n} at {user_loc()}")
+    return item.positions
 
 
 def _mask(array: Tensor) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -37,6 +38,26 @@ def cast(x: Tensor, dtype: np.dtype) -> Tensor:
 def converted(x: Any, dtype: np.dtype) -> Tensor:
     """`x` as a tensor of this dtype."""
     return cast(as_tensor(x, dtype), dtype)
+
+
+def floats(xs: tuple) -> Sequence[Tensor] | None:
+    """The common case, quickly: floating tensors of one dtype, perhaps one Python number; None if it is another case."""
+    if len(xs) == 1:
+        return xs if isinstance(xs[0], Tensor) and xs[0].dtype.kind == "f" else None
+    a, b = xs if len(xs) == 2 else (None, None)
+    if isinstance(a, Tensor) and a.dtype.kind == "f":
+        if isinstance(b, Tensor):
+            return xs if b.dtype is a.dtype else None
+        return (a, _number(b, a.dtype)) if type(b) in (float, int) else None
+    if type(a) in (float, int) and isinstance(b, Tensor) and b.dtype.kind == "f":
+        return _number(a, b.dtype), b
+    return None
+
+
+def _number(x: Any, dtype: np.dtype) -> Tensor:
+    tensor = Tensor.__new__(Tensor)
+    tensor._array = np.array(x, dtype)
+    return tensor
 
 
 @lru_cache(maxsize=1024)

@@ -9,9 +9,10 @@ from typing import Any
 
 import numpy as np
 
+from tapefuse._config import config
 from tapefuse._tree import LEAF, Tree, unflatten
 from tapefuse.ir.graph import Graph
-from tapefuse.ir.interp import bind
+from tapefuse.ir.interp import evaluate
 from tapefuse.tracer.call import GraphCall
 from tapefuse.tracer.interpreted import Entry
 from tapefuse.tracer.signature import Call, show_leaf, weak_guards
@@ -41,7 +42,7 @@ class Specialisation:
         self._guards = weak_guards(call)
         self._compile = compile
         self._lock = threading.Lock()
-        self._entry: Entry | None = None
+        self._entries: dict[tuple, Entry] = {}
 
     @property
     def graph(self) -> Graph:
@@ -58,15 +59,17 @@ class Specialisation:
 
     @property
     def entry(self) -> Entry:
+        """The compiled form for the flags of this moment."""
+        key = config.run_key()
         with self._lock:
-            if self._entry is None:
-                self._entry = self._compile(self.traced)
-        return self._entry
+            if key not in self._entries:
+                self._entries[key] = self._compile(self.traced)
+        return self._entries[key]
 
     @property
-    def direct_entry(self) -> Entry:
-        """The entry, if it takes the arguments and returns the results just as the Python function does."""
-        return self.entry if self._flat and not self.has_variable_arguments else declines
+    def is_direct(self) -> bool:
+        """Whether the entry takes the arguments and returns the results just as the Python function does."""
+        return self._flat and not self.has_variable_arguments
 
     def run(self, call: Call) -> Any:
         """The results for arguments of this specialisation."""
@@ -113,7 +116,7 @@ class Specialisation:
                     return outs
             reads = [v.read() for v in self.traced.variables]
             arrays = [np.asarray(x) for x in (*inputs, *reads, *self.traced.arrays)]
-            bind(self.graph, arrays)  # names the extent that does not fit
+            evaluate(self.graph, *arrays)  # names what does not fit, at the user's line
             raise TypeError(f"{self.graph.name!r} declined arguments of the types it was traced for: {self.describe()}")
         return outs
 

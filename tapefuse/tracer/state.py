@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from tapefuse._config import busy
+
 if TYPE_CHECKING:
     from tapefuse.tracer.tape import GradientTape
     from tapefuse.tracer.trace import Trace
@@ -24,10 +26,6 @@ class _State(threading.local):
 
 
 state = _State()
-
-# One entry for every tape or trace that is active in any thread. While it is empty, calling a compiled function needs
-# no look at the thread's state; entries carry no meaning, since only appending and popping are atomic.
-busy: list[None] = []
 
 new_key = itertools.count(1).__next__  # identities of tensors and variables on tapes
 

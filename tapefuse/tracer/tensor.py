@@ -90,10 +90,10 @@ class Tensor(Operators):
         return bool(self._concrete("a truth value (`if`, `while`, `and`, `or`, `not`, `assert`)"))
 
     def __float__(self) -> float:
-        return float(self._concrete("`float()`"))
+        return float(self._concrete("`float()`").item())
 
     def __int__(self) -> int:
-        return int(self._concrete("`int()`"))
+        return int(self._concrete("`int()`").item())
 
     def __index__(self) -> int:
         return self._concrete("an index").__index__()

@@ -172,9 +172,9 @@ SPECIAL = {
     "tanh": [*ODD, (INF, 1.0), (-INF, -1.0), (1e4, 1.0)],
     "sinh": [*ODD, (INF, INF), (-INF, -INF), (-1e4, -INF)],
     "cosh": [(0.0, 1.0), (-0.0, 1.0), (INF, INF), (-INF, INF), (NAN, NAN), (-1e4, INF)],
-    "sin": [*ODD, (INF, NAN), (-INF, NAN), (CIRCULAR_BOUND, NAN)],
-    "cos": [(0.0, 1.0), (-0.0, 1.0), (NAN, NAN), (INF, NAN), (-INF, NAN), (-CIRCULAR_BOUND, NAN)],
-    "tan": [*ODD, (INF, NAN), (-INF, NAN), (CIRCULAR_BOUND, NAN)],
+    "sin": [*ODD, (INF, NAN), (-INF, NAN), (CIRCULAR_BOUND, math.sin(CIRCULAR_BOUND))],
+    "cos": [(0.0, 1.0), (-0.0, 1.0), (NAN, NAN), (INF, NAN), (-INF, NAN), (-CIRCULAR_BOUND, math.cos(CIRCULAR_BOUND))],
+    "tan": [*ODD, (INF, NAN), (-INF, NAN), (CIRCULAR_BOUND, math.tan(CIRCULAR_BOUND))],
     "asin": [*ODD, (1.5, NAN), (-INF, NAN)],
     "acos": [(1.0, 0.0), (1.5, NAN), (-1.5, NAN), (INF, NAN), (NAN, NAN)],
     "atan": [*ODD],
@@ -222,9 +222,14 @@ def test_every_loop_is_vectorised(compiled: Compiled) -> None:
     kernels = re.findall(r'define[^\n]*@"?kernel\.(\w+)\.(\w+)"?\(.*?\n}', compiled.optimised, re.S)
     texts = re.findall(r'define[^\n]*@"?kernel\..*?\n}', compiled.optimised, re.S)
     assert sorted(kernels) == sorted(PAIRS)
-    for pair, text in zip(kernels, texts, strict=True):
-        assert re.search(r"fmul contract <\d+ x (float|double)>", text), pair
-        assert all(callee.startswith("llvm.") for callee in re.findall(r"call [^@]*@([\w.]+)", text)), pair
+    for (name, dtype), text in zip(kernels, texts, strict=True):
+        callees = re.findall(r'call [^@]*@"?([\w.]+)', text)
+        foreign = {c for c in callees if not c.startswith("llvm.")}
+        if name in vector_math.FAR:  # as a scalar it has a branch; with lanes, one call for lanes with huge arguments
+            assert foreign <= {name, f"{name}f", vector_math.symbol(name, dtype, LANES) + ".far"}
+            continue
+        assert re.search(r"fmul contract <\d+ x (float|double)>", text), (name, dtype)
+        assert not foreign, (name, dtype)
 
 
 def test_library_holds_each_definition_and_declaration_once() -> None:

@@ -218,6 +218,22 @@ def parallel(work: int = 100) -> Program:
     return program(PARALLEL_FILL, ("f64[64]",), ("f64[64]", "i32[]"), work=work, externals=externals)
 
 
+_unshare_lock = threading.Lock()
+
+
+def unshare(variables: Sequence[Variable]) -> None:
+    """Give each variable a copy of its array that nobody else holds: what to do before a refused call is tried again.
+
+    Reading the slot waits (in the variable's `__getattr__`) while a call in another thread writes the array. No update
+    is lost: a program refuses an array that is held here, and then comes here itself.
+    """
+    with _unshare_lock:
+        for variable in variables:
+            held = variable._array
+            variable._array = held.copy()
+            del held
+
+
 def run_together(work: Callable[[], None], n: int) -> None:
     """Call `work` in n threads at once."""
     threads = [threading.Thread(target=work) for _ in range(n)]

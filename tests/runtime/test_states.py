@@ -11,9 +11,19 @@ import numpy as np
 import pytest
 
 from tapefuse._errors import CompileError
-from tapefuse.runtime.entry import unshare
 from tapefuse.runtime.llvm_engine import Loaded, load
-from tests.runtime.programs import LAYOUT, Tensor, Variable, body, increment, loop, program, refuse, run_together
+from tests.runtime.programs import (
+    LAYOUT,
+    Tensor,
+    Variable,
+    body,
+    increment,
+    loop,
+    program,
+    refuse,
+    run_together,
+    unshare,
+)
 
 
 def loaded(p, *states) -> Loaded:

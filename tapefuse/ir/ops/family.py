@@ -198,6 +198,8 @@ def elementwise(
     scalar = at or (lambda b, dtype, *s: b.op(name, *s))
 
     def type(*types: Type) -> Type:
+        if len(types) != len(rules):
+            raise DTypeError(f"takes {len(rules)} operand{'s' * (len(rules) != 1)}, not {len(types)}")
         dtype = same_dtype(types, kinds)
         return Type(result or dtype, broadcast_shapes(*(t.shape for t in types)))
 

@@ -1,0 +1,62 @@
+"""Running graphs on the Numba engine, compiled and as plain Python, and comparing with the interpreter."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import contextmanager
+from functools import cache
+
+import numba
+import numpy as np
+
+from tapefuse.codegen.pipeline import Request, compiled
+from tapefuse.ir.graph import Graph
+from tapefuse.runtime.numba_engine import Loaded, load
+from tests.runtime.programs import Tensor, Variable, refuse
+from tapefuse.runtime.entry import Layout
+
+TUPLED = Layout.of(Tensor, Variable, tupled=True)
+RTOL = {"f8": 1e-13, "f4": 3e-6}
+
+
+@contextmanager
+def without_jit():
+    """Decorators of Numba give back the plain functions."""
+    before, numba.config.DISABLE_JIT = numba.config.DISABLE_JIT, True
+    try:
+        yield
+    finally:
+        numba.config.DISABLE_JIT = before
+
+
+@cache
+def loaded(graph: Graph, compile_it: bool, threads: int = 1) -> Loaded:
+    return load(compiled(Request(graph, len(graph.params))), TUPLED, (), refuse, threads=threads)
+
+
+def plain(graph: Graph, *arrays: np.ndarray) -> list[np.ndarray]:
+    """The outputs, by the source as plain Python."""
+    with without_jit():
+        return _arrays(loaded(graph, False).call(*arrays))
+
+
+def jitted(graph: Graph, *arrays: np.ndarray) -> list[np.ndarray]:
+    """The outputs, by the compiled source."""
+    return _arrays(loaded(graph, True).call(*arrays))
+
+
+def _arrays(results: tuple[Tensor, ...]) -> list[np.ndarray]:
+    assert results is not NotImplemented
+    return [t._array for t in results]
+
+
+def same(results: Sequence[np.ndarray], wants: Sequence[np.ndarray], dtype: np.dtype, message: str = "") -> None:
+    """Equal dtypes and shapes, integers equal, floats close; signed zeros, infinities and nan in the same places."""
+    assert len(results) == len(wants)
+    for y, want in zip(results, wants, strict=True):
+        assert (y.dtype, y.shape) == (want.dtype, want.shape), message
+        if y.dtype.kind != "f":
+            np.testing.assert_array_equal(y, want, message)
+            continue
+        rtol = RTOL["f4" if np.dtype(np.float32) in (dtype, y.dtype) else "f8"]
+        np.testing.assert_allclose(y, want, rtol, rtol / 10, err_msg=message)
