@@ -37,7 +37,7 @@ def compile_graph(traced: Traced, *, engine: str | None, threads: int | None, st
     return compile_traced(traced, engine=engine, threads=threads, strict=strict).call
 
 
-# -- running Python instead -------------------------------------------------------------------------------------------
+# -- running Python instead -----------------------------------------------------------------------------------------
 
 
 class _Eagerly:
@@ -51,7 +51,7 @@ def run_functions_eagerly(on: bool) -> None:
         busy.append(None) if on else busy.pop()
 
 
-# -- the function -----------------------------------------------------------------------------------------------------
+# -- the function ---------------------------------------------------------------------------------------------------
 
 
 class TapeFunction:
@@ -130,9 +130,12 @@ class TapeFunction:
         if len(recent) == MANY_TRACES and self._warnings < 2 and not recent[-1].traced.captured:
             self._warnings += 1
             warnings.warn(
-                f"{self.__name__!r} was traced {len(self._log)} times, lately for {MANY_TRACES} of {2 * MANY_TRACES} calls; "
-                "tracing is slow. Usual causes: (1) tape_function inside a loop or function; define it once; (2) tensors of "
-                "many shapes; use input_signature=[tp.TensorSpec((None, ...))]; (3) Python numbers that change; pass them as "
+                f"{self.__name__!r} was traced {len(self._log)} times, lately for {MANY_TRACES} of "
+                f"{2 * MANY_TRACES} calls; "
+                "tracing is slow. Usual causes: (1) tape_function inside a loop or function; define it once; (2) "
+                "tensors of "
+                "many shapes; use input_signature=[tp.TensorSpec((None, ...))]; (3) Python numbers that change; "
+                "pass them as "
                 f"tensors. Last reason: {recent[-1].reason}",
                 PerformanceWarning,
                 stacklevel=user_stacklevel(),
@@ -164,8 +167,7 @@ class TapeFunction:
         if shape != call.tree or any(a is not b for a, b in zip(after, leaves, strict=True)):
             raise ValueError(
                 f"the tape_function {self.__name__!r} should not modify its inputs: a list or dict among its "
-                "arguments changed "
-                "while it was traced, which later calls would not repeat; copy it first"
+                "arguments changed while it was traced, which later calls would not repeat; copy it first"
             )
         results, shape = flatten(returned)
         paths = [path for path, _ in leaves_with_paths(returned, "the result")]
@@ -177,8 +179,7 @@ class TapeFunction:
         except TapefuseError:
             raise TypeError(
                 f"{path} of the tape_function {self.__name__!r} is {x!r}, a {type(x).__name__}; return tensors, "
-                "numbers, arrays "
-                "and lists, tuples and dicts of them"
+                "numbers, arrays and lists, tuples and dicts of them"
             ) from None
 
     def _reason(self, call: Call) -> str:
@@ -232,8 +233,7 @@ class TapeFunction:
                 f"     traced because: {s.reason}",
                 f"     {len(s.graph.nodes)} operations, {len(traced.variables)} variables read, written: "
                 f"{', '.join(written) or 'none'}",
-                f"     engine: {engine}, "
-                f"{'called directly' if s.is_direct else 'arguments are taken apart in Python'}",
+                f"     engine: {engine}, {'called directly' if s.is_direct else 'arguments are taken apart in Python'}",
             ]
         lines.append("  arrays that are not C-contiguous, aligned and in native byte order are copied at each call")
         return "\n".join(lines)
@@ -241,7 +241,7 @@ class TapeFunction:
     def __repr__(self) -> str:
         return f"<tape_function {self.__qualname__}, {self.trace_count} traces>"
 
-    # -- methods ------------------------------------------------------------------------------------------------------
+    # -- methods -----------------------------------------------------------------------------------------------------
     def __get__(self, instance: Any, owner: type | None = None) -> TapeFunction:
         """Each instance has traces of its own."""
         if instance is None:

@@ -39,7 +39,7 @@ def double(x):
     return x * 2
 
 
-# -- when it traces -----------------------------------------------------------------------------------------------------
+# -- when it traces -------------------------------------------------------------------------------------------------
 
 
 def test_188_not_callable():
@@ -264,7 +264,7 @@ class TestInputSignature:
         assert model.f.trace_count == 1
 
 
-# -- variables ------------------------------------------------------------------------------------------------------------
+# -- variables ------------------------------------------------------------------------------------------------------
 
 
 def test_202_variables_are_made_once():
@@ -533,7 +533,7 @@ def test_217_nested_functions_are_inlined():
     assert "sin" in {node.op.name for node in outer.graph(x).nodes}
 
 
-# -- nesting, tapes and state ---------------------------------------------------------------------------------------------
+# -- nesting, tapes and state ---------------------------------------------------------------------------------------
 
 
 def test_nested_function_that_captures_an_outer_value():
@@ -616,7 +616,7 @@ def test_transforms_around_functions(wrap):
     assert (value.item(), aux["n"].tolist(), grads["w"].tolist()) == (121.0, [3.0, 4.0], [66.0, 88.0])
 
 
-# -- input of every kind ----------------------------------------------------------------------------------------------------
+# -- input of every kind --------------------------------------------------------------------------------------------
 
 
 class Subclass(np.ndarray):

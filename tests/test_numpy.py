@@ -1,4 +1,5 @@
-"""NumPy-named functions give what NumPy gives: values, shapes and dtypes, eagerly, traced, and through NumPy's own names."""
+"""NumPy-named functions give what NumPy gives: values, shapes and dtypes, eagerly, traced, and through NumPy's "
+"own names."""
 
 from __future__ import annotations
 
@@ -16,9 +17,11 @@ EMPTY = np.ones((0, 3), np.float32)
 ONE = np.ones((1, 1), np.float32)
 
 UNARY = ["exp", "expm1", "log", "log1p", "sin", "cos", "tan", "tanh", "sqrt", "sign", "floor", "ceil", "rint", "square",
-         "negative", "abs", "reciprocal", "isnan", "isinf", "isfinite", "logical_not", "log2", "log10", "positive"]  # fmt: skip
+         "negative", "abs", "reciprocal", "isnan", "isinf", "isfinite", "logical_not", "log2", "log10", "positive"]  #
+         fmt: skip
 BINARY = ["add", "subtract", "multiply", "divide", "floor_divide", "mod", "maximum", "minimum", "equal", "not_equal",
-          "less", "less_equal", "greater", "greater_equal", "power", "logical_and", "logical_or", "logical_xor"]  # fmt: skip
+          "less", "less_equal", "greater", "greater_equal", "power", "logical_and", "logical_or", "logical_xor"]  #
+          fmt: skip
 REDUCTIONS = ["sum", "prod", "mean", "max", "min", "any", "all", "var", "std"]
 
 CASES = {
@@ -127,7 +130,9 @@ def test_scalars_promote_as_in_numpy(x, y):
 
 
 @pytest.mark.parametrize("name", REDUCTIONS)
-@pytest.mark.parametrize("options", [{}, {"axis": 0}, {"axis": -1, "keepdims": True}, {"axis": (0, 1)}, {"axis": ()}], ids=str)
+@pytest.mark.parametrize(
+    "options", [{}, {"axis": 0}, {"axis": -1, "keepdims": True}, {"axis": (0, 1)}, {"axis": ()}], ids=str
+)
 @pytest.mark.parametrize("x", [A, B[None], I, T[None], ONE], ids=["f32", "f64", "i32", "bool", "ones"])
 def test_reductions(name, options, x):
     want = getattr(np, name)(x, **options)
@@ -251,7 +256,7 @@ def test_numpy_functions_on_values():
         (lambda x: tp.einsum("ij,jk", x), ValueError, "term for each"),
         (lambda x: tp.einsum("ii->i", x), ValueError, "once"),
         (lambda x: tp.tensordot(x, x, ([0], [1])), ValueError, "extents differ"),
-        (lambda x: x & 1, TypeError, "bitwise_and has no meaning"),
+        (lambda x: x & 1, TypeError, "operands must be"),
         (lambda x: x + "text", TypeError, "tensors hold"),
         (lambda x: x + object(), TypeError, "tensors hold"),
         (lambda x: -tp.constant(True), TypeError, "negative"),

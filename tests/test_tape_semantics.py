@@ -1,7 +1,7 @@
 """The observable behaviour of tapes, one test for each numbered line of the reference, named by its number.
 
-`run` calls a function as it is and as a tape_function, since the two must agree. Where tapefuse differs from TensorFlow on
-purpose, or a line calls TensorFlow's behaviour a wart, the test's docstring says so.
+`run` calls a function as it is and as a tape_function, since the two must agree. Where tapefuse differs from
+TensorFlow on purpose, or a line calls TensorFlow's behaviour a wart, the test's docstring says so.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def C(x, **options):
     return tp.constant(x, **options)
 
 
-# -- 1. life cycle ----------------------------------------------------------------------------------------------------
+# -- 1. life cycle --------------------------------------------------------------------------------------------------
 
 
 def test_001_constructor():
@@ -266,7 +266,7 @@ def test_020_a_compiled_function_is_one_record():
     close(plain(tape.gradient(y, x)), math.exp(0.5) * (math.sin(0.5) + math.cos(0.5)) + 1)
 
 
-# -- 2. what is watched -------------------------------------------------------------------------------------------------
+# -- 2. what is watched ---------------------------------------------------------------------------------------------
 
 
 def test_021_variables_are_watched_and_tensors_are_not(run):
@@ -440,7 +440,7 @@ def test_036_watched_variables_survive_gradient_but_not_reset():
     assert [w.ref() for w in tape.watched_variables()] == [b.ref()]
 
 
-# -- 3. gradient(target, sources) -----------------------------------------------------------------------------------------
+# -- 3. gradient(target, sources) -----------------------------------------------------------------------------------
 
 
 def taped(function, *xs):
@@ -615,7 +615,7 @@ def test_056_float16():
     assert tape.gradient(y, v).dtype == np.float16
 
 
-# -- 4. None ------------------------------------------------------------------------------------------------------------
+# -- 4. None --------------------------------------------------------------------------------------------------------
 
 
 def test_058_constant():
@@ -729,7 +729,7 @@ def test_069_where_gives_zeros(run):
     assert run(f, C([1.0, 2.0]), C([3.0, 4.0])) == [[1.0, 1.0], [0.0, 0.0]]
 
 
-# -- 5. unconnected_gradients and output_gradients ------------------------------------------------------------------------
+# -- 5. unconnected_gradients and output_gradients ------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("zero", ["zero", tp.UnconnectedGradients.ZERO])
@@ -835,7 +835,7 @@ def test_083_gradient_by_the_seed(run):
     close(run(f, C([1.0, 2.0])), [3.0, 12.0])
 
 
-# -- 6. missing gradients ---------------------------------------------------------------------------------------------------
+# -- 6. missing gradients -------------------------------------------------------------------------------------------
 
 
 def test_084_operation_without_gradient(run):
@@ -855,7 +855,7 @@ def test_085_only_on_a_path(run):
     assert run(f, C(3.0)) == 6.0
 
 
-# -- 7. higher order --------------------------------------------------------------------------------------------------------
+# -- 7. higher order ------------------------------------------------------------------------------------------------
 
 
 def derivative(f):
@@ -912,7 +912,7 @@ def test_092_backward_of_a_function_is_made_when_asked_for():
     assert len(backward._backwards) == 0
 
 
-# -- 8. jacobians (the parts that exist without vectorisation) ----------------------------------------------------------------
+# -- 8. jacobians (the parts that exist without vectorisation) ------------------------------------------------------
 
 
 def test_093_shape_of_a_jacobian():
@@ -967,7 +967,7 @@ def test_102_empty_batch():
     assert tape.batch_jacobian(y, x).shape == (1, 0, 0)
 
 
-# -- 12. numeric conventions ------------------------------------------------------------------------------------------------
+# -- 12. numeric conventions ----------------------------------------------------------------------------------------
 
 
 def slope(function, *xs):
@@ -1066,7 +1066,7 @@ def test_149_gather_and_masks():
     assert slope(lambda x: x[np.array([True, False, True])] ** 2, C([1.0, 2.0, 3.0])) == [2.0, 0.0, 6.0]
 
 
-# -- 13. dtypes ---------------------------------------------------------------------------------------------------------------
+# -- 13. dtypes -----------------------------------------------------------------------------------------------------
 
 
 def test_150_tensors_promote_as_in_numpy():
@@ -1129,7 +1129,7 @@ def test_157_product_of_vectors():
     assert plain(C([1.0, 2.0]) @ C([3.0, 4.0])) == 11.0
 
 
-# -- 14. variables --------------------------------------------------------------------------------------------------------------
+# -- 14. variables --------------------------------------------------------------------------------------------------
 
 
 def test_158_assign_keeps_dtype_and_shape(run):
@@ -1216,7 +1216,7 @@ def test_167_duplicate_names():
     assert tp.Variable(1.0, name="v").name == tp.Variable(2.0, name="v").name
 
 
-# -- 16. control flow in Python -----------------------------------------------------------------------------------------------------
+# -- 16. control flow in Python -------------------------------------------------------------------------------------
 
 
 def test_172_python_control_flow(run):
@@ -1239,7 +1239,7 @@ def test_173_iteration(run):
     assert run(f, C([1.0, 2.0, 3.0])) == [2.0, 4.0, 6.0]
 
 
-# -- 17. forward mode (jvp) -----------------------------------------------------------------------------------------------------------
+# -- 17. forward mode (jvp) -----------------------------------------------------------------------------------------
 
 
 def test_179_directional_derivative(run):

@@ -195,7 +195,7 @@ class Instructions:
         rounded = self.select(gap, dtype, self.new(f"fadd {t} {floored}, {one}"), floored)
         ratio = self.new(f"fdiv {t} {x}, {y}")
         signed_zero = self.intrinsic("copysign", dtype, zero, ratio)
-        rounded = self.select(self.compare("eq", dtype, quotient, zero), dtype, signed_zero, rounded)
+        rounded = self.select(self.compare("eq", dtype, chosen, zero), dtype, signed_zero, rounded)
         return self.select(self.compare("eq", dtype, y, zero), dtype, ratio, rounded)
 
     # -- integers ----------------------------------------------------------------------------------

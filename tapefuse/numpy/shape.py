@@ -26,7 +26,7 @@ from tapefuse.tracer.tensor import Tensor, apply, as_tensor, check_dtype, consta
 Axis = int | Sequence[int] | None
 
 
-# -- axes and shapes as users write them ------------------------------------------------------------------------------
+# -- axes and shapes as users write them ----------------------------------------------------------------------------
 
 
 def _axes(x: Tensor, axis: Axis) -> tuple[int, ...]:
@@ -54,7 +54,7 @@ def _shape(shape: Any) -> Shape:
     return tuple([d if isinstance(d, Poly) else operator.index(d) for d in shape])
 
 
-# -- creation ---------------------------------------------------------------------------------------------------------
+# -- creation -------------------------------------------------------------------------------------------------------
 
 
 def full(shape: Any, fill_value: Any, dtype: Any = None) -> Tensor:
@@ -135,7 +135,7 @@ def eye(n: int, m: int | None = None, dtype: Any = np.float32) -> Tensor:
     return as_tensor(np.eye(n, m, dtype=dtype))
 
 
-# -- shapes -----------------------------------------------------------------------------------------------------------
+# -- shapes ---------------------------------------------------------------------------------------------------------
 
 
 def reshape(x: Any, shape: Any) -> Tensor:
@@ -150,8 +150,7 @@ def reshape(x: Any, shape: Any) -> Tensor:
         if n is None:
             raise ShapeError(
                 f"reshape of {x.type} ({x.size} elements) to {show_shape(shape)} at {user_loc()}: the extent -1 is "
-                "not a whole "
-                f"number, since the others make {rest}"
+                f"not a whole number, since the others make {rest}"
             )
         shape = (*shape[: unknown[0]], n, *shape[unknown[0] + 1 :])
     return x if shape == x.shape else ops.reshape(x, shape=shape)
@@ -232,7 +231,7 @@ def pad(x: Any, pad_width: Any, mode: str = "constant", constant_values: int | f
     return ops.pad(x, low=low, high=high, interior=(0,) * x.ndim, value=x.dtype.type(constant_values).item())
 
 
-# -- joining and cutting ----------------------------------------------------------------------------------------------
+# -- joining and cutting --------------------------------------------------------------------------------------------
 
 
 def concatenate(arrays: Sequence[Any], axis: int | None = 0) -> Tensor:

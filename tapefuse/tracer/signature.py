@@ -175,8 +175,8 @@ class Signature:
         except TypeError:
             raise TypeError(
                 f"the argument {x!r} of the tape_function {self._name!r} is a {type(x).__name__}, which cannot be "
-                "hashed, so "
-                "it cannot select a trace; pass tensors, numbers, strings, or tuples, lists and dicts of them"
+                "hashed, so it cannot select a trace; pass tensors, numbers, strings, or tuples, lists and dicts of "
+                "them"
             ) from None
         return "value", type(x), x
 
@@ -214,7 +214,8 @@ def _fit_one(wanted: Type, value: Any, path: str) -> Tensor | Type | np.ndarray:
     fits = got.dtype == wanted.dtype and len(got.shape) == len(wanted.shape)
     if not fits or any(isinstance(w, int) and w != g for w, g in zip(wanted.shape, got.shape, strict=True)):
         raise DTypeError(
-            f"the argument {path} is {got} (rank {len(got.shape)}) and cannot be cast to the input_signature's {wanted} "
+            f"the argument {path} is {got} (rank {len(got.shape)}) and cannot be cast to the input_signature's "
+            f"{wanted} "
             f"(rank {len(wanted.shape)}); reshape or cast it, or change the TensorSpec"
         )
     return value

@@ -104,7 +104,8 @@ class Specialisation:
         return variables
 
     def _run_entry(self, inputs: list[Any]) -> Any:
-        """The entry declines arrays of unfit layout, and written variables whose storage others see: both are copied."""
+        """The entry declines arrays of unfit layout, and written variables whose storage others see: both are "
+        "copied."""
         outs = self.entry(*inputs)
         if outs is NotImplemented:
             inputs = [x if type(x) is Tensor else _plain(x) for x in inputs]

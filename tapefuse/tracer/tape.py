@@ -118,8 +118,7 @@ class GradientTape:
             if not isinstance(x, (Tensor, Variable)):
                 raise ValueError(
                     "watch() takes tensors, variables, or lists, tuples and dicts of them, but "
-                    f"{_name(path, 'the argument')} "
-                    f"is a {type(x).__name__}; convert it with tp.constant first"
+                    f"{_name(path, 'the argument')} is a {type(x).__name__}; convert it with tp.constant first"
                 )
             if x.dtype.kind != "f":
                 self._warn_of_dtype(x.dtype)
@@ -247,9 +246,8 @@ class GradientTape:
             raise TapeError("this tape never recorded anything; compute the target inside its `with` block")
         if self._consumed:
             raise TapeError(
-                "A non-persistent GradientTape can only be used to compute one set of gradients (or jacobians); "
-                "make it with "
-                "GradientTape(persistent=True) to ask for more"
+                "A non-persistent GradientTape can only be used to compute one set of gradients (or jacobians); make "
+                "it with GradientTape(persistent=True) to ask for more"
             )
         if self._persistent:
             if self in state.tapes:
@@ -265,8 +263,8 @@ class GradientTape:
             self._warned = True
             text = (
                 "gradient() inside the `with` block of a persistent tape records the gradient's own operations as "
-                "well, which "
-                "costs time and memory; call it after the block unless higher derivatives from the same tape are wanted"
+                "well, which costs time and memory; call it after the block unless higher derivatives from the same "
+                "tape are wanted"
             )
             warnings.warn(text, PerformanceWarning, stacklevel=user_stacklevel())
 
@@ -287,9 +285,8 @@ def _tensors(tree: Any, what: str) -> list[Tensor | Variable]:
     for path, x in leaves_with_paths(tree):
         if not isinstance(x, (Tensor, Variable)):
             raise TypeError(
-                f"{_name(path, what)} is a {type(x).__name__} at {user_loc()}; expected a nested structure of "
-                "tensors or "
-                "variables, and a value computed outside of tapefuse has no gradient"
+                f"{_name(path, what)} is a {type(x).__name__} at {user_loc()}; expected a nested structure of tensors "
+                "or variables, and a value computed outside of tapefuse has no gradient"
             )
         leaves.append(x)
     return leaves
@@ -335,8 +332,7 @@ def _seed(target: Tensor | Variable, seed: Any) -> Tensor:
     if g.shape not in ((), target.shape):
         raise ShapeError(
             f"an output gradient has shape {show_shape(g.shape)}, its target {show_shape(target.shape)}; give the "
-            "target's "
-            "shape or a scalar"
+            "target's shape or a scalar"
         )
     return g if g.shape == target.shape else functions.broadcast_to(g, target.shape)
 

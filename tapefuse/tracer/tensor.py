@@ -160,8 +160,8 @@ class TracedTensor(Tensor):
         if array is None:
             raise ConcretizationError(
                 f"{asked_by} at {user_loc()} needs the value of {self!r}, which is known only when the compiled "
-                "function "
-                "runs; use tp.where(condition, a, b) to choose by value, or do this outside the tape_function"
+                "function runs; use tp.where(condition, a, b) to choose by value, or do this outside the "
+                "tape_function"
             )
         return array
 

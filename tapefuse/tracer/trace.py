@@ -108,8 +108,7 @@ class Trace:
         if not self.may_create:
             raise VariableCreationError(
                 f"tape_function {self.name!r} makes a new Variable at {user_loc()} whenever it is traced; make "
-                "variables "
-                "outside, or once: `if self.v is None: self.v = tp.Variable(...)`"
+                "variables outside, or once: `if self.v is None: self.v = tp.Variable(...)`"
             )
 
     # -- the result ------------------------------------------------------------------------------

@@ -126,8 +126,8 @@ class Variable(Readable):
         if tensor.shape != self.shape:
             raise ShapeError(
                 f"{method} to the variable {self._name!r} at {user_loc()}: the value has shape "
-                f"{show_shape(tensor.shape)}, "
-                f"the variable {show_shape(self.shape)}; reshape the value, or make a new Variable for a new shape"
+                f"{show_shape(tensor.shape)}, the variable {show_shape(self.shape)}; reshape the value, or make a new "
+                "Variable for a new shape"
             )
         return tensor
 
@@ -139,8 +139,7 @@ class Variable(Readable):
         if tensor.dtype != self.dtype:
             raise DTypeError(
                 f"{method} to the variable {self._name!r} at {user_loc()}: the value has dtype {tensor.dtype}, the "
-                "variable "
-                f"{self.dtype}; convert it with tp.cast(value, {self._name}.dtype)"
+                f"variable {self.dtype}; convert it with tp.cast(value, {self._name}.dtype)"
             )
         return tensor
 
@@ -191,8 +190,7 @@ class Variable(Readable):
     def _augmented(self, other: Any) -> Variable:
         raise VariableError(
             f"`+=` and its like on the variable {self._name!r} at {user_loc()} would replace the variable by a "
-            "tensor; use "
-            f"{self._name}.assign_add(x) to update it or {self._name} = {self._name} + x for a new tensor"
+            f"tensor; use {self._name}.assign_add(x) to update it or {self._name} = {self._name} + x for a new tensor"
         )
 
     __iadd__ = __isub__ = __imul__ = __itruediv__ = __ifloordiv__ = __imod__ = __ipow__ = __imatmul__ = _augmented

@@ -31,12 +31,13 @@ def parameter(text: str) -> Value:
 
 def graphs(case: Case) -> Iterator[tuple[tuple[Value, ...], Value]]:
     """(parameters, result) of an op's sample, with fixed and with symbolic sizes."""
-    for types, attrs in ((case.types, case.attrs), (case.symbolic_types, case.symbolic_attrs)):
-        params = tuple(map(param, types))
-        result = case.op.emit(*params, **attrs)
-        bound = symbols(d for p in params for d in p.shape)
-        if symbols(result.shape) <= bound and (bound or types is not case.symbolic_types):
-            yield params, result
+    fixed = tuple(map(param, case.types))
+    yield fixed, case.op.emit(*fixed, **case.attrs)
+    params = tuple(map(param, case.symbolic_types))
+    result = case.op.emit(*params, **case.symbolic_attrs)
+    bound = symbols(d for p in params for d in p.shape)
+    if bound and symbols(result.shape) <= bound:
+        yield params, result
 
 
 def arrays(case: Case) -> list[np.ndarray]:

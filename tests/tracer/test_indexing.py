@@ -35,7 +35,9 @@ def test_mixed_indices(data):
     items = []
     for extent in X.shape[:n]:
         array = hnp.arrays(np.int64, rows, elements=st.integers(-extent, extent - 1))
-        items.append(data.draw(array | st.integers(-extent, extent - 1) | st.just(slice(None, None, -1)) | st.just(slice(1, 3))))
+        items.append(
+            data.draw(array | st.integers(-extent, extent - 1) | st.just(slice(None, None, -1)) | st.just(slice(1, 3)))
+        )
     position = data.draw(st.integers(0, n))
     items.insert(position, data.draw(st.just(None) | st.just(Ellipsis)))
     index = tuple(items)
@@ -108,7 +110,9 @@ def test_mask_in_a_trace():
         tp.tape_function(lambda x: x[x > 1])(X)
 
 
-@pytest.mark.parametrize("index", [slice(1, None), slice(None, -1), slice(None, None, -1), 0, -1, slice(-2, None)], ids=str)
+@pytest.mark.parametrize(
+    "index", [slice(1, None), slice(None, -1), slice(None, None, -1), 0, -1, slice(-2, None)], ids=str
+)
 def test_symbolic_extent(index):
     f = tp.tape_function(lambda x: x[index], input_signature=[tp.TensorSpec((None, 2))])
     for n in (2, 5):
