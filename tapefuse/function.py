@@ -131,12 +131,10 @@ class TapeFunction:
             self._warnings += 1
             warnings.warn(
                 f"{self.__name__!r} was traced {len(self._log)} times, lately for {MANY_TRACES} of "
-                f"{2 * MANY_TRACES} calls; "
-                "tracing is slow. Usual causes: (1) tape_function inside a loop or function; define it once; (2) "
-                "tensors of "
-                "many shapes; use input_signature=[tp.TensorSpec((None, ...))]; (3) Python numbers that change; "
-                "pass them as "
-                f"tensors. Last reason: {recent[-1].reason}",
+                f"{2 * MANY_TRACES} calls; tracing is slow. Usual causes: (1) tape_function inside a loop or function; "
+                "define it once; (2) tensors of many shapes; use input_signature=[tp.TensorSpec((None, ...))]; "
+                "(3) Python numbers that change; pass them as tensors. "
+                f"Last reason: {recent[-1].reason}",
                 PerformanceWarning,
                 stacklevel=user_stacklevel(),
             )

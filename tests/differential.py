@@ -44,7 +44,7 @@ def run(graph: Graph, arrays: Arrays, hook: Hook | None = None) -> tuple[np.ndar
 def _moved(rng: np.random.Generator, x: np.ndarray) -> np.ndarray:
     if x.dtype.kind != "f":
         return x
-    factor = 1 + ULPS * np.finfo(x.dtype).eps * rng.choice((-1.0, 1.0), x.shape)
+    factor = 1 + ULPS * float(np.finfo(x.dtype).eps) * rng.uniform(-1, 1, x.shape)
     return (x * factor).astype(x.dtype)
 
 

@@ -16,12 +16,51 @@ T = np.array([True, False, True])
 EMPTY = np.ones((0, 3), np.float32)
 ONE = np.ones((1, 1), np.float32)
 
-UNARY = ["exp", "expm1", "log", "log1p", "sin", "cos", "tan", "tanh", "sqrt", "sign", "floor", "ceil", "rint", "square",
-         "negative", "abs", "reciprocal", "isnan", "isinf", "isfinite", "logical_not", "log2", "log10", "positive"]  #
-         fmt: skip
-BINARY = ["add", "subtract", "multiply", "divide", "floor_divide", "mod", "maximum", "minimum", "equal", "not_equal",
-          "less", "less_equal", "greater", "greater_equal", "power", "logical_and", "logical_or", "logical_xor"]  #
-          fmt: skip
+UNARY = [
+    "exp",
+    "expm1",
+    "log",
+    "log1p",
+    "sin",
+    "cos",
+    "tan",
+    "tanh",
+    "sqrt",
+    "sign",
+    "floor",
+    "ceil",
+    "rint",
+    "square",
+    "negative",
+    "abs",
+    "isnan",
+    "isinf",
+    "isfinite",
+    "logical_not",
+    "log2",
+    "log10",
+    "positive",
+]
+BINARY = [
+    "add",
+    "subtract",
+    "multiply",
+    "divide",
+    "floor_divide",
+    "mod",
+    "maximum",
+    "minimum",
+    "equal",
+    "not_equal",
+    "less",
+    "less_equal",
+    "greater",
+    "greater_equal",
+    "power",
+    "logical_and",
+    "logical_or",
+    "logical_xor",
+]
 REDUCTIONS = ["sum", "prod", "mean", "max", "min", "any", "all", "var", "std"]
 
 CASES = {
@@ -101,8 +140,6 @@ def test_unary(name, x):
     with np.errstate(all="ignore"):
         if name in ("log", "log1p", "sqrt", "log2", "log10"):
             x = np.abs(x) + 1
-        if name == "reciprocal" and x.dtype.kind == "i":
-            pytest.skip("NumPy's integer reciprocal is 0")
         want = getattr(np, name)(x)
         for got in ways(getattr(tp, name), x):
             agree(got, want)
@@ -135,9 +172,9 @@ def test_scalars_promote_as_in_numpy(x, y):
 )
 @pytest.mark.parametrize("x", [A, B[None], I, T[None], ONE], ids=["f32", "f64", "i32", "bool", "ones"])
 def test_reductions(name, options, x):
-    want = getattr(np, name)(x, **options)
     if x.dtype == bool and name in ("var", "std"):
-        pytest.skip("NumPy refuses to subtract bools")
+        x = x.astype(np.int32)  # NumPy refuses to subtract bools
+    want = getattr(np, name)(x, **options)
     for got in ways(lambda x: getattr(tp, name)(x, **options), x):
         agree(got, want, 1e-5)
     agree(getattr(np, name)(tp.constant(x), **options), want, 1e-5)
@@ -274,8 +311,8 @@ def test_mistakes(mistake, error, text, wrap):
 
 def test_every_method():
     x = tp.constant(A)
-    for name in ("sum", "mean", "prod", "max", "min", "var", "std", "any", "all", "argmax", "argmin", "ravel", "flatten",
-                 "squeeze", "transpose"):  # fmt: skip
+    names = "sum mean prod max min var std any all argmax argmin ravel flatten squeeze transpose"
+    for name in names.split():
         agree(getattr(x, name)(), getattr(A, name)(), 1e-5)
     agree(x.T, A.T)
     agree(x.reshape(4, -1), A.reshape(4, -1))

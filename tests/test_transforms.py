@@ -103,7 +103,7 @@ def test_hvp(wrap):
     [
         (lambda: tp.grad(lambda x: x)(X), ValueError, r"must return a scalar.*\[2\].*sum it"),
         (lambda: tp.grad(lambda x: None)(X), TypeError, "one scalar"),
-        (lambda: tp.grad(lambda x: tp.argmax(x))(X), TypeError, "floating-point number"),
+        (lambda: tp.grad(tp.argmax)(X), TypeError, "floating-point number"),
         (lambda: tp.grad(lambda x: x, 1)(X), TypeError, "argument 1"),
         (lambda: tp.grad(lambda x: x)(3), TypeError, "int32.*floating-point"),
         (lambda: tp.grad(lambda x: x, has_aux=True)(tp.constant(1.0)), TypeError, "value, more"),

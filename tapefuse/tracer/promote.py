@@ -41,8 +41,7 @@ def converted(x: Any, dtype: np.dtype) -> Tensor:
 
 
 def floats(xs: tuple) -> Sequence[Tensor] | None:
-    """The common case, quickly: floating tensors of one dtype, perhaps one Python number; None if it is another "
-    "case."""
+    """The common case, quickly: floating tensors of one dtype, perhaps one Python number; None if not."""
     if len(xs) == 1:
         return xs if isinstance(xs[0], Tensor) and xs[0].dtype.kind == "f" else None
     a, b = xs if len(xs) == 2 else (None, None)

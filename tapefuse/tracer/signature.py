@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import inspect
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -215,8 +215,7 @@ def _fit_one(wanted: Type, value: Any, path: str) -> Tensor | Type | np.ndarray:
     if not fits or any(isinstance(w, int) and w != g for w, g in zip(wanted.shape, got.shape, strict=True)):
         raise DTypeError(
             f"the argument {path} is {got} (rank {len(got.shape)}) and cannot be cast to the input_signature's "
-            f"{wanted} "
-            f"(rank {len(wanted.shape)}); reshape or cast it, or change the TensorSpec"
+            f"{wanted} (rank {len(wanted.shape)}); reshape or cast it, or change the TensorSpec"
         )
     return value
 

@@ -19,7 +19,7 @@ from tapefuse.tracer.signature import Call, show_leaf, weak_guards
 from tapefuse.tracer.state import state
 from tapefuse.tracer.tensor import Tensor, TracedTensor, as_tensor, key_of, normal, wrap
 from tapefuse.tracer.trace import Traced
-from tapefuse.tracer.variable import Variable
+from tapefuse.tracer.variable import Variable, unshare
 
 ATTEMPTS = 100  # other threads may read a variable, and so share its storage again, between a copy and the call
 
@@ -104,14 +104,12 @@ class Specialisation:
         return variables
 
     def _run_entry(self, inputs: list[Any]) -> Any:
-        """The entry declines arrays of unfit layout, and written variables whose storage others see: both are "
-        "copied."""
+        """The entry declines arrays of unfit layout, and written variables that share storage: both are copied."""
         outs = self.entry(*inputs)
         if outs is NotImplemented:
             inputs = [x if type(x) is Tensor else _plain(x) for x in inputs]
             for _ in range(ATTEMPTS):
-                for k in self.traced.written:
-                    self.traced.variables[k]._array = self.traced.variables[k]._array.copy()
+                unshare(self.traced.variables[k] for k in self.traced.written)
                 outs = self.entry(*inputs)
                 if outs is not NotImplemented:
                     return outs

@@ -7,6 +7,9 @@
 
 from __future__ import annotations
 
+import threading
+import time
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -38,6 +41,9 @@ identity = Op(
 )
 
 
+WAITS = 600_000  # of 0.1 ms
+
+
 class Variable(Readable):
     """State: an array of fixed dtype and shape that can be assigned.
 
@@ -46,6 +52,16 @@ class Variable(Readable):
     """
 
     __slots__ = ("__weakref__", "_array", "_key", "_name", "_trainable")
+
+    def __getattr__(self, name: str) -> Any:
+        """Waits for `_array` while a compiled function in another thread has it: half-written values are never seen."""
+        if name == "_array":
+            for _ in range(WAITS):
+                try:
+                    return _array_slot.__get__(self)
+                except AttributeError:
+                    time.sleep(1e-4)
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
     def __init__(self, initial_value: Any, trainable: bool = True, name: str | None = None, dtype: Any = None):
         """`initial_value`: as for `constant`; a function without arguments is called for it."""
@@ -210,6 +226,19 @@ class Variable(Readable):
         if state.trace is not None:
             return f"<tp.Variable {self._name!r} shape={self.shape} dtype={self.dtype}, traced>"
         return f"<tp.Variable {self._name!r} shape={self.shape} dtype={self.dtype}, numpy={_numpy_text(self._array)}>"
+
+
+_array_slot: Any = vars(Variable)["_array"]
+_unshare_lock = threading.Lock()
+
+
+def unshare(variables: Iterable[Variable]) -> None:
+    """Give each variable a copy of its array that nobody else holds, so that a program may write to it in place."""
+    with _unshare_lock:
+        for v in variables:
+            held = v._array  # while it is held here, no program writes to it: nothing is lost between copy and store
+            v._array = held.copy()
+            del held
 
 
 def _numpy_text(array: np.ndarray) -> str:
