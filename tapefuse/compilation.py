@@ -43,17 +43,17 @@ def compile_traced(traced: Traced, *, engine: str | None, threads: int | None, s
     if config.disable_jit:
         return Compiled(interpreted(traced), "interpreter")
     engine = engine or config.engine
-    program = compiled(request(traced))
+    program = compiled(request(traced, strict or config.strict))
     loaded = ENGINES[engine](program, layout(), traced.variables, _handler(program.checks), threads=threads)
     return Compiled(loaded.call, engine, program, loaded)
 
 
-def request(traced: Traced) -> Request:
+def request(traced: Traced, strict: bool = False) -> Request:
     """What is compiled for a traced function: its optimised graph, which raises before it changes anything."""
     graph, checks = optimised(traced.graph)
     written = set(traced.written)
     states = tuple(State(v.type, k in written, v.name) for k, v in enumerate(traced.variables))
-    return Request(graph, traced.n_inputs, states, traced.arrays, checks, graph.name)
+    return Request(graph, traced.n_inputs, states, traced.arrays, checks, graph.name, strict)
 
 
 def optimised(graph: Graph) -> tuple[Graph, tuple[Check, ...]]:

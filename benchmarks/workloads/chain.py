@@ -11,7 +11,7 @@ TITLE = "Chains of operations"
 STEP, OPERATIONS = 0.001, 3  # cos, multiply, add
 CASES = [
     Case("1,000 operations", "S", {"length": 1_000}),
-    Case("10,000 operations", "L", {"length": 10_000}),
+    Case("10,000 operations", "L", {"length": 10_000}, tolerance=1e-3),  # rounding of 3,333 steps adds up
 ]
 
 

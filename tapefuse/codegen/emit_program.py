@@ -32,7 +32,7 @@ def program_text(plan: Plan) -> tuple[str, frozenset[str]]:
 
 class _Program:
     def __init__(self, plan: Plan):
-        self.plan, self.needs = plan, Declarations()
+        self.plan, self.needs = plan, Declarations(plan.request.strict)
         self.symbols = {s: f"%dim.{k}" for k, s in enumerate(plan.graph.symbols)}
         self.lines: list[str] = []
         self.functions: dict[str, str] = {}  # body without its name -> name: equal kernels are compiled once

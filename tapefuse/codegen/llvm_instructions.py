@@ -12,8 +12,9 @@ from tapefuse.codegen import vector_math
 from tapefuse.codegen.loops import COMPARISONS, Num
 from tapefuse.ir.types import Dim, Poly, show_dtype
 
-FLAGS = "contract"  # a*b+c may round once; anything looser changes what users' formulas mean
-TERM_FLAGS = "contract reassoc nsz"  # the order of a reduction's terms is free
+FLAGS = "contract "  # a*b+c may round once; anything looser changes what users' formulas mean
+TERM_FLAGS = "contract reassoc nsz "  # the order of a reduction's terms is free
+LIBM = ("exp", "log", "log1p", "expm1", "tanh", "sin", "cos", "tan", "pow", "erf")
 
 _BITS = {"and": "and", "or": "or", "xor": "xor"}
 _ARITHMETIC = {"add": "add", "sub": "sub", "mul": "mul", "div": "div"}
@@ -46,9 +47,10 @@ def literal(num: Num) -> str:
 
 
 class Declarations:
-    """What the functions of a module need beside themselves."""
+    """What the functions of a module need beside themselves. `strict`: no flags, and libm's functions."""
 
-    def __init__(self) -> None:
+    def __init__(self, strict: bool = False) -> None:
+        self.strict = strict
         self.lines: dict[str, str] = {}
         self.math: dict[tuple[str, str, int], None] = {}
         self.helpers: dict[str, str] = {}
@@ -132,7 +134,7 @@ class Instructions:
     def combine(self, op: str, dtype: np.dtype, x: str, y: str) -> str:
         """One term of a reduction."""
         if dtype.kind == "f" and op in ("add", "mul"):
-            return self.new(f"f{op} {TERM_FLAGS} {self.t(dtype)} {x}, {y}")
+            return self.new(f"f{op} {'' if self.needs.strict else TERM_FLAGS}{self.t(dtype)} {x}, {y}")
         return self.instruction(op, [x, y], dtype, dtype)
 
     def intrinsic(self, name: str, dtype: np.dtype, *xs: str) -> str:
@@ -144,7 +146,7 @@ class Instructions:
     def float_instruction(self, op: str, dtype: np.dtype, xs: list[str]) -> str:
         t = self.t(dtype)
         if op in _ARITHMETIC:
-            return self.new(f"f{op} {FLAGS} {t} {xs[0]}, {xs[1]}")
+            return self.new(f"f{op} {'' if self.needs.strict else FLAGS}{t} {xs[0]}, {xs[1]}")
         if op == "neg":
             return self.new(f"fneg {t} {xs[0]}")
         if op == "abs":
@@ -159,10 +161,29 @@ class Instructions:
             return self.sign(dtype, xs[0])
         if op in ("floordiv", "mod"):
             return self.float_division(op, dtype, *xs)
+        if self.needs.strict and op in (*LIBM, "sigmoid", "softplus"):
+            return self.strict_function(op, dtype, xs)
         if op in vector_math.FUNCTIONS:
             function = self.needs.vector_function(op, show_dtype(dtype), self.width)
             return self.new(f"call {t} {function}({', '.join(f'{t} {x}' for x in xs)})")
         raise CompileError(f"no LLVM instruction for {op} of {show_dtype(dtype)}")
+
+    def strict_function(self, op: str, dtype: np.dtype, xs: list[str]) -> str:
+        """libm's function, or the textbook's formula with libm's exp."""
+        t = self.t(dtype)
+        if op in LIBM:
+            name = op + ("f" if dtype == np.float32 else "")
+            function = self.needs.external(name, t, *[t] * len(xs))
+            return self.new(f"call {t} {function}({', '.join(f'{t} {x}' for x in xs)})")
+        x, zero, one = xs[0], self.number(0, dtype), self.number(1, dtype)
+        minus = self.new(f"fneg {t} {self.intrinsic('fabs', dtype, x)}")
+        e = self.strict_function("exp", dtype, [minus])
+        if op == "softplus":  # max(x, 0) + log(1 + exp(-|x|))
+            rest = self.strict_function("log1p", dtype, [e])
+            return self.new(f"fadd {t} {self.extremum('maximum', dtype, x, zero)}, {rest}")
+        top = self.select(self.compare("lt", dtype, x, zero), dtype, e, one)  # exp(min(x, 0)) / (1 + exp(-|x|))
+        quotient = self.new(f"fdiv {t} {top}, {self.new(f'fadd {t} {one}, {e}')}")
+        return self.select(self.new(f"fcmp uno {t} {x}, {x}"), dtype, x, quotient)
 
     def extremum(self, op: str, dtype: np.dtype, x: str, y: str) -> str:
         """NumPy's maximum and minimum: nan wins."""

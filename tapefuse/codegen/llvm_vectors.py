@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from tapefuse.codegen.emit_llvm import Writer
-from tapefuse.codegen.llvm_instructions import Declarations, memory_type, register_type
+from tapefuse.codegen.llvm_instructions import LIBM, Declarations, memory_type, register_type
 from tapefuse.codegen.loops import INT, Buffer, For, Kernel, Let, Load, Num, Scalar, Store, Update, Var, identity
 from tapefuse.codegen.schedule import WEIGHTS
 from tapefuse.ir.types import show_dtype, size
@@ -78,6 +78,12 @@ def _step(buffer: Buffer, index: Sequence[Scalar], slopes: dict[Var, int | None]
     return total
 
 
+def _is_strictly_scalar(s: For) -> bool:
+    """Whether vectors would change the order of a sum, or a function of libm is called."""
+    sums = any(isinstance(t, Update) and t.op in ("add", "mul") and t.acc.dtype.kind == "f" for t in s.body)
+    return sums or any(isinstance(t, Let) and t.op in (*LIBM, "sigmoid", "softplus") for t in s.body)
+
+
 def _examined(s: For) -> _Shape | None:
     """The loop's shape if it can be printed with vectors."""
     if not all(isinstance(t, Load | Store | Update) or isinstance(t, Let) and t.op != "read" for t in s.body):
@@ -112,7 +118,7 @@ def _is_vector_op(t: Let, slopes: dict[Var, int | None]) -> bool:
 
 class _VectorWriter(Writer):
     def loop(self, s: For) -> None:
-        shape = _examined(s)
+        shape = None if self.needs.strict and _is_strictly_scalar(s) else _examined(s)
         if shape is None:
             super().loop(s)
         else:

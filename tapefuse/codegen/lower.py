@@ -52,20 +52,21 @@ class Step:
     bindings: tuple[tuple[str, Dim], ...] = ()
 
 
-def steps(plan: Schedule, in_place: Mapping[Value, Value]) -> list[Step]:
-    """The groups as kernels, in order. `in_place`: kept values whose memory is a parameter's."""
+def steps(plan: Schedule, in_place: Mapping[Value, Value], strict: bool = False) -> list[Step]:
+    """The groups as kernels, in order. `in_place`: kept values whose memory is a parameter's. `strict`: sums keep the
+    order of their terms, so they are not cut into pieces."""
     return [
         step
         for number, group in enumerate(plan.groups)
-        for step in _KINDS[group.kind](plan, group, in_place).build(f"k{number}")
+        for step in _KINDS[group.kind](plan, group, in_place, strict).build(f"k{number}")
     ]
 
 
 class _Context:
     """What the kernel under construction knows: its buffers and how to pull values."""
 
-    def __init__(self, plan: Schedule, group: Group, in_place: Mapping[Value, Value]):
-        self.plan, self.group, self.in_place, self.b = plan, group, in_place, Builder()
+    def __init__(self, plan: Schedule, group: Group, in_place: Mapping[Value, Value], strict: bool = False):
+        self.plan, self.group, self.in_place, self.strict, self.b = plan, group, in_place, strict, Builder()
         self.buffers: dict[Place, Buffer] = {}
         self.written: set[Place] = set()
         self.flat = False
@@ -95,8 +96,8 @@ class _Context:
 
 # -- nests of rows ---------------------------------------------------------------------------------
 class _Rows(_Context):
-    def __init__(self, plan: Schedule, group: Group, in_place: Mapping[Value, Value]):
-        super().__init__(plan, group, in_place)
+    def __init__(self, plan: Schedule, group: Group, in_place: Mapping[Value, Value], strict: bool = False):
+        super().__init__(plan, group, in_place, strict)
         self.members = set(group.nodes)
         self.reads = {n: self._member_reads(n) for n in group.nodes}
         self.flat = self._is_flat()
@@ -111,7 +112,9 @@ class _Rows(_Context):
         self.scratch: set[Value] = set()
         self.stored: set[Value] = set()
         self.cost = self._cost()
-        self.chunks = CHUNKS if not isinstance(self.cost, int) or self.cost >= 2 * GRAIN else 1
+        small = isinstance(self.cost, int) and self.cost < 2 * GRAIN
+        in_order = strict and any(is_sink(n) for n in group.nodes)
+        self.chunks = 1 if small or in_order else CHUNKS
         self.overwritten = [in_place[n] for n in group.nodes if n in in_place]
 
     def _cost(self) -> Dim:

@@ -28,6 +28,7 @@ class Request:
     constants: tuple[np.ndarray, ...] = ()
     checks: tuple[Check, ...] = ()
     name: str = "program"
+    strict: bool = False  # sums in their written order, no fused multiply-add, libm's functions
 
     @property
     def written(self) -> tuple[int, ...]:
@@ -79,7 +80,7 @@ def plan(request: Request) -> Plan:
     decided = schedule(graph)
     chosen = in_place(decided, updates)
     decided = _checks_first(ordered(decided, chosen), graph.outs[len(graph.outs) - len(request.checks) :])
-    found = steps(decided, chosen)
+    found = steps(decided, chosen, request.strict)
     found += [_copy(decided, n, s, f"copy{k}") for k, (n, s) in enumerate(updates.items()) if n not in chosen]
     elsewhere = {*graph.params, *graph.outs[:outputs], *chosen}
     pointer_of = {v: k for k, v in enumerate((*graph.params, *graph.outs[:outputs]))}

@@ -11,9 +11,9 @@ import numpy as np
 
 from tapefuse.codegen.pipeline import Request, compiled
 from tapefuse.ir.graph import Graph
+from tapefuse.runtime.entry import Layout
 from tapefuse.runtime.numba_engine import Loaded, load
 from tests.runtime.programs import Tensor, Variable, refuse
-from tapefuse.runtime.entry import Layout
 
 TUPLED = Layout.of(Tensor, Variable, tupled=True)
 RTOL = {"f8": 1e-13, "f4": 3e-6}

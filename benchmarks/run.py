@@ -1,0 +1,115 @@
+"""Runs the benchmarks: `python -m benchmarks.run [--workloads dispatch,mlp] [--sizes S,M] [--frameworks tapefuse,jax]`.
+
+A run of everything writes results/performance.json, from which docs/performance.md is made. A run of a part prints its
+tables; with --keep it takes the place of the same cases in results/performance.json. Every run is kept in results.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from benchmarks import machine, report
+from benchmarks.case import Case, workload
+from benchmarks.frameworks import BY_NAME, FOLDER, FRAMEWORKS, OURS, Framework
+from benchmarks.imports import measure_imports
+from benchmarks.measure import Effort, measure
+from benchmarks.workloads import WORKLOADS
+
+IMPORTS = "imports"  # counts as a workload on the command line
+RESULTS = FOLDER / "results"
+KEPT = RESULTS / "performance.json"
+BUSY = 0.2  # CPUs at work for others, from which figures are called disturbed
+
+
+def main() -> int:
+    options = arguments()
+    frameworks = present(options.frameworks)
+    start = time.time()
+    results = run(frameworks, list(chosen(options)), options)
+    print(f"\n{report.summary(results)}\n\nmeasured in {time.time() - start:.0f} s")
+    RESULTS.mkdir(exist_ok=True)
+    write(results, time.strftime("%Y%m%d-%H%M%S.json"))
+    if options.everything or options.keep:
+        write(merged(json.loads(KEPT.read_text()), results) if options.keep and KEPT.exists() else results, KEPT.name)
+        report.write_document(KEPT)
+    return 0
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    listed = lambda text: [part for part in text.split(",") if part]
+    parser.add_argument("--workloads", type=listed, default=[], help=f"some of {', '.join((*WORKLOADS, IMPORTS))}")
+    parser.add_argument("--sizes", type=listed, default=[], help="some of S, M, L")
+    parser.add_argument("--frameworks", type=listed, default=[], help=f"some of {', '.join(BY_NAME)}")
+    parser.add_argument("--keep", action="store_true", help="update docs/performance.md with this part")
+    for name, value in (("rounds", Effort.rounds), ("first-calls", Effort.first_calls)):
+        parser.add_argument(f"--{name}", type=int, metavar="N", help=f"instead of {value}")
+    options = parser.parse_args()
+    for name, allowed in (("workloads", (*WORKLOADS, IMPORTS)), ("sizes", "SML"), ("frameworks", BY_NAME)):
+        if unknown := [x for x in getattr(options, name) if x not in allowed]:
+            parser.error(f"no {name} {', '.join(unknown)}; there are {', '.join(allowed)}")
+    options.everything = not (options.workloads or options.sizes or options.frameworks)
+    return options
+
+
+def present(names: Sequence[str]) -> list[Framework]:
+    """The frameworks that are asked for and installed; the others are named."""
+    asked = [f for f in FRAMEWORKS if not names or f.name in names]
+    for f in asked:
+        if not f.is_installed:
+            print(f"{f.label} is left out: it is not installed; python -m benchmarks.peers", file=sys.stderr)
+    return [f for f in asked if f.is_installed]
+
+
+def chosen(options: argparse.Namespace) -> Iterator[tuple[str, Case]]:
+    for name in WORKLOADS:
+        for case in workload(name).CASES:
+            if (not options.workloads or name in options.workloads) and (not options.sizes or case.size in options.sizes):
+                yield name, case
+
+
+def run(frameworks: Sequence[Framework], cases: Sequence[tuple[str, Case]], options: argparse.Namespace) -> dict:
+    """The results: {"runs": {id: where and when}, "cases": [...], "imports": {...}}, in seconds and MB."""
+    effort = Effort(
+        rounds=options.rounds or Effort.rounds, first_calls=options.first_calls or Effort.first_calls
+    )  # fmt: skip
+    run_id = time.strftime("%Y-%m-%dT%H:%M:%S")
+    here = {**machine.description(), "busy": machine.busy(), "versions": {}}
+    if here["busy"] > BUSY:
+        print(f"warning: {here['busy']:.1f} CPUs are busy with something else", file=sys.stderr)
+    results: dict[str, Any] = {"runs": {run_id: here}, "cases": [], "imports": {}}
+    if not options.workloads or IMPORTS in options.workloads:
+        results["imports"] = {"run": run_id, "rows": measure_imports(frameworks)}
+    for name, case in cases:
+        rows = measure(name, case, frameworks, effort)
+        record = {"run": run_id, "workload": name, "case": case.name, "size": case.size, "rows": rows}
+        for framework, row in rows.items():
+            here["versions"].setdefault(framework, row.pop("versions", {}))
+        results["cases"].append(record)
+        print(report.line(record), flush=True)
+    return results
+
+
+def merged(old: dict, new: dict) -> dict:
+    """The new cases in place of the same old ones; each tells its run."""
+    key = lambda record: (record["workload"], record["case"])
+    cases = {key(record): record for record in old["cases"]} | {key(record): record for record in new["cases"]}
+    order = {(name, case.name): k for k, (name, case) in enumerate((n, c) for n in WORKLOADS for c in workload(n).CASES)}
+    kept = sorted((record for k, record in cases.items() if k in order), key=lambda record: order[key(record)])
+    imports = new["imports"] or old["imports"]
+    used = {record["run"] for record in (*kept, imports) if record}
+    runs = {name: run for name, run in {**old["runs"], **new["runs"]}.items() if name in used}
+    return {"runs": runs, "cases": kept, "imports": imports}
+
+
+def write(results: dict, name: str) -> None:
+    (RESULTS / name).write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

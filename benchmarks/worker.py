@@ -1,0 +1,99 @@
+"""One workload in one framework, run in a process of its own: `python -m benchmarks.worker FRAMEWORK WORKLOAD CASE`.
+
+It answers lines of JSON with lines of JSON:
+
+    {"do": "prepare", "inputs": FILE, "results": FILE} -> {"first": seconds of the first call}
+    {"do": "time", "seconds": S}                       -> {"median": seconds, "minimum": seconds, "calls": N}
+    {"do": "quit"}                                     -> {"peak_mb": M, "versions": {...}}
+
+An exception is answered with {"error": text} and ends the process.
+"""
+
+from __future__ import annotations
+
+import gc
+import importlib.metadata
+import json
+import os
+import re
+import statistics
+import sys
+import time
+import timeit
+import traceback
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from benchmarks.case import Program, case, workload
+from benchmarks.frameworks import BY_NAME
+
+BATCH = 0.001  # seconds that a batch of calls lasts at least; the clock is read once per batch
+
+
+class Worker:
+    def __init__(self, framework: str, workload_name: str, case_name: str):
+        self._framework = BY_NAME[framework]
+        self._module = workload(workload_name)
+        self._case = case(workload_name, case_name)
+        self._step: Callable[[], Any] = lambda: None
+
+    def prepare(self, inputs: str, results: str) -> dict[str, float]:
+        with np.load(inputs) as file:
+            arrays = dict(file)
+        program: Program = self._module.FRAMEWORKS[self._framework.name](arrays, **self._case.options)
+        self._step = program.step
+        start = time.perf_counter()
+        first = program.step()
+        seconds = time.perf_counter() - start
+        np.savez(results, **program.results(first))
+        return {"first": seconds}
+
+    def time(self, seconds: float) -> dict[str, float]:
+        """Time calls for about so long, at least one."""
+        timer = timeit.Timer(self._step)  # without garbage collection while it measures
+        number = _calls_per_batch(timer)
+        gc.collect()
+        times, end = [], time.perf_counter() + seconds
+        while not times or time.perf_counter() < end:
+            times.append(timer.timeit(number) / number)
+        return {"median": statistics.median(times), "minimum": min(times), "calls": number * len(times)}
+
+    def quit(self) -> dict[str, Any]:
+        versions = {name: importlib.metadata.version(name) for name in self._framework.distributions}
+        return {"peak_mb": peak_memory(), "versions": versions}
+
+
+def _calls_per_batch(timer: timeit.Timer) -> int:
+    number = 1
+    while timer.timeit(number) < BATCH:
+        number *= 2
+    return number
+
+
+def peak_memory() -> float:
+    """The most memory this process has had in RAM, in MB (10^6 bytes). Not `ru_maxrss`, which a parent passes on."""
+    with open("/proc/self/status", encoding="ascii") as file:
+        found = re.search(r"VmHWM:\s*(\d+) kB", file.read())
+    return int(found.group(1)) * 1024 / 1e6 if found else float("nan")
+
+
+def main() -> None:
+    answers = os.fdopen(os.dup(1), "w", buffering=1)
+    os.dup2(2, 1)  # whatever the framework prints does not mix with answers
+    try:
+        worker = Worker(*sys.argv[1:])
+        for line in sys.stdin:
+            command = json.loads(line)
+            do = command.pop("do")
+            print(json.dumps(getattr(worker, do)(**command)), file=answers)
+            if do == "quit":
+                return
+    except Exception as e:
+        traceback.print_exc()
+        print(json.dumps({"error": f"{type(e).__name__}: {e}"}), file=answers)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,233 @@
+"""tape_function in company: nested functions, tapes around it, state, input of every kind, flags, pickles."""
+
+import copy
+import pickle
+import re
+
+import numpy as np
+import pytest
+
+import tapefuse as tp
+from tapefuse.ir.types import Poly
+from tests.test_function import F32, double
+
+# -- nesting, tapes and state ---------------------------------------------------------------------------------------
+
+
+def test_nested_function_that_captures_an_outer_value():
+    @tp.tape_function
+    def outer(x, y):
+        inner = tp.tape_function(lambda z: z * y)
+        return inner(x) + inner(x + 1)
+
+    assert outer(tp.constant(2.0), tp.constant(10.0)).item() == 50.0
+    assert outer(tp.constant(1.0), tp.constant(1.0)).item() == 3.0
+    gradient = tp.tape_function(tp.grad(outer, argnums=(0, 1)))
+    assert [g.item() for g in gradient(tp.constant(2.0), tp.constant(10.0))] == [20.0, 5.0]
+
+
+def test_nested_function_with_symbolic_extents():
+    inner = tp.tape_function(lambda x: x.mean(axis=0) + x.shape[0])
+    outer = tp.tape_function(lambda x: inner(x) * 2, input_signature=[tp.TensorSpec((None, 2))])
+    for n in (1, 5):
+        assert outer(np.ones((n, 2), F32)).tolist() == [2.0 * (1 + n)] * 2
+    assert inner.trace_count == 1
+
+
+def test_nested_function_with_state():
+    v = tp.Variable(1.0)
+    bump = tp.tape_function(lambda x: v.assign_add(x) * 10)
+    twice = tp.tape_function(lambda x: bump(x) + bump(x))
+    assert twice(tp.constant(1.0)).item() == 50.0
+    assert v.item() == 3.0
+
+
+def test_tape_around_a_function_with_state():
+    v, count = tp.Variable(2.0), tp.Variable(0, trainable=False)
+
+    @tp.tape_function
+    def f(x):
+        count.assign_add(1)
+        return (x * v).sum(), x + v
+
+    x = tp.constant([1.0, 2.0])
+    f(x)
+    with tp.GradientTape() as tape:
+        tape.watch(x)
+        a, b = f(x)
+        loss = a * a + b.sum()
+    assert count.item() == 2
+    da, db = tape.gradient(loss, [x, v])
+    assert da.tolist() == [25.0, 25.0]
+    assert db.item() == 2 * 6 * 3 + 2
+    v.assign(3.0)
+    assert f(x)[0].item() == 9.0
+
+
+def test_variable_shared_with_a_tensor_keeps_the_old_value():
+    v = tp.Variable([1.0, 2.0])
+    bump = tp.tape_function(lambda: v.assign_add([1.0, 1.0]).read())
+    before = v.read()
+    view = np.asarray(v)
+    first = bump()
+    second = bump()
+    assert before.tolist() == view.tolist() == [1.0, 2.0]
+    assert first.tolist() == [2.0, 3.0]
+    assert second.tolist() == v.tolist() == [3.0, 4.0]
+
+
+def test_gradient_of_a_call_is_compiled_once():
+    f = tp.tape_function(lambda x, w: tp.tanh(x @ w).sum())
+    x, w = tp.constant(np.ones((2, 3), F32)), tp.Variable(np.ones((3, 2), F32))
+    g = tp.grad(f, argnums=1)
+    for _ in range(3):
+        np.testing.assert_allclose(g(x, w.read()), np.full((3, 2), 2 * (1 - np.tanh(3.0) ** 2)), rtol=1e-4)
+    assert f.trace_count == 1
+    assert len(f.specialise(x, w.read()).pure._backwards) == 1
+
+
+@pytest.mark.parametrize("wrap", [lambda f: f, tp.tape_function], ids=["eager", "compiled"])
+def test_transforms_around_functions(wrap):
+    f = wrap(lambda p, x: (tp.sum(p["w"] * x) ** 2, {"n": x}))
+    g = wrap(tp.value_and_grad(f, has_aux=True))
+    (value, aux), grads = g({"w": tp.constant([1.0, 2.0])}, tp.constant([3.0, 4.0]))
+    assert (value.item(), aux["n"].tolist(), grads["w"].tolist()) == (121.0, [3.0, 4.0], [66.0, 88.0])
+
+
+# -- input of every kind --------------------------------------------------------------------------------------------
+
+
+class Subclass(np.ndarray):
+    pass
+
+
+@pytest.mark.parametrize(
+    "x",
+    [
+        np.arange(12, dtype=F32).reshape(3, 4).T,
+        np.arange(12, dtype=F32).reshape(4, 3)[:, ::2],
+        np.arange(12, dtype=">f4").reshape(4, 3),
+        np.frombuffer(np.arange(12, dtype=F32).tobytes(), F32).reshape(4, 3),
+        np.frombuffer(b"\0" + np.arange(12, dtype=F32).tobytes(), F32, offset=1).reshape(4, 3),
+        np.float32(3.0),
+        np.array(3.0, F32),
+        np.ones((0, 3), F32),
+        np.ones((2, 2), F32).view(Subclass),
+    ],
+    ids=["transposed", "strided", "swapped", "read-only", "unaligned", "scalar", "0-d", "empty", "subclass"],
+)
+def test_layouts(x):
+    f = tp.tape_function(lambda x: x * 2 + 1)
+    for _ in range(2):
+        got = f(x)
+        np.testing.assert_array_equal(np.asarray(got), np.asarray(x) * 2 + 1)
+        assert got.dtype == F32
+
+
+@pytest.mark.parametrize(
+    "x", [np.array([object()]), np.array(["a"]), np.array([1j])], ids=["object", "text", "complex"]
+)
+def test_arrays_that_are_no_tensors(x):
+    with pytest.raises(TypeError, match="tensors hold bool, integer and float"):
+        tp.tape_function(double)(x)
+    with pytest.raises(TypeError, match="tensors hold bool, integer and float"):
+        tp.constant(x)
+
+
+def test_nan_and_inf():
+    x = np.array([np.nan, np.inf, -np.inf, 0.0], F32)
+    f = tp.tape_function(lambda x: (x * 0, 1 / x, tp.isnan(x), tp.isinf(x), tp.isfinite(x), tp.max(x)))
+    with np.errstate(all="ignore"):
+        want = (x * 0, 1 / x, np.isnan(x), np.isinf(x), np.isfinite(x), np.max(x))
+    for got, expected in zip(f(x), want, strict=True):
+        np.testing.assert_array_equal(np.asarray(got), expected)
+
+
+def test_results_do_not_share_memory_with_arguments():
+    x = np.ones(3, F32)
+    y = tp.tape_function(lambda x: x)(x)
+    x[:] = 5
+    assert y.tolist() == [1.0] * 3
+    v = tp.Variable([0.0] * 3)
+    tp.tape_function(lambda x: v.assign(x).read())(x)
+    x[:] = 7
+    assert v.tolist() == [5.0] * 3
+
+
+def test_large_constants_become_inputs():
+    table = np.arange(1000, dtype=F32)
+    f = tp.tape_function(lambda k: tp.take(table, k) + tp.take(table, k + 1))
+    assert f(np.array([3, 10])).tolist() == [7.0, 21.0]
+    graph = f.graph(np.array([3, 10]))
+    assert [p.shape for p in graph.params] == [(2,), (1000,)]
+    table[:] = 0  # frozen at trace time
+    assert f(np.array([3, 10])).tolist() == [7.0, 21.0]
+
+
+def test_symbolic_extent_as_a_number():
+    @tp.tape_function(input_signature=[tp.TensorSpec(("B", 2))])
+    def f(x):
+        assert isinstance(x.shape[0], Poly)
+        return x.sum() / x.shape[0], tp.ones((x.shape[0],)).sum(), tp.arange(x.shape[0]), x.reshape(-1), x[1:], x[:, 0]
+
+    for n in (1, 4):
+        x = np.arange(2.0 * n, dtype=F32).reshape(n, 2)
+        mean, ones, count, flat, rest, column = f(x)
+        np.testing.assert_allclose(mean, x.sum() / n)
+        assert ones.item() == n
+        assert count.tolist() == list(range(n))
+        np.testing.assert_array_equal(np.asarray(flat), x.ravel())
+        np.testing.assert_array_equal(np.asarray(rest), x[1:])
+        np.testing.assert_array_equal(np.asarray(column), x[:, 0])
+
+
+def test_loop_over_a_symbolic_extent():
+    f = tp.tape_function(lambda x: sum(x) + 1, input_signature=[tp.TensorSpec((None,))])
+    with pytest.raises(tp.ConcretizationError, match="B0"):
+        f(np.ones(3, F32))
+
+
+def test_functions_are_pickled_by_name():
+    assert pickle.loads(pickle.dumps(module_level)) is module_level
+    assert copy.deepcopy(module_level) is module_level
+
+
+@tp.tape_function
+def module_level(x):
+    """Twice."""
+    return x * 2
+
+
+def test_metadata():
+    assert module_level.__name__ == "module_level"
+    assert module_level.__doc__ == "Twice."
+    assert re.match("<tape_function module_level, ", repr(module_level))
+
+
+def test_partials_and_callable_objects():
+    class Scale:
+        def __call__(self, x):
+            return x * 3
+
+    assert tp.tape_function(Scale())(tp.constant(1.0)).item() == 3.0
+
+
+def test_flags_reach_functions_that_are_compiled_already():
+    f = tp.tape_function(double)
+    x = tp.constant(1.0)
+    f(x)
+    (native,) = f.specialise(x)._entries.values()
+    with tp.config(disable_jit=True):
+        assert f(x).item() == 2.0
+    assert len(f.specialise(x)._entries) == 2
+    f(x)
+    assert f._entry is native
+    tp.config.disable_jit = True
+    try:
+        assert f._entry is not native
+        f(x)
+        assert f._entry is not native
+    finally:
+        tp.config.disable_jit = False
+    f(x)
+    assert f._entry is native
