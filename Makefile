@@ -16,11 +16,15 @@ lint: $(VENV)/.lint
 	$(RUN) -m ruff check .
 	$(RUN) -m mypy
 
+# `make bench WORKLOADS=dispatch,mlp SIZES=S,M FRAMEWORKS=tapefuse,jax` measures a part.
+BENCH = $(if $(WORKLOADS),--workloads $(WORKLOADS)) $(if $(SIZES),--sizes $(SIZES)) $(if $(FRAMEWORKS),--frameworks $(FRAMEWORKS))
+
 bench: $(VENV)/.bench
-	$(RUN) benchmarks/run.py
+	$(RUN) -m benchmarks.peers
+	$(RUN) -m benchmarks.run $(BENCH)
 
 clean:
-	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) benchmarks/.venv build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 $(RUN):
 	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "tapefuse needs Python >= 3.11; use make PYTHON=...")'
@@ -40,6 +44,6 @@ $(VENV)/.lint: pyproject.toml | $(RUN)
 	$(INSTALL) --editable '.[lint]'
 	@touch $@
 
-$(VENV)/.bench: pyproject.toml benchmarks/requirements.txt | $(RUN)
-	$(INSTALL) --editable . --requirement benchmarks/requirements.txt
+$(VENV)/.bench: pyproject.toml | $(RUN)
+	$(INSTALL) --editable .
 	@touch $@

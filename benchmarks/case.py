@@ -4,6 +4,8 @@
     inputs        (**options) -> NumPy arrays by name, from a fixed seed
     reference     (inputs, **options) -> float64 arrays by name, computed with NumPy
     FRAMEWORKS    name of a framework -> function(inputs, **options) -> Program
+
+The functions import their framework themselves: a worker process has only one of them.
 """
 
 from __future__ import annotations
@@ -50,7 +52,7 @@ def case(name: str, case_name: str) -> Case:
 
 
 def error(found: Arrays, expected: Arrays) -> float:
-    """The largest relative distance, by Euclidean norm, of an array to the expected one. Raises KeyError, ValueError."""
+    """The largest relative distance, by norm, of an array to the expected one. Raises KeyError, ValueError."""
     return max(_distance(found[name], expected[name], name) for name in expected)
 
 

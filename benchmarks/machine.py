@@ -25,11 +25,15 @@ def description() -> dict[str, Any]:
     }
 
 
-def busy(seconds: float = 1.0) -> float:
-    """How many CPUs are busy with something else, while this process sleeps."""
-    before = _cpu_seconds()
-    time.sleep(seconds)
-    return (_cpu_seconds() - before) / seconds
+class Watch:
+    """How many CPUs were busy, since it was made, with something else than this process and its ended children."""
+
+    def __init__(self) -> None:
+        self._start = time.perf_counter(), _cpu_seconds() - _own_seconds()
+
+    def others(self) -> float:
+        start, before = self._start
+        return max(0.0, (_cpu_seconds() - _own_seconds() - before) / (time.perf_counter() - start))
 
 
 def _cpu() -> str:
@@ -41,3 +45,7 @@ def _cpu_seconds() -> float:
     """All CPUs' time that was not idle, since the machine started."""
     user, nice, system, _idle, _wait, *rest = map(int, Path("/proc/stat").read_text(encoding="ascii").split()[1:9])
     return (user + nice + system + sum(rest)) / os.sysconf("SC_CLK_TCK")
+
+
+def _own_seconds() -> float:
+    return sum(os.times()[:4])

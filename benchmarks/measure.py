@@ -41,7 +41,7 @@ class Client:
         kept = framework.cache(str(cache)) if framework.cache else {}
         command = [framework.python, "-m", "benchmarks.worker", framework.name, workload_name, case.name]
         self._limit = limit
-        self._log = tempfile.TemporaryFile(mode="w+")
+        self._log = tempfile.TemporaryFile(mode="w+")  # closed with the process  # noqa: SIM115
         self._process = subprocess.Popen(
             command,
             stdin=subprocess.PIPE,

@@ -1,6 +1,8 @@
 """Installs the peers of requirements.txt, each in an environment of its own; one that cannot be installed is named.
 
     python -m benchmarks.peers
+
+What is there already stays as it is; after a change of its line in requirements.txt a peer is installed anew.
 """
 
 from __future__ import annotations

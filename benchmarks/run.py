@@ -15,7 +15,7 @@ from typing import Any
 
 from benchmarks import machine, report
 from benchmarks.case import Case, workload
-from benchmarks.frameworks import BY_NAME, FOLDER, FRAMEWORKS, OURS, Framework
+from benchmarks.frameworks import BY_NAME, FOLDER, FRAMEWORKS, Framework
 from benchmarks.imports import measure_imports
 from benchmarks.measure import Effort, measure
 from benchmarks.workloads import WORKLOADS
@@ -23,7 +23,7 @@ from benchmarks.workloads import WORKLOADS
 IMPORTS = "imports"  # counts as a workload on the command line
 RESULTS = FOLDER / "results"
 KEPT = RESULTS / "performance.json"
-BUSY = 0.2  # CPUs at work for others, from which figures are called disturbed
+ALL = [(name, case) for name in WORKLOADS for case in workload(name).CASES]
 
 
 def main() -> int:
@@ -47,7 +47,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--sizes", type=listed, default=[], help="some of S, M, L")
     parser.add_argument("--frameworks", type=listed, default=[], help=f"some of {', '.join(BY_NAME)}")
     parser.add_argument("--keep", action="store_true", help="update docs/performance.md with this part")
-    for name, value in (("rounds", Effort.rounds), ("first-calls", Effort.first_calls)):
+    for name, value in (("rounds", Effort().rounds), ("first-calls", Effort().first_calls)):
         parser.add_argument(f"--{name}", type=int, metavar="N", help=f"instead of {value}")
     options = parser.parse_args()
     for name, allowed in (("workloads", (*WORKLOADS, IMPORTS)), ("sizes", "SML"), ("frameworks", BY_NAME)):
@@ -67,21 +67,18 @@ def present(names: Sequence[str]) -> list[Framework]:
 
 
 def chosen(options: argparse.Namespace) -> Iterator[tuple[str, Case]]:
-    for name in WORKLOADS:
-        for case in workload(name).CASES:
-            if (not options.workloads or name in options.workloads) and (not options.sizes or case.size in options.sizes):
-                yield name, case
+    for name, case in ALL:
+        if name in (options.workloads or WORKLOADS) and case.size in (options.sizes or "SML"):
+            yield name, case
 
 
 def run(frameworks: Sequence[Framework], cases: Sequence[tuple[str, Case]], options: argparse.Namespace) -> dict:
     """The results: {"runs": {id: where and when}, "cases": [...], "imports": {...}}, in seconds and MB."""
-    effort = Effort(
-        rounds=options.rounds or Effort.rounds, first_calls=options.first_calls or Effort.first_calls
-    )  # fmt: skip
+    given = {"rounds": options.rounds, "first_calls": options.first_calls}
+    effort = Effort(**{name: value for name, value in given.items() if value})
     run_id = time.strftime("%Y-%m-%dT%H:%M:%S")
-    here = {**machine.description(), "busy": machine.busy(), "versions": {}}
-    if here["busy"] > BUSY:
-        print(f"warning: {here['busy']:.1f} CPUs are busy with something else", file=sys.stderr)
+    watch = machine.Watch()
+    here: dict[str, Any] = {**machine.description(), "versions": {}}
     results: dict[str, Any] = {"runs": {run_id: here}, "cases": [], "imports": {}}
     if not options.workloads or IMPORTS in options.workloads:
         results["imports"] = {"run": run_id, "rows": measure_imports(frameworks)}
@@ -92,6 +89,7 @@ def run(frameworks: Sequence[Framework], cases: Sequence[tuple[str, Case]], opti
             here["versions"].setdefault(framework, row.pop("versions", {}))
         results["cases"].append(record)
         print(report.line(record), flush=True)
+    here["others"] = round(watch.others(), 2)
     return results
 
 
@@ -99,8 +97,7 @@ def merged(old: dict, new: dict) -> dict:
     """The new cases in place of the same old ones; each tells its run."""
     key = lambda record: (record["workload"], record["case"])
     cases = {key(record): record for record in old["cases"]} | {key(record): record for record in new["cases"]}
-    order = {(name, case.name): k for k, (name, case) in enumerate((n, c) for n in WORKLOADS for c in workload(n).CASES)}
-    kept = sorted((record for k, record in cases.items() if k in order), key=lambda record: order[key(record)])
+    kept = [cases[name, case.name] for name, case in ALL if (name, case.name) in cases]
     imports = new["imports"] or old["imports"]
     used = {record["run"] for record in (*kept, imports) if record}
     runs = {name: run for name, run in {**old["runs"], **new["runs"]}.items() if name in used}

@@ -83,9 +83,9 @@ FLAGS = {
     )
 }
 
-# While this list is not empty, in whatever thread, compiled functions look at their thread's settings before they run. It
-# has an entry for every `with config(...)` block here, and for every tape and trace in `tracer.state`; only appending and
-# popping are atomic, so the entries carry no meaning.
+# While this list is not empty, in whatever thread, compiled functions look at their thread's settings before they run.
+# It has an entry for every `with config(...)` block here, for every tape and trace in `tracer.state`; only appending
+# and popping are atomic, so the entries carry no meaning.
 busy: list[None] = []
 on_change: list[Callable[[], None]] = []  # called after a flag was set for the whole process
 

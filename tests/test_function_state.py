@@ -133,6 +133,8 @@ def test_207_leaked_value():
         TypeError, match=r"belongs to the tracing of 'f', which is over, and is used at .*test_function_state.py"
     ):
         leaked[0] + 1
+    with pytest.raises(tp.LeakedValueError, match="tracing of 'f'"):
+        f(leaked[0])
     with pytest.raises(TypeError, match="tracing of 'f'"):
         tp.tape_function(lambda x: x + leaked[0])(tp.constant(1.0))
 

@@ -18,9 +18,7 @@ CASES = [
 ]
 
 
-def with_tapefuse(
-    arrays: Arrays, widths: Sequence[int], batch: int, optimizer: str, numpy_in: bool = False
-) -> Program:
+def with_tapefuse(arrays: Arrays, widths: Sequence[int], batch: int, optimizer: str, numpy_in: bool = False) -> Program:
     import tapefuse as tp
 
     signature = [tp.TensorSpec(("B", widths[0]), np.float32), tp.TensorSpec(("B",), np.int64)]

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 
 from benchmarks.case import Arrays, Case, Program
@@ -13,7 +16,7 @@ CASES = [
     Case("5 arrays", "S", {"count": 5}),
     Case("20 arrays", "S", {"count": 20}),
     Case("60 arrays", "S", {"count": 60}),
-    Case("dict of 20 arrays", "S", {"count": 20, "named": True}),
+    Case("a dict of 20 arrays", "S", {"count": 20, "named": True}),
 ]
 
 
@@ -31,56 +34,44 @@ def reference(arrays: Arrays, count: int, named: bool = False) -> Arrays:
 def with_tapefuse(arrays: Arrays, count: int, named: bool = False) -> Program:
     import tapefuse as tp
 
-    def of_arrays(*xs):
-        return sum(tp.sum(tp.sin(x) * x) for x in xs)
-
-    def of_dict(xs):
-        return of_arrays(*xs.values())
-
+    of_one = lambda x: tp.sum(tp.sin(x) * x)
     xs = {name: tp.constant(x) for name, x in arrays.items()}
-    if named:
-        function = tp.tape_function(tp.value_and_grad(of_dict))
-        return Program(lambda: function(xs), lambda first: _results(first[0], first[1]))
-    if count == 1:
-        (x,) = xs.values()
-        function = tp.tape_function(tp.value_and_grad(of_arrays))
-        return Program(lambda: function(x), lambda first: _results(first[0], {"x00": first[1]}))
-    positional = tuple(xs.values())
-    function = tp.tape_function(tp.value_and_grad(of_arrays, argnums=tuple(range(count))))
-    return Program(lambda: function(*positional), lambda first: _results(first[0], dict(zip(xs, first[1], strict=True))))
+    return _program(_function(of_one, tp.value_and_grad, tp.tape_function, count, named), xs, named)
 
 
 def with_jax(arrays: Arrays, count: int, named: bool = False) -> Program:
     import jax
     import jax.numpy as jnp
 
-    def of_arrays(*xs):
-        return sum(jnp.sum(jnp.sin(x) * x) for x in xs)
+    of_one = lambda x: jnp.sum(jnp.sin(x) * x)
+    compiled = _function(of_one, jax.value_and_grad, jax.jit, count, named)
 
-    def of_dict(xs):
-        return of_arrays(*xs.values())
+    def function(*args):
+        value, gradients = compiled(*args)
+        return value.block_until_ready(), gradients  # all results of a program are ready together
 
-    def finished(results):  # one program: its outputs are ready together
-        results[0].block_until_ready()
-        return results
+    return _program(function, {name: jnp.asarray(x) for name, x in arrays.items()}, named)
 
-    xs = {name: jnp.asarray(x) for name, x in arrays.items()}
+
+def _function(of_one: Callable, value_and_grad: Callable, compiler: Callable, count: int, named: bool) -> Callable:
+    """The compiled function of one array, of `count` arrays, or of a dict of arrays, as a user would write it."""
     if named:
-        function = jax.jit(jax.value_and_grad(of_dict))
-        return Program(lambda: finished(function(xs)), lambda first: _results(first[0], first[1]))
+        return compiler(value_and_grad(lambda xs: sum(of_one(x) for x in xs.values())))
     if count == 1:
-        (x,) = xs.values()
-        function = jax.jit(jax.value_and_grad(of_arrays))
-        return Program(lambda: finished(function(x)), lambda first: _results(first[0], {"x00": first[1]}))
-    positional = tuple(xs.values())
-    function = jax.jit(jax.value_and_grad(of_arrays, argnums=tuple(range(count))))
-    return Program(
-        lambda: finished(function(*positional)), lambda first: _results(first[0], dict(zip(xs, first[1], strict=True)))
-    )
+        return compiler(value_and_grad(of_one))
+    return compiler(value_and_grad(lambda *xs: sum(map(of_one, xs)), argnums=tuple(range(count))))
 
 
-def _results(value, gradients) -> Arrays:
-    return {"value": np.asarray(value), **{name: np.asarray(g) for name, g in gradients.items()}}
+def _program(function: Callable, xs: dict[str, Any], named: bool) -> Program:
+    args = (xs,) if named else tuple(xs.values())
+
+    def results(first):
+        value, gradients = first
+        if not named:
+            gradients = dict(zip(xs, gradients if len(xs) > 1 else [gradients], strict=True))
+        return {"value": np.asarray(value), **{name: np.asarray(g) for name, g in gradients.items()}}
+
+    return Program(lambda: function(*args), results)
 
 
 FRAMEWORKS = {"tapefuse": with_tapefuse, "jax": with_jax}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import numpy as np
 
@@ -30,7 +31,7 @@ def inputs(widths: Sequence[int], batch: int, **options) -> Arrays:
     """x[batch, inputs] in 0..1, labels y[batch], and for layer k w<k>[inputs, units], b<k>[units]."""
     rng = np.random.default_rng(1)
     arrays = {"x": rng.random((batch, widths[0]), np.float32), "y": rng.integers(0, widths[-1], batch)}
-    for k, (n, m) in enumerate(zip(widths[:-1], widths[1:], strict=True)):
+    for k, (n, m) in enumerate(pairwise(widths)):
         arrays[f"w{k}"] = (rng.standard_normal((n, m)) * np.sqrt(2 / n)).astype(np.float32)
         arrays[f"b{k}"] = np.zeros(m, np.float32)
     return arrays
@@ -96,7 +97,7 @@ def tapefuse_model(arrays: Arrays, widths: Sequence[int], optimizer: str, input_
 
     model = [
         nn.Dense(units, "relu" if k < len(widths) - 1 else None, inputs=n)
-        for k, (n, units) in enumerate(zip(widths[:-1], widths[1:], strict=True), 1)
+        for k, (n, units) in enumerate(pairwise(widths), 1)
     ]
     for layer, (w, b) in zip(model, layers_of(arrays), strict=True):
         layer.kernel.assign(w)

@@ -1,6 +1,6 @@
-"""The launch plan as Python source: Plan -> the text of a module that runs under Numba's `@njit` and as plain Python alike.
+"""The launch plan as Python source: Plan -> the text of a module that runs under `@njit` and as plain Python alike.
 
-One function per kernel (`emit_numba_kernel`), one more for each that is cut into pieces, and `program`, which calls them:
+One function per kernel (`emit_numba_kernel`), one more for each that is cut into pieces, and `program`, which calls all:
 
     @njit(nogil=True, error_model="numpy", parallel=True)
     def k1_pieces(b0, b1, n0, rows, pieces):
@@ -67,13 +67,13 @@ class _Program:
         self.line("return 0")
         head = f"def program({', '.join([*self.names, 'arena', *self.symbols.values()])}):"
         program = "\n".join([f"@njit({OPTIONS})", head, *self._about(), *self.lines])
-        return "\n\n\n".join(["\n".join(self.imports.text()), *self.texts, program]) + "\n"
+        return "\n\n\n".join([self.imports.text(), *self.texts, program]) + "\n"
 
     def _about(self) -> Iterator[str]:
         letters = {"x": "inputs", "s": "states", "c": "constants", "y": "outputs"}
         for letter, title in letters.items():
-            mine = [f"{n} {self._type(t)}" for n, t in zip(self.names, self.plan.pointers, strict=True) if n[0] == letter]
-            if mine:
+            named = zip(self.names, self.plan.pointers, strict=True)
+            if mine := [f"{name} {self._type(t)}" for name, t in named if name[0] == letter]:
                 yield f"    # {title}: {', '.join(mine)}"
 
     def _type(self, type: Type) -> str:

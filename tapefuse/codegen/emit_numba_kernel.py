@@ -53,15 +53,17 @@ FLOAT_FUNCTIONS = frozenset({
     "floor", "ceil", "round",
 })  # fmt: skip
 FUNCTIONS = FLOAT_FUNCTIONS | {"floordiv", "mod", "pow", "maximum", "minimum", "abs", "sign", "select"}
+ARRAY_FUNCTIONS = frozenset({"carve", "reshaped", "matmul_rows", "matmul_columns"})
 RENAMED = {"abs": "absolute", "round": "round_even", "pow": "power"}  # Python's own names stay what they are
 
 
 class Imports:
-    """Names that the text takes from NumPy, `math` and the library."""
+    """Names that the text takes from NumPy, `math` and the run-time library."""
 
     def __init__(self) -> None:
-        self.numpy: set[str] = set()
         self.math: set[str] = set()
+        self.numpy: set[str] = set()
+        self.arrays: set[str] = set()
         self.library: set[str] = set()
 
     def dtype(self, dtype: np.dtype) -> str:
@@ -73,7 +75,7 @@ class Imports:
         return name
 
     def function(self, name: str) -> str:
-        self.library.add(name)
+        (self.arrays if name in ARRAY_FUNCTIONS else self.library).add(name)
         return name
 
     def literal(self, x: Num) -> str:
@@ -97,21 +99,25 @@ class Imports:
         short = repr(dtype.type(value).item()) if dtype.itemsize == 8 else str(dtype.type(value))
         return short if dtype.type(float(short)) == value else repr(value)
 
-    def text(self) -> list[str]:
-        groups = (("math", self.math), ("numpy", self.numpy), ("tapefuse.runtime.numba_library", self.library))
-        lines = [_import(module, names) for module, names in groups if names]
-        return lines[:1] * bool(self.math) + ["from numba import njit, prange"] + lines[bool(self.math) :]
-
-
-def _import(module: str, names: Iterable[str]) -> str:
-    return f"from {module} import {', '.join(sorted(names))}"
+    def text(self) -> str:
+        runtime = "tapefuse.runtime.numba_"
+        wanted = {
+            "math": self.math,
+            "numba": {"njit", "prange"},
+            "numpy": self.numpy,
+            f"{runtime}arrays": self.arrays,
+            f"{runtime}library": self.library,
+        }
+        return "\n".join(
+            f"from {module} import {', '.join(sorted(names))}" for module, names in wanted.items() if names
+        )
 
 
 def dim_text(d: Dim, symbols: Mapping[str, str]) -> str:
     """A dimension as an expression of Python integers."""
     if not isinstance(d, Poly):
         return str(int(d))
-    terms = []
+    terms: list[str] = []
     for mono, coefficient in d.terms:
         factors = [symbols[s] for s in mono]
         if coefficient != 1 or not factors:
@@ -241,7 +247,8 @@ class _Writer:
         if op in ("neg", "not"):
             return self.narrow(f"{'-' if op == 'neg' else '~'}{self.operand(args[0])}", dtype)
         if op in ("floordiv", "mod") and of.kind in "iu" and isinstance(args[1], Num) and args[1].value > 0:
-            return self.narrow(f"{self.operand(args[0])} {'//' if op == 'floordiv' else '%'} {self.operand(args[1])}", dtype)
+            mark = "//" if op == "floordiv" else "%"
+            return self.narrow(f"{self.operand(args[0])} {mark} {self.operand(args[1])}", dtype)
         if op not in FUNCTIONS or op in FLOAT_FUNCTIONS and of.kind != "f":
             raise CompileError(f"no Numba instruction for {op} of {show_dtype(of)}")
         return f"{self.imports.function(RENAMED.get(op, op))}({', '.join(map(self.plain, args))})"

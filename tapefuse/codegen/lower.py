@@ -175,7 +175,7 @@ class _Rows(_Context):
 
     def is_row_scalar(self, node: Value) -> bool:
         """One value a row: its shape is the rows' (a reduction's result, or computed from such)."""
-        return not self.flat and len(node.shape) == self.r and not is_sink(node)
+        return (self.flat or len(node.shape) == self.r) and not is_sink(node)
 
     def columns(self, node: Value) -> Shape:
         return () if self.flat else domain(node)[self.r :]
@@ -277,7 +277,7 @@ class _Rows(_Context):
     def _load_overwritten(self, index: tuple[Scalar, ...]) -> None:
         """Read what this iteration will overwrite before anything is stored."""
         for value in self.overwritten:
-            if len(value.shape) == len(index) or self.flat:
+            if self.flat or len(value.shape) == len(index):
                 self.pull(value, index)
 
     def _finish(self, node: Value, row: tuple[Scalar, ...], value: Scalar) -> None:

@@ -1,4 +1,4 @@
-"""What the Numba backend's source calls: each function runs as plain Python (NumPy) and means the same under `@njit`.
+"""The scalar functions that the Numba backend's source calls, as plain Python and under `@njit` alike.
 
 Scalars keep their dtype: `exp(np.float32(1))` is a float32 in both worlds. Under `@njit` a call becomes the LLVM
 instructions that stand beside the plain function here; nothing is compiled for it on its own. Imports Numba.
@@ -11,16 +11,11 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-import llvmlite.binding as llvm
 import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 from numba.extending import lower_builtin, type_callable
-from numba.np.arrayobj import make_array, populate_array
-from numba.np.numpy_support import as_dtype
-
-from tapefuse.runtime import blas
 
 _LAST = (lambda x: x, lambda x, y: y, lambda c, x, y: y)  # by arity: the result has the last argument's type
 
@@ -224,8 +219,9 @@ def _floordiv(builder, type, x, y):
     floored = _call(builder, "llvm.floor", quotient)
     above = builder.fcmp_ordered(">", builder.fsub(quotient, floored), _number(x, 0.5))
     floored = builder.select(above, builder.fadd(floored, one), floored)
-    signed = builder.select(builder.fcmp_ordered("==", quotient, zero), _copysign(builder, zero, builder.fdiv(x, y)), floored)
-    return builder.select(builder.fcmp_ordered("==", y, zero), builder.fdiv(x, y), signed)
+    ratio = builder.fdiv(x, y)
+    signed = builder.select(builder.fcmp_ordered("==", quotient, zero), _copysign(builder, zero, ratio), floored)
+    return builder.select(builder.fcmp_ordered("==", y, zero), ratio, signed)
 
 
 @compiled(mod)
@@ -259,9 +255,7 @@ def _int_division(builder, type, x, y, quotient: bool):
     by_minus_one = builder.icmp_signed("==", y, _number(x, -1))
     safe = builder.select(builder.or_(by_zero, by_minus_one), one, y)
     rest = builder.srem(x, safe)
-    shift = builder.and_(
-        builder.icmp_signed("!=", rest, zero), builder.icmp_signed("<", builder.xor(rest, safe), zero)
-    )
+    shift = builder.and_(builder.icmp_signed("!=", rest, zero), builder.icmp_signed("<", builder.xor(rest, safe), zero))
     result = builder.sdiv(x, safe) if quotient else rest
     moved = builder.add(result, _number(x, -1) if quotient else safe)
     result = builder.select(shift, moved, result)
@@ -318,105 +312,3 @@ def _cast(context, builder, sig, args):
     a, b = args[0].type, ir.IntType(target.bitwidth)
     name = f"llvm.fpto{'s' if target.signed else 'u'}i.sat.{b.intrinsic_name}.{a.intrinsic_name}"
     return builder.call(cgutils.get_or_insert_function(builder.module, ir.FunctionType(b, [a]), name), [args[0]])
-
-
-# -- arrays ---------------------------------------------------------------------------------------------
-
-
-def carve(arena, offset, shape, dtype):
-    """An array of `shape` within the bytes of `arena`, from byte `offset` on."""
-    end = offset + math.prod(shape) * np.dtype(dtype).itemsize
-    return arena[offset:end].view(dtype).reshape(shape)
-
-
-def reshaped(x, shape):
-    """A row-major array in another shape; no copy."""
-    return x.reshape(shape)
-
-
-@compiled(carve, typer=lambda arena, offset, shape, dtype: types.Array(dtype.dtype, len(shape), "C"))
-def _carve(context, builder, sig, args):
-    arena = make_array(sig.args[0])(context, builder, args[0])
-    offset = context.cast(builder, args[1], sig.args[1], types.intp)
-    return _array(context, builder, sig.return_type, builder.gep(arena.data, [offset]), sig.args[2], args[2])
-
-
-@compiled(reshaped, typer=lambda x, shape: types.Array(x.dtype, len(shape), "C"))
-def _reshaped(context, builder, sig, args):
-    data = make_array(sig.args[0])(context, builder, args[0]).data
-    return _array(context, builder, sig.return_type, data, sig.args[1], args[1])
-
-
-def _array(context, builder, type, data, shape_type, shape):
-    """An array that does not own its memory."""
-    sizes = cgutils.unpack_tuple(builder, shape, len(shape_type))
-    sizes = [context.cast(builder, n, t, types.intp) for n, t in zip(sizes, shape_type, strict=True)]
-    item = ir.Constant(cgutils.intp_t, as_dtype(type.dtype).itemsize)
-    strides = [item]
-    for n in reversed(sizes[1:]):
-        strides.insert(0, builder.mul(strides[0], n))
-    array = make_array(type)(context, builder)
-    data = builder.bitcast(data, context.get_data_type(type.dtype).as_pointer())
-    populate_array(array, data, sizes, strides[len(strides) - len(sizes) :], item, meminfo=None, parent=None)
-    return array._getvalue()
-
-
-# -- matrix products ------------------------------------------------------------------------------------
-
-
-def matmul_rows(a, b, out, start, stop):
-    """`out[start:stop] = a[start:stop] @ b`. `a` and `b` are row-major or transposes of row-major matrices."""
-    np.matmul(a[start:stop], b, out=out[start:stop])
-
-
-def matmul_columns(a, b, out, start, stop):
-    """`out[:, start:stop] = a @ b[:, start:stop]`. `a` and `b` are row-major or transposes of row-major matrices."""
-    np.matmul(a, b[:, start:stop], out=out[:, start:stop])
-
-
-@compiled(matmul_rows, typer=lambda a, b, out, start, stop: types.none)
-def _matmul_rows(context, builder, sig, args):
-    return _gemm(context, builder, sig, args, rows=True)
-
-
-@compiled(matmul_columns, typer=lambda a, b, out, start, stop: types.none)
-def _matmul_columns(context, builder, sig, args):
-    return _gemm(context, builder, sig, args, rows=False)
-
-
-def _gemm(context, builder, sig, args, rows: bool):
-    """A call of OpenBLAS at one thread."""
-    a, b, out = (make_array(t)(context, builder, v) for t, v in zip(sig.args[:3], args[:3], strict=True))
-    start, stop = (context.cast(builder, v, t, types.intp) for v, t in zip(args[3:], sig.args[3:], strict=True))
-    (m, k), (_, n) = (cgutils.unpack_tuple(builder, x.shape, 2) for x in (a, b))
-    flipped = [t.layout == "F" for t in sig.args[:2]]
-    leading = [m if flipped[0] else k, k if flipped[1] else n, n]
-    one = ir.Constant(cgutils.intp_t, 1)
-    part = builder.sub(stop, start)
-    if rows:
-        starts, m = (one if flipped[0] else leading[0], None, n), part
-    else:
-        starts, n = (None, leading[1] if flipped[1] else one, one), part
-    matrices = [
-        x.data if step is None else builder.gep(x.data, [builder.mul(start, step)])
-        for x, step in zip((a, b, out), starts, strict=True)
-    ]
-    i32, t = ir.IntType(32), out.data.type.pointee
-    sizes = [builder.trunc(v, i32) for v in (m, n, k)]
-    strides = [builder.trunc(_at_least_one(builder, v), i32) for v in leading]
-    flags = [i32(101), *(i32(112 if f else 111) for f in flipped)]  # row-major; transposed or not
-    scale = [ir.Constant(t, v) for v in (1.0, 0.0)]
-    given = [*flags, *sizes, scale[0], matrices[0], strides[0], matrices[1], strides[1], scale[1], matrices[2], strides[2]]
-    builder.call(_blas_function(builder, t, given), given)
-    return context.get_dummy_value()
-
-
-def _blas_function(builder, t, given):
-    name = f"scipy_cblas_{'s' if isinstance(t, ir.FloatType) else 'd'}gemm"
-    llvm.add_symbol(name, blas.address(name))
-    return cgutils.get_or_insert_function(builder.module, ir.FunctionType(ir.VoidType(), [v.type for v in given]), name)
-
-
-def _at_least_one(builder, v):
-    one = ir.Constant(v.type, 1)
-    return builder.select(builder.icmp_signed(">", v, one), v, one)

@@ -17,7 +17,7 @@ from tapefuse.tracer.call import GraphCall
 from tapefuse.tracer.interpreted import Entry
 from tapefuse.tracer.signature import Call, show_leaf, weak_guards
 from tapefuse.tracer.state import state
-from tapefuse.tracer.tensor import Tensor, TracedTensor, as_tensor, key_of, normal, wrap
+from tapefuse.tracer.tensor import Tensor, TracedTensor, as_tensor, key_of, leaked, normal, wrap
 from tapefuse.tracer.trace import Traced
 from tapefuse.tracer.variable import Variable, unshare
 
@@ -131,7 +131,7 @@ def _is_direct(results: Tree) -> bool:
 def _plain(x: Any) -> np.ndarray:
     """The array of an input, contiguous, aligned, of NumPy's own class and byte order."""
     if isinstance(x, TracedTensor):
-        return as_tensor(x)._concrete("calling a compiled function")
+        raise leaked(x)
     return normal(np.asarray(x))
 
 

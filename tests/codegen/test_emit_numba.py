@@ -1,4 +1,4 @@
-"""The Numba backend's source: plain Python == `@njit` == the interpreter, for every op and its edges; what the text looks like."""
+"""The Numba backend's source: plain Python == `@njit` == the interpreter, for every op and its edges; how it reads."""
 
 from __future__ import annotations
 
@@ -62,7 +62,10 @@ class TestEveryOp:
 
 
 SPECIAL = {
-    "f": [0.0, -0.0, 1.0, -1.0, 0.5, -0.5, 1.5, 2.5, -2.5, 3.0, 1e-40, 1e-3, 20.0, -20.0, 100.0, -1000.0, 1e30, np.inf, -np.inf, np.nan],
+    "f": [
+        0.0, -0.0, 1.0, -1.0, 0.5, -0.5, 1.5, 2.5, -2.5, 3.0, 1e-40, 1e-3, 20.0, -20.0, 100.0, -1000.0, 1e30,
+        np.inf, -np.inf, np.nan,
+    ],
     "i": [0, 1, -1, 2, 3, -3, 7, 100, -100, "min", "max"],
     "u": [0, 1, 2, 3, 7, 100, 200, "max"],
     "b": [False, True],
@@ -179,13 +182,12 @@ class TestPrograms:
         request = Request(graph, 1, (State(w.type, True),), checks=(Check("negative"),))
         program = compiled(request)
         for compile_it in (False, True):
+            function = functions(program.numba(), compile_it)["program"]
             state, out = np.ones(3), np.zeros(3)
-            run = lambda a: functions(program.numba(), compile_it)["program"](  # noqa: B023
-                a, state, *program.constants, out, np.zeros(program.arena, np.uint8)  # noqa: B023
-            )
-            assert run(np.array([1.0, -1, 0])) == 1
+            rest = (state, *program.constants, out, np.zeros(program.arena, np.uint8))
+            assert function(np.array([1.0, -1, 0]), *rest) == 1
             assert state.tolist() == [1, 1, 1] and out.tolist() == [0, 0, 0]
-            assert run(np.array([1.0, 2, 3])) == 0
+            assert function(np.array([1.0, 2, 3]), *rest) == 0
             assert state.tolist() == [2, 5, 13] and out.tolist() == [2, 2, 2]
 
 
@@ -262,7 +264,7 @@ class TestText:
         assert "def program" in "".join(linecache.getlines(newest))
 
 
-BIAS_AND_RELU = '''\
+BIAS_AND_RELU = """\
 from numba import njit, prange
 from numpy import float32, int64
 from tapefuse.runtime.numba_library import select
@@ -291,4 +293,4 @@ def program(x0, x1, y0, arena, n0):
     p0 = max(1, min(16, (cost) // 1024000))
     k0_pieces(x0, x1, y0, n0, p0)
     return 0
-'''
+"""

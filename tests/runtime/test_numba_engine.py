@@ -1,4 +1,4 @@
-"""The Numba engine: the entry protocol in Python, both builds of a text, and the function that users call from `@njit` code."""
+"""The Numba engine: the entry protocol in Python, both builds of a text, and the function for callers in `@njit` code."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def program(
     symbols: Sequence[str] = (),
     arena: Dim = 0,
 ) -> Program:
-    """A program with a text of its own: the body of `program(...)`, whose parameters are x0.., s0.., c0.., y0.., arena, n0.."""
+    """A program whose text is the body of `program(...)`; its parameters are x0.., s0.., c0.., y0.., arena, n0.."""
     lists = {"x": inputs, "s": states, "c": constants, "y": outputs}
     names = [f"{letter}{k}" for letter, items in lists.items() for k in range(len(items))]
     head = f"def program({', '.join([*names, 'arena', *(f'n{k}' for k in range(len(symbols)))])}):"
@@ -67,7 +67,8 @@ def add() -> Program:
 
 def increment(during: str = "pass") -> Program:
     """State s0: f64[4] += x; the output is s0 before. Status 1, with nothing changed, if x[0] is negative."""
-    text = f"if x0[0] < 0.0:\n    return 1\nfor i in range(4):\n    y0[i] = s0[i]\n    s0[i] += x0[i]\n    {during}\nreturn 0"
+    loop = f"for i in range(4):\n    y0[i] = s0[i]\n    s0[i] += x0[i]\n    {during}"
+    text = f"if x0[0] < 0.0:\n    return 1\n{loop}\nreturn 0"
     return program(text, ("f64[4]",), ("f64[4]",), (("f64[4]", True),))
 
 
@@ -92,6 +93,28 @@ def value(t: Tensor) -> list:
     return t._array.tolist()
 
 
+UNALIGNED = np.frombuffer(bytes(17), np.uint8)[1:13].view(F4)
+WRONG = {
+    "nothing": (),
+    "too few": (x(),),
+    "too many": (x(), x(), x()),
+    "size": (x(3), x(4)),
+    "dtype": (x(), x().astype(np.float64)),
+    "byte order": (x(), x().astype(">f4")),
+    "rank 0": (x(), np.zeros((), F4)),
+    "rank 2": (x(), x()[None]),
+    "strided": (x(), x(6)[::2]),
+    "unaligned": (x(), UNALIGNED),
+    "list": (x(), [0.0, 1.0, 2.0]),
+    "None": (None, x()),
+    "NumPy scalar": (x(), F4(1)),
+    "objects": (x(), np.array([None] * 3)),
+    "array subclass": (x(), x().view(np.matrix)),
+    "empty tensor": (x(), Tensor()),
+    "tensor subclass": (x(), type("Traced", (Tensor,), {})()),
+}
+
+
 class TestArguments:
     def test_arrays_and_tensors(self, plus: Loaded):
         assert value(plus.call(x(), x())) == [0, 2, 4]
@@ -101,28 +124,7 @@ class TestArguments:
     def test_a_symbol_binds_to_any_size(self, plus: Loaded, n: int):
         assert value(plus.call(x(n), x(n))) == (2 * x(n)).tolist()
 
-    unaligned = np.frombuffer(bytes(17), np.uint8)[1:13].view(F4)
-    wrong = {
-        "nothing": (),
-        "too few": (x(),),
-        "too many": (x(), x(), x()),
-        "size": (x(3), x(4)),
-        "dtype": (x(), x().astype(np.float64)),
-        "byte order": (x(), x().astype(">f4")),
-        "rank 0": (x(), np.zeros((), F4)),
-        "rank 2": (x(), x()[None]),
-        "strided": (x(), x(6)[::2]),
-        "unaligned": (x(), unaligned),
-        "list": (x(), [0.0, 1.0, 2.0]),
-        "None": (None, x()),
-        "NumPy scalar": (x(), F4(1)),
-        "objects": (x(), np.array([None] * 3)),
-        "array subclass": (x(), x().view(np.matrix)),
-        "empty tensor": (x(), Tensor()),
-        "tensor subclass": (x(), type("Traced", (Tensor,), {})()),
-    }
-
-    @pytest.mark.parametrize("args", wrong.values(), ids=wrong)
+    @pytest.mark.parametrize("args", WRONG.values(), ids=WRONG)
     def test_what_does_not_fit_is_refused(self, plus: Loaded, args):
         assert plus.call(*args) is NotImplemented
 
@@ -318,4 +320,5 @@ def test_tracebacks_show_the_source(interpreted):
 
 def test_numba_is_imported_when_needed():
     code = "import sys, tapefuse.runtime.numba_engine; print('numba' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "False"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"

@@ -1,0 +1,120 @@
+"""The array functions that the Numba backend's source calls, as plain Python and under `@njit` alike. Imports Numba.
+
+Under `@njit`, views do not own their memory and are not counted; products are calls of our own BLAS at one thread.
+"""
+
+from __future__ import annotations
+
+import math
+
+import llvmlite.binding as llvm
+import numpy as np
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.np.arrayobj import make_array, populate_array
+from numba.np.numpy_support import as_dtype
+
+from tapefuse.runtime import blas
+from tapefuse.runtime.numba_library import compiled
+
+ROW_MAJOR, AS_IT_IS, TRANSPOSED = 101, 111, 112  # CBLAS's constants
+
+
+def carve(arena, offset, shape, dtype):
+    """An array of `shape` within the bytes of `arena`, from byte `offset` on."""
+    end = offset + math.prod(shape) * np.dtype(dtype).itemsize
+    return arena[offset:end].view(dtype).reshape(shape)
+
+
+def reshaped(x, shape):
+    """A row-major array in another shape; no copy."""
+    return x.reshape(shape)
+
+
+@compiled(carve, typer=lambda arena, offset, shape, dtype: types.Array(dtype.dtype, len(shape), "C"))
+def _carve(context, builder, sig, args):
+    arena = make_array(sig.args[0])(context, builder, args[0])
+    offset = context.cast(builder, args[1], sig.args[1], types.intp)
+    return _array(context, builder, sig.return_type, builder.gep(arena.data, [offset]), sig.args[2], args[2])
+
+
+@compiled(reshaped, typer=lambda x, shape: types.Array(x.dtype, len(shape), "C"))
+def _reshaped(context, builder, sig, args):
+    data = make_array(sig.args[0])(context, builder, args[0]).data
+    return _array(context, builder, sig.return_type, data, sig.args[1], args[1])
+
+
+def _array(context, builder, type, data, shape_type, shape):
+    """An array that does not own its memory."""
+    sizes = cgutils.unpack_tuple(builder, shape, len(shape_type))
+    sizes = [context.cast(builder, n, t, types.intp) for n, t in zip(sizes, shape_type, strict=True)]
+    item = ir.Constant(cgutils.intp_t, as_dtype(type.dtype).itemsize)
+    strides = [item]
+    for n in reversed(sizes[1:]):
+        strides.insert(0, builder.mul(strides[0], n))
+    array = make_array(type)(context, builder)
+    data = builder.bitcast(data, context.get_data_type(type.dtype).as_pointer())
+    populate_array(array, data, sizes, strides[len(strides) - len(sizes) :], item, meminfo=None, parent=None)
+    return array._getvalue()
+
+
+# -- matrix products ------------------------------------------------------------------------------------
+
+
+def matmul_rows(a, b, out, start, stop):
+    """`out[start:stop] = a[start:stop] @ b`. `a` and `b` are row-major or transposes of row-major matrices."""
+    np.matmul(a[start:stop], b, out=out[start:stop])
+
+
+def matmul_columns(a, b, out, start, stop):
+    """`out[:, start:stop] = a @ b[:, start:stop]`. `a` and `b` are row-major or transposes of row-major matrices."""
+    np.matmul(a, b[:, start:stop], out=out[:, start:stop])
+
+
+@compiled(matmul_rows, typer=lambda a, b, out, start, stop: types.none)
+def _matmul_rows(context, builder, sig, args):
+    return _gemm(context, builder, sig, args, rows=True)
+
+
+@compiled(matmul_columns, typer=lambda a, b, out, start, stop: types.none)
+def _matmul_columns(context, builder, sig, args):
+    return _gemm(context, builder, sig, args, rows=False)
+
+
+def _gemm(context, builder, sig, args, rows: bool):
+    """A call of OpenBLAS at one thread."""
+    a, b, out = (make_array(t)(context, builder, v) for t, v in zip(sig.args[:3], args[:3], strict=True))
+    start, stop = (context.cast(builder, v, t, types.intp) for v, t in zip(args[3:], sig.args[3:], strict=True))
+    (m, k), (_, n) = (cgutils.unpack_tuple(builder, x.shape, 2) for x in (a, b))
+    flipped = [t.layout == "F" for t in sig.args[:2]]
+    leading = [m if flipped[0] else k, k if flipped[1] else n, n]
+    by_one = ir.Constant(cgutils.intp_t, 1)
+    part = builder.sub(stop, start)
+    if rows:
+        starts, m = (by_one if flipped[0] else leading[0], None, n), part
+    else:
+        starts, n = (None, leading[1] if flipped[1] else by_one, by_one), part
+    matrices = [
+        x.data if step is None else builder.gep(x.data, [builder.mul(start, step)])
+        for x, step in zip((a, b, out), starts, strict=True)
+    ]
+    i32, t = ir.IntType(32), context.get_data_type(sig.args[2].dtype)
+    sizes = [builder.trunc(v, i32) for v in (m, n, k)]
+    (at_a, at_b, at_out), strides = matrices, [builder.trunc(_at_least_one(builder, v), i32) for v in leading]
+    flags = [i32(ROW_MAJOR), *(i32(TRANSPOSED if f else AS_IT_IS) for f in flipped)]
+    one, zero = (ir.Constant(t, v) for v in (1.0, 0.0))
+    given = [*flags, *sizes, one, at_a, strides[0], at_b, strides[1], zero, at_out, strides[2]]
+    builder.call(_blas_function(builder, t, given), given)
+    return context.get_dummy_value()
+
+
+def _blas_function(builder, t, given):
+    name = f"scipy_cblas_{'s' if isinstance(t, ir.FloatType) else 'd'}gemm"
+    llvm.add_symbol(name, blas.address(name))
+    return cgutils.get_or_insert_function(builder.module, ir.FunctionType(ir.VoidType(), [v.type for v in given]), name)
+
+
+def _at_least_one(builder, v):
+    one = ir.Constant(v.type, 1)
+    return builder.select(builder.icmp_signed(">", v, one), v, one)
