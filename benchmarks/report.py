@@ -169,7 +169,8 @@ def line(record: dict) -> str:
         for name, row in record["rows"].items()
     ]
     lead = _lead(record["rows"])
-    return f"{record['workload']}: {record['case']:34} {', '.join(times)}{f'  ({lead}x)' if lead else ''}"
+    name = f"{record['workload']}: {record['case']}"
+    return f"{name:40} {', '.join(times)}{f'  ({lead}x)' if lead else ''}"
 
 
 def ratio(ours: dict | None, row: dict | None) -> float | None:

@@ -42,3 +42,6 @@ def llvm(graph: Graph) -> Run:
         return tuple(t._array for t in found)
 
     return run
+
+
+ENGINES: dict[str, Callable[[Graph], Run]] = {"llvm": llvm}

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from tapefuse.ir.graph import Graph, Value, param, reachable
 from tapefuse.ir.interp import evaluate
-from tapefuse.ir.op import const
+from tapefuse.ir.op import OPS, const
 from tapefuse.ir.types import Type
 from tests.program_draft import BINDINGS, F4, F8, Draft, Interval, Pick
 from tests.program_ops import MAKERS
@@ -65,10 +65,10 @@ def drawn(pick: Pick, smallest: int, largest: int) -> Case:
     wanted = pick(smallest, largest) if pick(0, 2) == 2 else pick(smallest, (smallest + largest) // 3)
     names = tuple(MAKERS)
     tries = 0
-    while len(_ops(draft)) < wanted and tries < 4 * wanted:
+    while len(_needed(draft.pool)) < wanted and tries < 4 * wanted:
         MAKERS[draft.one_of(names)](draft)
         tries += 1
-    outs = _outputs(draft)
+    outs = _outputs(draft, smallest)
     bindings: tuple[Mapping[str, int], ...] = ({},)
     if symbolic:
         first = pick(0, len(BINDINGS) - 1)
@@ -77,16 +77,22 @@ def drawn(pick: Pick, smallest: int, largest: int) -> Case:
     return Case(Graph(params, outs, "random"), tuple(r for _, r in draft.params), bindings)
 
 
-def _ops(draft: Draft) -> list[Value]:
-    return [v for v in reachable(draft.pool) if v.op is not None and v.op.name != "const"]
+def _needed(outs: list[Value]) -> set[Value]:
+    """The nodes that compute them, constants aside."""
+    return {v for v in reachable(outs) if v.op is not None and v.op is not const}
 
 
-def _outputs(draft: Draft) -> tuple[Value, ...]:
+def _outputs(draft: Draft, smallest: int) -> tuple[Value, ...]:
     """The last value, others that nobody reads, and now and then a value twice, a parameter or a constant."""
     read = {a for v in reachable(draft.pool) for a in v.args}
     ends = [v for v in reversed(draft.pool) if v.op is not None and v.op.name != "const"]
     unread = [v for v in ends if v not in read][:MAX_OUTPUTS] or ends[:1]
-    outs = [v for k, v in enumerate(unread) if k == 0 or not draft.chance(4)]
+    outs: list[Value] = []
+    for v in unread:
+        if len(_needed(outs)) < smallest or not draft.chance(4):
+            outs.append(v)
+    while len(_needed(outs)) < smallest and (more := [v for v in ends if v not in _needed(outs)]):
+        outs.append(more[0])
     if draft.chance(6) and ends:
         outs.append(draft.one_of(ends))  # also read by others
     if draft.chance(8):
@@ -96,6 +102,39 @@ def _outputs(draft: Draft) -> tuple[Value, ...]:
     if draft.chance(12):
         outs.append(draft.scalar(2.0, draft.dtype) if draft.chance(2) else MAKERS["const"](draft))
     return tuple(outs)
+
+
+# -- special values ---------------------------------------------------------------------------------------------------
+
+SPECIAL = (0.0, -0.0, 1.0, -1.0, 0.5, -2.5, 3.0, np.inf, -np.inf, np.nan, 1e-30, -1e30, 88.0, -104.0, 1e4)
+ELEMENTWISE = ("abs", "add", "ceil", "div", "erf", "exp", "expm1", "floor", "log", "log1p", "maximum", "minimum", "mul")
+ELEMENTWISE += ("neg", "relu", "round", "rsqrt", "sigmoid", "sign", "softplus", "sqrt", "sub", "tanh")
+COMPARISONS = ("eq", "ne", "lt", "le", "gt", "ge")
+
+
+@dataclass(frozen=True)
+class SpecialCase(Case):
+    """Two float vectors: all pairs of special values."""
+
+    def arrays(self, seed: int, binding: Mapping[str, int]) -> list[np.ndarray]:
+        first, second = np.meshgrid(np.array(SPECIAL), np.array(SPECIAL))
+        return [np.ascontiguousarray(a.ravel(), p.dtype) for a, p in zip((first, second), self.graph.params, strict=True)]
+
+    __repr__ = Case.__repr__
+
+
+@st.composite
+def special_cases(draw: st.DrawFn) -> SpecialCase:
+    """A function of one op, and a choice by a comparison between it and an operand: sums of infinities that
+    cancel may be reassociated, so deeper ones prove nothing."""
+    dtype = draw(st.sampled_from((F4, F8)))
+    params = tuple(param(Type(dtype, (len(SPECIAL) ** 2,)), name) for name in "xy")
+    op = OPS[draw(st.sampled_from(ELEMENTWISE))]
+    arity = len(op.sample(np.random.default_rng(0), dtype)[0][0])
+    y = op.emit(*params[:arity])
+    z = OPS[draw(st.sampled_from(COMPARISONS))].emit(*params)
+    chosen = OPS["select"].emit(z, y, params[draw(st.integers(0, 1))])
+    return SpecialCase(Graph(params, (y, z, chosen), "special"), ((0, 0), (0, 0)), ({},))
 
 
 # -- making a failing program small -----------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ import numpy as np
 
 from benchmarks.case import Arrays, Case, Program
 
-TITLE = "Chains of operations"
+TITLE = "Chain of operations"
 
 STEP, OPERATIONS = 0.001, 3  # cos, multiply, add
 CASES = [

@@ -9,7 +9,7 @@ import numpy as np
 from benchmarks.case import Arrays, Case, Program
 from benchmarks.workloads.mlp import inputs, reference, tapefuse_model, tapefuse_program, with_jax
 
-TITLE = "The digits step"
+TITLE = "Digits training step"
 
 OPTIONS = {"widths": (64, 128, 64, 10), "batch": 32, "optimizer": "adam"}
 CASES = [

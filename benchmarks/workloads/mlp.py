@@ -9,7 +9,7 @@ import numpy as np
 
 from benchmarks.case import Arrays, Case, Program
 
-TITLE = "Training step of a multilayer perceptron"
+TITLE = "MLP training step"
 
 SMALL, LARGE = (64, 64, 64, 10), (784, 256, 128, 10)
 CASES = [
@@ -58,8 +58,8 @@ def reference(arrays: Arrays, optimizer: str, **options) -> Arrays:
         for p, g, m, v in zip(parameters, gradients, means, squares, strict=True):
             m += (1 - BETA_1) * (g - m)
             v += (1 - BETA_2) * (g * g - v)
-            corrected = m / (1 - BETA_1**t), v / (1 - BETA_2**t)
-            p -= RATES[optimizer] * (corrected[0] / (np.sqrt(corrected[1]) + EPSILON) if optimizer == "adam" else g)
+            scale = RATES[optimizer] * np.sqrt(1 - BETA_2**t) / (1 - BETA_1**t)
+            p -= scale * m / (np.sqrt(v) + EPSILON) if optimizer == "adam" else RATES[optimizer] * g
     return results_of(losses, list(zip(parameters[::2], parameters[1::2], strict=True)))
 
 

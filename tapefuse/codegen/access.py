@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 
 from tapefuse.ir.graph import Value
-from tapefuse.ir.types import Dim
+from tapefuse.ir.types import Dim, Shape
 
 INT = np.dtype(np.int64)
 
@@ -86,6 +87,7 @@ class _Probe:
 
 
 _PROBE = _Probe()
+_ONE = Other(INT)  # the only index of an axis of extent 1
 
 
 class Operand:
@@ -102,6 +104,9 @@ class Operand:
 
 def accesses(node: Value, inline: Callable[[Value], bool]) -> tuple[Access, ...]:
     """All reads that computing one element of `node` needs, looking through operands that are `inline`."""
+    assert node.op is not None
+    if node.op.elementwise and not any(map(inline, node.args)):
+        return tuple(dict.fromkeys(Access(a, _broadcast(len(node.shape), a.shape)) for a in node.args))
     found: list[Access] = []
 
     def operand(value: Value) -> Operand:
@@ -115,6 +120,13 @@ def accesses(node: Value, inline: Callable[[Value], bool]) -> tuple[Access, ...]
 
     at(_PROBE, node, tuple(Axis(k) for k in range(len(node.shape))), operand)
     return tuple(dict.fromkeys(found))
+
+
+@cache
+def _broadcast(rank: int, shape: Shape) -> tuple[Axis | Other, ...]:
+    """The index at which an elementwise value of some rank reads an operand."""
+    lead = rank - len(shape)
+    return tuple(_ONE if n == 1 else Axis(lead + k) for k, n in enumerate(shape))
 
 
 def at(b, node: Value, index, operand: Callable[[Value], Operand]):

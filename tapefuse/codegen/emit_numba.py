@@ -1,6 +1,6 @@
 """The launch plan as Python source: Plan -> the text of a module that runs under `@njit` and as plain Python alike.
 
-One function per kernel (`emit_numba_kernel`), one more for each that is cut into pieces, and `program`, which calls all:
+One function per kernel (`emit_numba_kernel`), another for each that is cut into pieces, and `program`:
 
     @njit(nogil=True, error_model="numpy", parallel=True)
     def k1_pieces(b0, b1, n0, rows, pieces):

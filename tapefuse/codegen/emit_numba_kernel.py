@@ -3,7 +3,7 @@
 A kernel that adds a bias and applies relu prints as
 
     def k0(b0, b1, b2, n0, lo, hi, chunk):
-        # add, relu: b0 f32[:,10], b1 f32[:], b2 f32[:,10]
+        # add, relu: b0 f32[:,:], b1 f32[:], b2 f32[:,:]
         for i0 in range(lo, hi):
             for i1 in range(10):
                 t2 = b0[i0, i1] + b1[i1]
@@ -40,7 +40,7 @@ from tapefuse.codegen.loops import (
     Update,
     Var,
 )
-from tapefuse.ir.types import Dim, Poly, show_dtype
+from tapefuse.ir.types import Dim, Poly, Type, show_dtype
 
 LONGEST = 72  # an expression longer than this gets a name of its own
 OPERATORS = {
@@ -148,17 +148,11 @@ class _Writer:
         self.depth = 1
 
     def text(self) -> str:
-        about = ", ".join(f"{b.name} {self._type(b)}" for b in self.kernel.buffers)
+        about = ", ".join(f"{b.name} {_any_size(b.type)}" for b in self.kernel.buffers)
         self.line(f"# {self.kernel.title or 'kernel'}: {about}")
         self.statements(self.kernel.body)
         head = f"def {self.kernel.name}({', '.join([*parameters(self.kernel), 'lo', 'hi', 'chunk'])}):"
         return "\n".join([head, *self.lines, *["    pass"] * (len(self.lines) == 1)])
-
-    def _type(self, buffer: Buffer) -> str:
-        """The buffer's type as far as the kernel depends on it: any number of rows will do."""
-        first, rest = buffer.type.shape[:1], buffer.type.shape[1:]
-        shape = [":" for _ in first] + [dim_text(d, self.symbols).replace(" ", "") for d in rest]
-        return f"{show_dtype(buffer.type.dtype)}[{','.join(shape)}]"
 
     # -- statements --------------------------------------------------------------------------------
     def statements(self, body: Sequence[Stmt]) -> None:
@@ -192,8 +186,12 @@ class _Writer:
 
     def update(self, acc: Var, op: str, value: Scalar) -> str:
         text = self.expression(op, (acc, value), acc.dtype)
-        start = f"{acc.name} {OPERATORS.get(op)} "
-        return f"{acc.name} {OPERATORS[op]}= {text[len(start) :]}" if text.startswith(start) else f"{acc.name} = {text}"
+        name, mark, *rest = text.split(" ", 2)
+        if name != acc.name or mark not in OPERATORS.values():
+            return f"{acc.name} = {text}"
+        term = rest[0]
+        whole = term.startswith("(") and _is_call(f"f{term}")  # one pair of brackets around everything
+        return f"{name} {mark}= {term[1:-1] if whole else term}"
 
     def line(self, text: str) -> None:
         self.lines.append("    " * self.depth + text)
@@ -273,6 +271,11 @@ class _Writer:
         name = self.imports.function("matmul_rows" if s.split == "m" else "matmul_columns")
         operands = [matrix(s.a, s.at_a, s.transpose_a), matrix(s.b, s.at_b, s.transpose_b), matrix(s.c, s.at_c, False)]
         return f"{name}({', '.join([*operands, self.plain(s.start), self.plain(s.stop)])})"
+
+
+def _any_size(type: Type) -> str:
+    """A type as far as a kernel depends on it: its code takes arrays of any size."""
+    return f"{show_dtype(type.dtype)}[{','.join(':' for _ in type.shape)}]"
 
 
 def _is_call(text: str) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from collections import Counter
 from collections.abc import Callable
 
 import numpy as np
@@ -14,6 +15,7 @@ from tapefuse.ir.types import Dim, Poly, show_dtype
 
 FLAGS = "contract "  # a*b+c may round once; anything looser changes what users' formulas mean
 TERM_FLAGS = "contract reassoc nsz "  # the order of a reduction's terms is free
+COPIES = 8  # calls of an elementary function up to which each gets a copy; more would only take time to compile
 LIBM = ("exp", "log", "log1p", "expm1", "tanh", "sin", "cos", "tan", "pow", "erf")
 
 _BITS = {"and": "and", "or": "or", "xor": "xor"}
@@ -52,7 +54,7 @@ class Declarations:
     def __init__(self, strict: bool = False) -> None:
         self.strict = strict
         self.lines: dict[str, str] = {}
-        self.math: dict[tuple[str, str, int], None] = {}
+        self.math: Counter[tuple[str, str, int]] = Counter()  # elementary functions: how often each is called
         self.helpers: dict[str, str] = {}
         self.externals: set[str] = set()
 
@@ -65,12 +67,15 @@ class Declarations:
         return self.intrinsic(name, result, *args)
 
     def vector_function(self, name: str, dtype: str, width: int) -> str:
-        self.math[name, dtype, width] = None
+        self.math[name, dtype, width] += 1
         return f'@"{vector_math.symbol(name, dtype, width)}"'
 
     def text(self) -> str:
         lines = {**vector_math.declarations(self.math), **self.lines}
-        bodies = (vector_math.definition(*needed) for needed in self.math)
+        bodies = (
+            vector_math.definition(*needed).replace("alwaysinline", "alwaysinline" if calls <= COPIES else "noinline", 1)
+            for needed, calls in self.math.items()
+        )
         return "\n".join([*lines.values(), "", *self.helpers.values(), *bodies])
 
 

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 
-from tapefuse.codegen.access import Operand, accesses, at
+from tapefuse.codegen.access import Operand, at
 from tapefuse.codegen.loops import CHUNK, HI, INT, LO, ZERO, Buffer, Builder, Gemm, Kernel, Num, Scalar, Var, identity
 from tapefuse.codegen.schedule import Group, Schedule, domain, folded, is_row_reduction, is_sink, weight
 from tapefuse.ir.graph import Value
@@ -99,7 +99,7 @@ class _Rows(_Context):
     def __init__(self, plan: Schedule, group: Group, in_place: Mapping[Value, Value], strict: bool = False):
         super().__init__(plan, group, in_place, strict)
         self.members = set(group.nodes)
-        self.reads = {n: self._member_reads(n) for n in group.nodes}
+        self.reads = {n: tuple({a.value: None for a in plan.reads[n] if a.value in self.members}) for n in group.nodes}
         self.flat = self._is_flat()
         if group.rows is None:
             rank = len(group.shape)
@@ -124,15 +124,6 @@ class _Rows(_Context):
             total = total + size(domain(n)) * each
         memory = {a.value for n in self.needed for a in self.plan.reads[n] if a.value not in self.members}
         return total + sum((TRANSFER * v.type.size for v in memory), start=0)
-
-    def _member_reads(self, node: Value) -> tuple[Value, ...]:
-        if is_sink(node) or is_row_reduction(node):
-            operand = node.args[0]
-            if operand not in self.plan.inline:
-                return (operand,) if operand in self.members else ()
-            node = operand
-        found = accesses(node, self.plan.inline.__contains__)
-        return tuple(dict.fromkeys(a.value for a in found if a.value in self.members))
 
     def _is_flat(self) -> bool:
         """Whether all loops may be one loop over all elements: everything is read at the reader's own index."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from bisect import bisect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from heapq import heappop, heappush
 
 from tapefuse.codegen.lower import Place, Step
 from tapefuse.codegen.schedule import Group, Schedule, is_row_reduction
@@ -113,33 +115,58 @@ def arena(steps: Sequence[Step], elsewhere: set[Value]) -> Layout:
                 lifetimes[place] = (lifetimes.get(place, (number, 0))[0], number)
     slots: list[Slot] = []
     slot_of: dict[Place, int] = {}
-    busy: list[tuple[int, int, int]] = []  # (offset, end, last use) of fixed-size memory
-    free_again: dict[int, int] = {}  # symbolic slot -> last use
-    fixed = 0
+    heap = _Heap()
+    symbolic: dict[Dim, list[tuple[int, int]]] = {}  # size -> (last use, slot), a heap
     for place, (first, last) in sorted(lifetimes.items(), key=lambda item: item[1][0]):
         nbytes = place.type.nbytes
         if isinstance(nbytes, int):
             need = max(-(-nbytes // ALIGN) * ALIGN, ALIGN)
-            busy = [b for b in busy if b[2] >= first]
-            offset = _first_fit(busy, need)
-            busy.append((offset, offset + need, last))
-            fixed = max(fixed, offset + need)
-            slots.append(Slot(offset, nbytes))
+            slots.append(Slot(heap.take(need, first, last), nbytes))
             slot_of[place] = len(slots) - 1
             continue
-        reuse = next((k for k, end in free_again.items() if end < first and slots[k].nbytes == nbytes), None)
-        if reuse is None:
+        ends = symbolic.setdefault(nbytes, [])
+        if ends and ends[0][0] < first:
+            slot = heappop(ends)[1]
+        else:
             slots.append(Slot(None, nbytes))
-            reuse = len(slots) - 1
-        slot_of[place] = reuse
-        free_again[reuse] = last
-    return Layout(tuple(slots), slot_of, fixed, lifetimes)
+            slot = len(slots) - 1
+        heappush(ends, (last, slot))
+        slot_of[place] = slot
+    return Layout(tuple(slots), slot_of, heap.end, lifetimes)
 
 
-def _first_fit(busy: list[tuple[int, int, int]], need: int) -> int:
-    offset = 0
-    for start, end, _ in sorted(busy):
-        if start - offset >= need:
-            break
-        offset = max(offset, end)
-    return offset
+class _Heap:
+    """Memory of fixed size: the first free piece that is large enough, in the order in which pieces are needed."""
+
+    def __init__(self) -> None:
+        self.end = 0
+        self._live: list[tuple[int, int, int]] = []  # (last use, offset, end), a heap
+        self._free: list[tuple[int, int]] = []  # (offset, end), sorted, never touching each other
+
+    def take(self, need: int, first: int, last: int) -> int:
+        """The offset of `need` bytes from step `first` to step `last`."""
+        while self._live and self._live[0][0] < first:
+            self._release(*heappop(self._live)[1:])
+        offset = self._piece(need)
+        heappush(self._live, (last, offset, offset + need))
+        return offset
+
+    def _piece(self, need: int) -> int:
+        for k, (start, end) in enumerate(self._free):
+            if end - start >= need:
+                self._free[k : k + 1] = [(start + need, end)] if end - start > need else []
+                return start
+        start = self.end
+        if self._free and self._free[-1][1] == self.end:
+            start = self._free.pop()[0]
+        self.end = start + need
+        return start
+
+    def _release(self, start: int, end: int) -> None:
+        k = bisect(self._free, (start, end))
+        if k < len(self._free) and self._free[k][0] == end:
+            end = self._free.pop(k)[1]
+        if k and self._free[k - 1][1] == start:
+            start = self._free.pop(k - 1)[0]
+            k -= 1
+        self._free.insert(k, (start, end))

@@ -26,7 +26,9 @@ WEIGHTS = {
     **dict.fromkeys(("div", "sqrt", "rsqrt", "floordiv", "mod"), 8),
     "pow": 60,
 }
-LIMIT = 1500  # instructions of one kernel, roughly: LLVM's time grows faster than linearly past this
+LIMIT = 600  # instructions of one kernel, roughly: LLVM's time grows faster than linearly past this
+CALL = 12  # instructions of an elementary function, at most: many are called, not copied
+_FULL = f"the kernel has reached {LIMIT} instructions"
 INLINE_CHAIN = 4  # operations that are recomputed at each reader rather than kept in memory
 
 
@@ -106,8 +108,16 @@ def is_alias(node: Value) -> bool:
 
 
 def schedule(graph: Graph) -> Schedule:
-    """Decide. `graph` is prepared (`prepare.prepared`). Linear in the size of the graph."""
-    return _Scheduler(graph).run()
+    """Decide. `graph` is prepared (`prepare.prepared`). Linear in the size of the graph.
+
+    Done twice: the first time shows which values are kept in memory anyway; the second time, cheap functions of those
+    are computed where they are read, instead of being kept as well.
+    """
+    needed = _needs_memory(graph)
+    inline = _inline(graph, needed, frozenset())
+    first = _Scheduler(graph, inline).run()
+    again = _inline(graph, needed, first.kept)
+    return first if again == inline else _Scheduler(graph, again, first).run()
 
 
 def _needs_memory(graph: Graph) -> set[Value]:
@@ -123,8 +133,11 @@ def _needs_memory(graph: Graph) -> set[Value]:
     return needed
 
 
-def _inline(graph: Graph, needed: set[Value]) -> frozenset[Value]:
+def _inline(graph: Graph, needed: set[Value], kept: frozenset[Value]) -> frozenset[Value]:
+    """Values computed where they are read: literals, views, and short chains of cheap functions of parameters, or of
+    `kept` values if they would have to be kept themselves."""
     chain: dict[Value, int] = {}
+    cheap: dict[Value, int] = {}  # functions of kept values: inline only if a kept one is reached through them
     for node in graph.nodes:
         assert node.op is not None
         if not node.args and node.type.size == 1 or node.op.name in ("iota", "dim") and node not in needed:
@@ -137,15 +150,24 @@ def _inline(graph: Graph, needed: set[Value]) -> frozenset[Value]:
             length = 1 + sum(chain.get(a, 0) for a in node.args)
             if length <= INLINE_CHAIN:
                 chain[node] = length
+        elif node.op.elementwise and weight(node) == 1:
+            known = [chain.get(a, cheap.get(a, 0 if a.op is None or a in kept else None)) for a in node.args]
+            length = 1 + sum(k for k in known if k is not None)
+            if None not in known and length <= INLINE_CHAIN:
+                cheap[node] = length
+    stack = [n for n in cheap if n in kept]
+    while stack:
+        node = stack.pop()
+        if node not in chain:
+            chain[node] = cheap[node]
+            stack.extend(a for a in node.args if a in cheap and a not in kept)
     return frozenset(n for n in chain if n not in needed or n.type.size == 1 and not n.args and n not in graph.outs)
 
 
 class _Scheduler:
-    def __init__(self, graph: Graph):
-        self.graph = graph
-        self.needed = _needs_memory(graph)
-        self.inline = _inline(graph, self.needed)
-        self.reads = {n: self._accesses(n) for n in graph.nodes if n not in self.inline and not is_alias(n)}
+    def __init__(self, graph: Graph, inline: frozenset[Value], before: Schedule | None = None):
+        self.graph, self.inline = graph, inline
+        self.reads = {n: self._accesses(n, before) for n in graph.nodes if n not in inline and not is_alias(n)}
         self.readers = Counter(a.value for found in self.reads.values() for a in found)
         self.group_of: dict[Value, Group] = {}
         self.moved: dict[int, Group] = {}  # merged groups, by id
@@ -162,7 +184,10 @@ class _Scheduler:
         group_of = {n: g for g in groups for n in g.nodes}
         return Schedule(self.graph, tuple(groups), frozenset(self.kept), self.inline, group_of, self.reads)
 
-    def _accesses(self, node: Value) -> tuple[Access, ...]:
+    def _accesses(self, node: Value, before: Schedule | None) -> tuple[Access, ...]:
+        if before is not None and (known := before.reads.get(node)) is not None:
+            if all(a.value not in self.inline or a.value in before.inline for a in known):
+                return known
         if is_sink(node) or is_row_reduction(node):
             operand = node.args[0]
             if operand not in self.inline:
@@ -213,9 +238,14 @@ class _Scheduler:
         for a in reads:
             self._keep(a.value)
         sibling = self.open.get((level, domain(node)))
-        if sibling is not None and self._shares(node, sibling) and not self._fit(node, sibling, []):
+        full = why == _FULL
+        if sibling is not None and (full or self._shares(node, sibling)) and not self._fit(node, sibling, []):
             return self._join(node, sibling, [])
         self._start(node, level, "rows", why)
+
+    def _code(self, node: Value) -> int:
+        """Roughly the instructions that a value adds to a kernel: its own, its loads, and what is inline before it."""
+        return min(weight(node), CALL) + len(self.reads[node]) + sum(a in self.inline for a in node.args)
 
     def _bases(self, reads: Iterable[Access]) -> list[Value]:
         """The values in memory that whole-array reads touch, looking through inline operands."""
@@ -250,7 +280,7 @@ class _Scheduler:
         for value in outside:
             self._keep(value)
         group.nodes.append(node)
-        group.weight += weight(node)
+        group.weight += self._code(node)
         self.group_of[node] = group
         if is_sink(node):
             self.kept.add(node)
@@ -285,8 +315,8 @@ class _Scheduler:
 
     def _fit(self, node: Value, group: Group, inside: list[Access]) -> str:
         """Empty if `node` can be computed inside `group` (whose `rows` may become fixed), else the reason it cannot."""
-        if group.weight + weight(node) > LIMIT:
-            return f"the kernel has reached {LIMIT} instructions"
+        if group.weight + self._code(node) > LIMIT:
+            return _FULL
         dom = domain(node)
         exact = {len(node.shape)} if is_row_reduction(node) else set()
         if group.rows is not None:

@@ -206,4 +206,4 @@ def _writable(a: np.ndarray) -> np.ndarray:
     if not a.size:
         return np.empty(a.shape, a.dtype)
     memory = (ctypes.c_char * a.nbytes).from_address(a.ctypes.data)
-    return np.frombuffer(memory, a.dtype).reshape(a.shape)
+    return np.frombuffer(memoryview(memory).cast("B"), a.dtype).reshape(a.shape)

@@ -1,4 +1,4 @@
-"""The Numba engine: the entry protocol in Python, both builds of a text, and the function for callers in `@njit` code."""
+"""The Numba engine: the entry protocol in Python, both builds of a text, and its function in `@njit` code."""
 
 from __future__ import annotations
 
