@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -10,13 +11,15 @@ from tapefuse.codegen.pipeline import Request, compiled
 from tapefuse.ir.graph import Graph
 from tapefuse.ir.passes import optimise
 from tapefuse.ir.passes.checks import with_checks
-from tapefuse.runtime import llvm_engine
+from tapefuse.runtime import llvm_engine, numba_engine
 from tapefuse.runtime.entry import Layout
 
 Run = Callable[..., tuple[np.ndarray, ...]]
 
 
-class _Holder:
+class Holder:
+    """What an engine needs of a Tensor or a Variable."""
+
     __slots__ = ("__weakref__", "_array", "_key")
 
 
@@ -24,7 +27,7 @@ class CheckFailed(Exception):
     """A check of the program failed; nothing was computed."""
 
 
-def _fail(status: int) -> None:
+def fail(status: int) -> None:
     raise CheckFailed(status)
 
 
@@ -33,15 +36,18 @@ def request(graph: Graph) -> Request:
     return Request(optimise(checked), len(graph.params), checks=checks)
 
 
-def llvm(graph: Graph) -> Run:
-    loaded = llvm_engine.load(compiled(request(graph)), Layout.of(_Holder, _Holder, tupled=True), [], _fail)
+def engine(load: Callable[..., Any]) -> Callable[[Graph], Run]:
+    def compile_(graph: Graph) -> Run:
+        loaded = load(compiled(request(graph)), Layout.of(Holder, Holder, tupled=True), [], fail)
 
-    def run(*arrays: np.ndarray) -> tuple[np.ndarray, ...]:
-        found = loaded.call(*map(np.ascontiguousarray, arrays)) if all(a.ndim for a in arrays) else loaded.call(*arrays)
-        assert found is not NotImplemented, "the entry refuses the arrays"
-        return tuple(t._array for t in found)
+        def run(*arrays: np.ndarray) -> tuple[np.ndarray, ...]:
+            found = loaded.call(*arrays)
+            assert found is not NotImplemented, "the entry refuses the arrays"
+            return tuple(t._array for t in found)
 
-    return run
+        return run
+
+    return compile_
 
 
-ENGINES: dict[str, Callable[[Graph], Run]] = {"llvm": llvm}
+ENGINES: dict[str, Callable[[Graph], Run]] = {"llvm": engine(llvm_engine.load), "numba": engine(numba_engine.load)}

@@ -23,7 +23,7 @@ from tapefuse.ir.types import Type
 from tests.program_draft import BINDINGS, F4, F8, Draft, Interval, Pick
 from tests.program_ops import MAKERS
 
-MAX_OUTPUTS = 5
+MAX_OUTPUTS = 7
 
 
 @dataclass(frozen=True)

@@ -16,17 +16,20 @@ ALIGN = 64
 
 
 # -- state in place ----------------------------------------------------------------------------------
-def in_place(plan: Schedule, updates: Mapping[Value, Value]) -> dict[Value, Value]:
+def in_place(plan: Schedule, updates: Mapping[Value, Value], checks: Sequence[Value]) -> dict[Value, Value]:
     """Which new values may overwrite their state's old value (`updates`: new value -> parameter) as they are computed.
 
-    The old value must be read by earlier kernels only, or at the very element that is overwritten.
+    The old value must be read by earlier kernels only, or at the very element that is overwritten; and `checks` must be
+    decided before anything is overwritten.
     """
+    deciding = _sources(plan, {plan.group_of[c] for c in checks})
     readers: dict[Value, set[Group]] = {s: set() for s in updates.values()}
     for node, group in plan.group_of.items():
         for base in whole_reads(plan, node):
             if base in readers:
                 readers[base].add(group)
-    chosen = {n: s for n, s in updates.items() if _overwrites_own_element(plan, n, s)}
+    candidates = {n: s for n, s in updates.items() if plan.group_of[n] not in deciding}
+    chosen = {n: s for n, s in candidates.items() if _overwrites_own_element(plan, n, s)}
     late = _dependents(plan, {plan.group_of[n] for n in chosen})
     rank = {g: k for k, g in enumerate(plan.groups)}
     return {
@@ -69,10 +72,21 @@ def _dependents(plan: Schedule, groups: set[Group]) -> set[Group]:
     return late
 
 
-def ordered(plan: Schedule, chosen: Mapping[Value, Value]) -> Schedule:
-    """The same groups, those that overwrite state (and what depends on them) last."""
+def _sources(plan: Schedule, groups: set[Group]) -> set[Group]:
+    """The groups and all that they depend on."""
+    found = set(groups)
+    for group in reversed(plan.groups):
+        if group in found:
+            bases = (base for n in group.nodes for base in whole_reads(plan, n))
+            found.update(plan.group_of[b] for b in bases if b in plan.group_of)
+    return found
+
+
+def ordered(plan: Schedule, chosen: Mapping[Value, Value], checks: Sequence[Value]) -> Schedule:
+    """The same groups: of a level those that decide checks first; those that overwrite state, and their readers, last."""
     late = _dependents(plan, {plan.group_of[n] for n in chosen})
-    return replace(plan, groups=tuple(sorted(plan.groups, key=lambda g: g in late)))
+    deciding = {plan.group_of[c] for c in checks}
+    return replace(plan, groups=tuple(sorted(plan.groups, key=lambda g: (g in late, g.level, g not in deciding))))
 
 
 # -- the arena ---------------------------------------------------------------------------------------

@@ -78,33 +78,19 @@ def plan(request: Request) -> Plan:
     states = graph.params[request.inputs : request.inputs + len(request.states)]
     updates = {new: states[k] for new, k in zip(new_values, written, strict=True)}
     decided = schedule(graph)
-    chosen = in_place(decided, updates)
-    decided = _checks_first(ordered(decided, chosen), graph.outs[len(graph.outs) - len(request.checks) :])
+    checks = graph.outs[len(graph.outs) - len(request.checks) :]
+    chosen = in_place(decided, updates, checks)
+    decided = ordered(decided, chosen, checks)
     found = steps(decided, chosen, request.strict)
     found += [_copy(decided, n, s, f"copy{k}") for k, (n, s) in enumerate(updates.items()) if n not in chosen]
     elsewhere = {*graph.params, *graph.outs[:outputs], *chosen}
     pointer_of = {v: k for k, v in enumerate((*graph.params, *graph.outs[:outputs]))}
-    checks = graph.outs[len(graph.outs) - len(request.checks) :]
     after: dict[int, tuple[int, ...]] = {}
     for number, check in enumerate(checks):
         last = max(k for k, s in enumerate(found) if any(memory_of(p).value is check for p in s.written if not p.tag))
         after[last] = (*after.get(last, ()), number)
     constants = (*request.constants, *arrays)
     return Plan(request, graph, constants, decided, tuple(found), arena(found, elsewhere), after, pointer_of)
-
-
-def _checks_first(decided: Schedule, checks: tuple[Value, ...]) -> Schedule:
-    """Within a level, the groups that decide checks come first (sorting is stable, and late groups stay last)."""
-    mine = {decided.group_of[c] for c in checks}
-    position = {g: k for k, g in enumerate(decided.groups)}
-    groups = list(decided.groups)
-    for group in sorted(mine, key=position.__getitem__):
-        first = next(k for k, g in enumerate(groups) if g.level >= group.level or g is group)
-        groups.remove(group)
-        groups.insert(first, group)
-    return Schedule(
-        decided.graph, tuple(groups), decided.kept, decided.inline, decided.group_of, decided.reads
-    )
 
 
 def _copy(decided: Schedule, new: Value, state: Value, name: str) -> Step:
