@@ -103,20 +103,23 @@ class Contestant:
 
     def first_calls(self, expected: Mapping[str, np.ndarray]) -> None:
         """Cold ones, each with an empty cache; then warm ones, the last of which leaves its worker alive."""
-        self.row["cold"] = self._firsts(expected, fresh_cache=True)
+        self.row["cold"], self.row["cold_from_import"] = self._firsts(expected, fresh_cache=True)
         if self.framework.cache:
-            self.row["warm"] = self._firsts(expected, fresh_cache=False)
+            self.row["warm"], self.row["warm_from_import"] = self._firsts(expected, fresh_cache=False)
 
-    def _firsts(self, expected: Mapping[str, np.ndarray], fresh_cache: bool) -> list[float]:
+    def _firsts(self, expected: Mapping[str, np.ndarray], fresh_cache: bool) -> tuple[list[float], list[float]]:
         times: list[float] = []
+        from_import: list[float] = []
         while len(times) < self._effort.first_calls and sum(times) < self._effort.first_call_budget:
             if fresh_cache:
                 self._cache = self._folder / f"{self.framework.name}-cache-{len(times)}"
                 self._cache.mkdir(mode=0o700)
-            times.append(self._first(expected))
-        return times
+            answer = self._first(expected)
+            times.append(answer["first"])
+            from_import.append(answer["from_import"])
+        return times, from_import
 
-    def _first(self, expected: Mapping[str, np.ndarray]) -> float:
+    def _first(self, expected: Mapping[str, np.ndarray]) -> dict[str, float]:
         self.close()
         self._live = Client(self.framework, self._workload, self._case, self._cache, self._effort.limit)
         results = self._folder / f"{self.framework.name}.npz"
@@ -125,7 +128,7 @@ class Contestant:
             self.row["error"] = error(file, expected)
         if not self.row["error"] <= self._case.tolerance:
             raise Failed(f"wrong results: relative error {self.row['error']:.1e}")
-        return answer["first"]
+        return answer
 
     def time(self, keep: bool) -> None:
         answer = self._live.ask("time", seconds=self._effort.seconds)

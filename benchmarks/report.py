@@ -11,7 +11,7 @@ import json
 import re
 import statistics
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from benchmarks import plot
@@ -90,42 +90,43 @@ def details(results: dict) -> str:
     return "\n\n".join(sections)
 
 
-_DETAILS = (
-    "case",
-    "framework",
-    "median, us",
-    "medians of rounds",
-    "minimum",
-    "to tapefuse",
-    "first call cold, ms",
-    "warm, ms",
-    "peak, MB",
-    "error",
-)
+def _detail_table(records: Sequence[dict]) -> str:
+    calls = (
+        "case",
+        "framework",
+        "median, us",
+        "medians of rounds",
+        "minimum",
+        "to tapefuse",
+        "peak memory, MB",
+        "error",
+    )
+    starts = ("case", "framework", "first call cold, ms", "warm", "from import cold, ms", "warm")
+    tables = (calls, _call_cells), (starts, _start_cells)
+    return "\n\n".join(table(head, _detail_rows(records, head, cells), numbers_from=2) for head, cells in tables)
 
 
-def _detail_table(records: Iterable[dict]) -> str:
-    return table(_DETAILS, [row for record in records for row in _detail_rows(record)], numbers_from=2)
+def _detail_rows(records: Sequence[dict], head: Sequence[str], cells: Callable) -> Iterable[tuple[str, ...]]:
+    for record in records:
+        ours = record["rows"].get(OURS.name)
+        for k, (name, row) in enumerate(record["rows"].items()):
+            found = (row["failed"], *[""] * (len(head) - 3)) if "failed" in row else cells(row, ours)
+            yield (record["case"] if not k else "", BY_NAME[name].label, *found)
 
 
-def _detail_rows(record: dict) -> Iterable[tuple[str, ...]]:
-    ours = record["rows"].get(OURS.name)
-    for k, (name, row) in enumerate(record["rows"].items()):
-        head = (record["case"] if not k else "", BY_NAME[name].label)
-        if "failed" in row:
-            yield (*head, row["failed"], *[""] * (len(_DETAILS) - 3))
-            continue
-        yield (
-            *head,
-            micro(row["median"]),
-            f"{micro(row['low'])} to {micro(row['high'])}",
-            micro(row["minimum"]),
-            _times(ratio(ours, row)),
-            milli(row["cold"]),
-            milli(row.get("warm")),
-            f"{row['peak_mb']:.0f}",
-            f"{row['error']:.0e}",
-        )
+def _call_cells(row: dict, ours: dict | None) -> tuple[str, ...]:
+    return (
+        micro(row["median"]),
+        f"{micro(row['low'])} to {micro(row['high'])}",
+        micro(row["minimum"]),
+        _times(ratio(ours, row)),
+        f"{row['peak_mb']:.0f}",
+        f"{row['error']:.0e}",
+    )
+
+
+def _start_cells(row: dict, ours: dict | None) -> tuple[str, ...]:
+    return tuple(milli(row.get(name)) for name in ("cold", "warm", "cold_from_import", "warm_from_import"))
 
 
 def imports(results: dict) -> str:
@@ -149,7 +150,7 @@ def picture(results: dict) -> str:
     )
 
 
-def _ratios(results: dict, seconds) -> list[tuple[str, dict[str, float]]]:
+def _ratios(results: dict, seconds: Callable[[dict], float]) -> list[tuple[str, dict[str, float]]]:
     rows = []
     for record in results["cases"]:
         good = {name: row for name, row in record["rows"].items() if "failed" not in row}

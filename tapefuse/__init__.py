@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import numpy as _np
 
-from tapefuse import numpy
+from tapefuse import nn, numpy, optim
 from tapefuse._config import config
 from tapefuse._errors import (
     CacheWarning,
@@ -81,7 +81,9 @@ __all__ = [
     "int64",
     "jvp",
     "newaxis",
+    "nn",
     "numpy",
+    "optim",
     "run_functions_eagerly",
     "tape_function",
     "uint8",

@@ -21,7 +21,7 @@ from tapefuse.tracer.tensor import Tensor
 from tapefuse.tracer.trace import Traced
 from tapefuse.tracer.variable import Variable
 
-ENGINES = {"llvm": llvm_engine.load, "numba": numba_engine.load}
+ENGINES: dict[str, Callable[..., Any]] = {"llvm": llvm_engine.load, "numba": numba_engine.load}
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,6 @@ from typing import Any
 from tapefuse._config import busy, config, on_change
 from tapefuse._errors import PerformanceWarning, TapefuseError
 from tapefuse._tree import Tree, flatten, leaves_with_paths, unflatten
-from tapefuse.compilation import compile_traced
 from tapefuse.ir.graph import Graph
 from tapefuse.tracer.interpreted import Entry
 from tapefuse.tracer.signature import Call, Leaf, Signature, TensorSpec, show_leaf
@@ -34,6 +33,8 @@ _trace_lock = threading.RLock()  # one for all functions: two that call each oth
 
 def compile_graph(traced: Traced, *, engine: str | None, threads: int | None, strict: bool) -> Entry:
     """The entry of a traced function: `entry(*inputs)` runs it, see `tracer.interpreted`."""
+    from tapefuse.compilation import compile_traced  # a third of the start-up time: only who compiles pays it
+
     return compile_traced(traced, engine=engine, threads=threads, strict=strict).call
 
 

@@ -7,7 +7,7 @@ the graph is unstable at this input (a comparison, rounding or tie is decided by
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -113,12 +113,17 @@ def difference(wanted: Arrays, found: Arrays, tolerance: Sequence[np.ndarray]) -
         if (w.dtype, w.shape) != (f.dtype, f.shape):
             return f"output {k} is {f.dtype}{list(f.shape)}, expected {w.dtype}{list(w.shape)}"
         with np.errstate(invalid="ignore"):
-            bad = ~((w == f) | (_distance(w, f) <= t) & np.isfinite(w) & np.isfinite(f)) if w.dtype.kind == "f" else w != f
+            bad = (
+                ~((w == f) | (_distance(w, f) <= t) & np.isfinite(w) & np.isfinite(f))
+                if w.dtype.kind == "f"
+                else w != f
+            )
         if w.dtype.kind == "f":
             bad &= ~(np.isnan(w) & np.isnan(f))
         if bad.any():
             at = tuple(map(int, np.argwhere(bad)[0]))
-            return f"output {k} at {at} is {f[at]!r}, expected {w[at]!r} within {float(t[at]):.3g} ({int(bad.sum())} of {w.size} off)"
+            number = f"{int(bad.sum())} of {w.size} off"
+            return f"output {k} at {at} is {f[at]!r}, expected {w[at]!r} within {float(t[at]):.3g} ({number})"
     return None
 
 
@@ -154,7 +159,7 @@ def slope(graph: Graph, arrays: Arrays, direction: Arrays, weights: Arrays) -> t
     What `stop_gradient` lets through stays as it is. None where one-sided and central differences at two steps show a
     kink, a jump, or too much curvature to tell.
     """
-    frozen: list[np.ndarray] = []
+    step, frozen, held = 2e-5, [], iter(())
 
     def freeze(v: Value, xs: list[np.ndarray], ref: Any) -> np.ndarray:
         y = ref(xs)
@@ -171,14 +176,11 @@ def slope(graph: Graph, arrays: Arrays, direction: Arrays, weights: Arrays) -> t
 
     middle = total(run(graph, arrays, freeze))
 
-    def at(step: float) -> float:
-        nonlocal held
+    values = {}
+    for k in (-2, -1, 1, 2):
         held = iter(frozen)
-        return total(run(graph, [a + step * d if a.dtype.kind == "f" else a for a, d in zip(arrays, direction, strict=True)], thaw))
-
-    held = iter(frozen)
-    step = 2e-5
-    values = {k: at(k * step) for k in (-2, -1, 1, 2)}
+        moved = [a + k * step * d if a.dtype.kind == "f" else a for a, d in zip(arrays, direction, strict=True)]
+        values[k] = total(run(graph, moved, thaw))
     wide, narrow = (values[2] - values[-2]) / (4 * step), (values[1] - values[-1]) / (2 * step)
     forward, backward = (values[1] - middle) / step, (middle - values[-1]) / step
     scale = 1 + abs(narrow) + abs(middle)
@@ -188,11 +190,7 @@ def slope(graph: Graph, arrays: Arrays, direction: Arrays, weights: Arrays) -> t
     return found, 1e-6 * scale + abs(wide - narrow)
 
 
-def directions(arrays: Arrays, seed: int) -> list[np.ndarray]:
-    """One random direction: a vector in the space of all float inputs, zero for the others."""
+def random_direction(arrays: Arrays, seed: int) -> list[np.ndarray]:
+    """In the space of all float inputs; zero for the others."""
     rng = np.random.default_rng(seed)
     return [rng.normal(size=a.shape) if a.dtype.kind == "f" else np.zeros(a.shape) for a in arrays]
-
-
-def bound(graph: Graph, binding: Mapping[str, int]) -> list[Type]:
-    return [p.type.substitute(binding) for p in graph.params]

@@ -14,7 +14,7 @@ import numpy as np
 from tapefuse.ir import ops
 from tapefuse.ir.graph import Value
 from tapefuse.ir.types import Dim, Poly, Shape, divide, size
-from tests.program_draft import BOOL, F4, F8, I4, I8, LIMIT, MAX_SIZE, U1, B, Draft, Interval, is_never_empty, sizes
+from tests.program_draft import BOOL, F4, F8, I4, I8, MAX_SIZE, U1, B, Draft, Interval, is_never_empty, sizes
 
 Maker = Callable[[Draft], Value | None]
 MAKERS: dict[str, Maker] = {}
@@ -298,7 +298,9 @@ def extent(d: Draft, name: str) -> Value:
 @maker("const")
 def literal(d: Draft, name: str) -> Value:
     shape = tuple(n if isinstance(n, int) else 2 for n in d.shape(d.pick(0, 2)))
-    return d.array(d.one_of((d.dtype, d.dtype, I8, BOOL)), shape if size(shape) <= 24 else shape[:1], 0, 1 + d.pick(0, 1))
+    return d.array(
+        d.one_of((d.dtype, d.dtype, I8, BOOL)), shape if size(shape) <= 24 else shape[:1], 0, 1 + d.pick(0, 1)
+    )
 
 
 # -- reductions, products, indices ------------------------------------------------------------------------------------

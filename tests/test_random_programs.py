@@ -1,20 +1,21 @@
 """Random programs: every way of running one agrees, its text and its passes keep its meaning, its gradient is right.
 
 2,000 programs run on the LLVM engine and 200 on the Numba engine; TAPEFUSE_EXAMPLES=20000 draws more of both. A failing
-case prints as IR text, which can be saved under tests/ir/cases. `tests.programs.reduced` makes it smaller.
+case prints as the text of a smaller program that fails alike, which can be saved under tests/ir/cases.
 """
 
 from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 
-from tapefuse.ir.graph import Graph
+from tapefuse._errors import TapefuseError
+from tapefuse.ir.graph import Graph, bind_symbols
 from tapefuse.ir.interp import evaluate
 from tapefuse.ir.op import OPS
 from tapefuse.ir.parse import parse
@@ -23,8 +24,8 @@ from tapefuse.ir.passes.adjoint import gradient_graph
 from tapefuse.ir.print import show
 from tapefuse.ir.verify import verify
 from tests import engines
-from tests.differential import Arrays, as_double, difference, directions, in_double, noise, slope
-from tests.programs import Case, cases, random_case, special_cases
+from tests.differential import Arrays, as_double, difference, in_double, noise, random_direction, slope
+from tests.programs import Case, cases, random_case, reduced, special_cases
 
 PROGRAMS = int(os.environ.get("TAPEFUSE_EXAMPLES", "2000"))
 SHARES = {"llvm": 1.0, "numba": 0.1}  # of the programs that an engine runs
@@ -35,8 +36,10 @@ EXACT = np.zeros(())
 RUNS = [pytest.param(engine, part, id=f"{engine}-{part}") for engine, n in PARTS.items() for part in range(n)]
 
 
-def budget(examples: float):
-    return settings(max_examples=max(1, round(examples)), deadline=None, suppress_health_check=list(HealthCheck))
+def budget(examples: float) -> settings:
+    """No shrinking of what was drawn: a smaller program is found by taking the failing one apart."""
+    phases, checks = (Phase.explicit, Phase.generate), list(HealthCheck)
+    return settings(max_examples=max(1, round(examples)), deadline=None, phases=phases, suppress_health_check=checks)
 
 
 @pytest.mark.parametrize(("engine", "part"), RUNS)
@@ -44,11 +47,10 @@ def test_random_programs(engine: str, part: int) -> None:
     counts: Counter[str] = Counter()
 
     @budget(PROGRAMS * SHARES[engine] / PARTS[engine])
-    @given(cases(largest=LARGEST[engine]))
+    @given(cases(f"{engine} {part}", largest=LARGEST[engine]))
     def agree(case: Case) -> None:
         check(case, engine, counts)
 
-    agree.hypothesis.inner_test.__qualname__ += f"_{engine}_{part}"  # each part draws programs of its own
     agree()
     if counts["inputs"] > 50:
         assert counts["slopes discarded"] < 0.2 * counts["slopes"], counts
@@ -58,64 +60,87 @@ def test_random_programs(engine: str, part: int) -> None:
 def check(case: Case, engine: str, counts: Counter[str]) -> None:
     """All properties of one case. The engine runs the outputs and the gradients as one program."""
     graph = gradient_graph(verify(case.graph))
+    text = show(graph)
+    assert show(parse(text)) == text
     run = engines.ENGINES[engine](graph)
-    keeps_its_text(graph)
-    for seed, binding in enumerate(case.bindings):
-        arrays = case.arrays(seed, binding)
-        seeds = projection(graph, len(arrays), binding, seed)
+    for number, binding in enumerate(case.bindings):
+        arrays = case.arrays(number, binding)
+        seeds = projection(graph, arrays, number)
         counts["inputs"] += 1
-        known = noise(graph, [*arrays, *seeds])
-        if known is None:
-            counts["unstable"] += 1
-            run(*arrays, *seeds)
-        else:
-            agrees_everywhere(graph, [*arrays, *seeds], *known, run)
-        gradient_is_slope(case.graph, arrays, seeds, counts)
+        if disagreement(graph, [*arrays, *seeds], run, counts):
+            raise AssertionError(
+                small(graph, [*arrays, *seeds], lambda g, a: disagreement(g, a, engines.ENGINES[engine](g)))
+            )
+        if wrong_slope(case.graph, arrays, number, counts):
+            raise AssertionError(small(case.graph, arrays, lambda g, a, n=number: wrong_slope(g, a, n)))
 
 
-def projection(graph: Graph, count: int, binding: Mapping[str, int], seed: int) -> list[np.ndarray]:
-    """Random cotangents of the float outputs: the parameters of a gradient graph after the first `count`."""
-    rng = np.random.default_rng([seed, 1])
-    types = (p.type.substitute(binding) for p in graph.params[count:])
+def small(graph: Graph, arrays: Arrays, problem: Callable[[Graph, list[np.ndarray]], str | None]) -> str:
+    """The problem of a small program that has the same one, with its text and inputs."""
+    kind = str(problem(graph, list(arrays))).split(":")[0]
+
+    def fails(g: Graph, a: list[np.ndarray]) -> bool:
+        try:
+            return str(problem(g, a)).split(":")[0] == kind
+        except TapefuseError:
+            return False
+
+    graph, arrays = reduced(graph, arrays, fails)
+    inputs = "\n".join(f"{p.name} = {a.tolist()}" for p, a in zip(graph.params, arrays, strict=True))
+    return f"{problem(graph, list(arrays))}\n{show(graph)}\n{inputs}"
+
+
+def projection(graph: Graph, arrays: Arrays, number: int) -> list[np.ndarray]:
+    """Random cotangents of the float outputs: the parameters of a gradient graph beyond `arrays`."""
+    rng = np.random.default_rng([number, 1])
+    binding = bind_symbols((p.type for p in graph.params[: len(arrays)]), (a.shape for a in arrays))
+    types = [p.type.substitute(binding) for p in graph.params[len(arrays) :]]
     return [np.asarray(rng.normal(size=t.shape), t.dtype) for t in types]
 
 
-def keeps_its_text(graph: Graph) -> None:
-    text = show(graph)
-    assert show(parse(text)) == text
+def disagreement(
+    graph: Graph, arrays: list[np.ndarray], run: engines.Run, counts: Counter[str] | None = None
+) -> str | None:
+    """Whether the graph parsed from its text, after each pass, compiled, or in double precision has other outputs."""
+    known = noise(graph, arrays)
+    if known is None:
+        run(*arrays)
+        if counts is not None:
+            counts["unstable"] += 1
+        return None
+    wanted, tolerance = known
+    exact, loose = [EXACT] * len(wanted), [4 * t for t in tolerance]
+    double = lambda: evaluate(in_double(graph), *as_double(arrays))
+    ways = [("parsed from its text", lambda: evaluate(parse(show(graph)), *arrays), exact)]
+    ways += [
+        (f"after pass {p.name}", lambda p=p: evaluate(verify(p.run(graph)[0]), *arrays), tolerance) for p in PASSES
+    ]
+    ways += [("after all passes", lambda: evaluate(verify(optimise(graph)), *arrays), tolerance)]
+    ways += [("compiled", lambda: run(*arrays), tolerance)]
+    ways += [("in double", lambda: [d.astype(w.dtype) for d, w in zip(double(), wanted, strict=True)], loose)]
+    for name, found, by in ways:
+        problem = difference(wanted, found(), by)
+        if problem is not None:
+            return f"{name}: {problem}"
+    return None
 
 
-def agrees_everywhere(graph: Graph, arrays: Arrays, wanted: Arrays, tolerance: Arrays, run: engines.Run) -> None:
-    """Parsed from its text, after each pass, compiled, and in double precision: the same outputs."""
-    same = lambda found, by=tolerance: difference(wanted, found, by)
-    problem = same(evaluate(parse(show(graph)), *arrays), [EXACT] * len(wanted))
-    assert problem is None, f"parsed from its text: {problem}"
-    for p in PASSES:
-        problem = same(evaluate(verify(p.run(graph)[0]), *arrays))
-        assert problem is None, f"after pass {p.name}: {problem}"
-    problem = same(evaluate(verify(optimise(graph)), *arrays))
-    assert problem is None, f"after all passes: {problem}"
-    problem = same(run(*arrays))
-    assert problem is None, f"compiled: {problem}"
-    double = evaluate(in_double(graph), *as_double(arrays))
-    problem = same([d.astype(w.dtype) for d, w in zip(double, wanted, strict=True)], [4 * t for t in tolerance])
-    assert problem is None, f"in double precision: {problem}"
-
-
-def gradient_is_slope(graph: Graph, arrays: Arrays, seeds: Arrays, counts: Counter[str]) -> None:
-    """In double precision, along two random directions."""
-    graph, arrays, seeds = in_double(graph), as_double(arrays), as_double(seeds)
-    gradients = evaluate(gradient_graph(graph), *arrays, *seeds)[len(graph.outs) :]
-    for k in range(2):
-        direction = directions(arrays, k)
-        found = slope(graph, arrays, direction, seeds)
-        counts["slopes"] += 1
-        if found is None:
-            counts["slopes discarded"] += 1
-            continue
-        along = [d for d, a in zip(direction, arrays, strict=True) if a.dtype.kind == "f"]
-        ours = sum(float(np.sum(d * g)) for d, g in zip(along, gradients, strict=True))
-        assert abs(ours - found[0]) <= found[1], f"gradient {ours} along a direction, finite differences {found[0]}"
+def wrong_slope(graph: Graph, arrays: list[np.ndarray], number: int, counts: Counter[str] | None = None) -> str | None:
+    """Whether the gradient differs from finite differences, in double precision along a random direction."""
+    counts = Counter() if counts is None else counts
+    graph, arrays = in_double(graph), as_double(arrays)
+    full = gradient_graph(graph)
+    seeds = projection(full, arrays, number)
+    gradients = evaluate(full, *arrays, *seeds)[len(graph.outs) :]
+    direction = random_direction(arrays, seed=2)
+    found = slope(graph, arrays, direction, seeds)
+    counts["slopes"] += 1
+    if found is None:
+        counts["slopes discarded"] += 1
+        return None
+    along = [d for d, a in zip(direction, arrays, strict=True) if a.dtype.kind == "f"]
+    ours = sum(float(np.sum(d * g)) for d, g in zip(along, gradients, strict=True))
+    return None if abs(ours - found[0]) <= found[1] else f"gradient: {ours}, finite differences give {found[0]}"
 
 
 @pytest.mark.parametrize("engine", PARTS)
@@ -129,9 +154,10 @@ def test_special_values(engine: str) -> None:
         arrays = case.arrays(0, {})
         wanted = evaluate(graph, *arrays)
         loose = [4 * np.finfo(w.dtype).eps * np.abs(w) if w.dtype.kind == "f" else EXACT for w in wanted]
-        for name, found in (("passes", evaluate(optimise(graph), *arrays)), ("compiled", engines.ENGINES[engine](graph)(*arrays))):
-            problem = difference(wanted, found, loose)
-            assert problem is None, f"{name}: {problem}"
+        problem = difference(wanted, evaluate(optimise(graph), *arrays), loose)
+        assert problem is None, f"after all passes: {problem}"
+        problem = difference(wanted, engines.ENGINES[engine](graph)(*arrays), loose)
+        assert problem is None, f"compiled: {problem}"
 
     agree()
 
@@ -142,7 +168,7 @@ def test_every_op_is_drawn() -> None:
 
 
 def test_programs_have_the_promised_variety() -> None:
-    """Ranks 0 to 4, empty and symbolic shapes, both precisions, odd outputs, unused parameters, 3 to 40 ops and more."""
+    """Ranks 0 to 4, empty and symbolic shapes, all dtypes, odd outputs, unused parameters, small and large programs."""
     found = [random_case(seed).graph for seed in range(400)]
     shapes = [v.shape for g in found for v in g.nodes]
     assert {len(s) for s in shapes} >= {0, 1, 2, 3, 4}

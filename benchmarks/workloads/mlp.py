@@ -33,7 +33,7 @@ def inputs(widths: Sequence[int], batch: int, **options) -> Arrays:
     arrays = {"x": rng.random((batch, widths[0]), np.float32), "y": rng.integers(0, widths[-1], batch)}
     for k, (n, m) in enumerate(pairwise(widths)):
         arrays[f"w{k}"] = (rng.standard_normal((n, m)) * np.sqrt(2 / n)).astype(np.float32)
-        arrays[f"b{k}"] = np.zeros(m, np.float32)
+        arrays[f"b{k}"] = (rng.standard_normal(m) / 10).astype(np.float32)
     return arrays
 
 

@@ -1,8 +1,8 @@
 """Kernels as LLVM text: [Kernel] -> functions of one module.
 
-Every kernel is `void @k(ptr %values, ptr %indices, i64 %lo, i64 %hi, i64 %chunk)`: its k-th argument, a buffer's address
-or a dimension, is `values[indices[k]]`. Accumulators are stack slots that LLVM promotes to registers.
-Innermost loops are written with vectors here (`llvm_vectors`), so that no costly LLVM pass has to find them.
+Every kernel is `void @k(ptr %values, ptr %indices, i64 %lo, i64 %hi, i64 %chunk)`: its k-th argument, the address of a
+buffer or a dimension, is `values[indices[k]]`. Accumulators are stack slots that LLVM promotes to registers.
+Innermost loops are written with vectors (`llvm_vectors`), so that no costly LLVM pass has to find them.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from tapefuse.codegen.loops import (
     Store,
     Update,
     Var,
+    dimension,
 )
 from tapefuse.ir.types import Dim, size
 
@@ -45,7 +46,7 @@ class Writer(Instructions):
         self.lines: list[str] = []
         self.slots: list[str] = []
         self.names: dict[Var, str] = {LO: "%lo", HI: "%hi", CHUNK: "%chunk"}
-        self.names |= {Var(s, INT): f"%dim.{k}" for k, s in enumerate(kernel.symbols)}
+        self.names |= {dimension(s): f"%dim.{k}" for k, s in enumerate(kernel.symbols)}
         self.count = 0
 
     def text(self) -> str:
@@ -123,7 +124,7 @@ class Writer(Instructions):
         self.start(f"exit.{n}")
 
     def enter(self, s: For) -> int:
-        """The guard of a loop; leaves in its head, which runs once if there is an iteration. Labels end in the result."""
+        """The guard of a loop; leaves in its head, which runs if there is an iteration. Labels end in the result."""
         self.count += 1
         n = self.count
         if isinstance(s.start, Num) and isinstance(s.stop, Num) and s.start.value < s.stop.value:
@@ -189,7 +190,7 @@ class Writer(Instructions):
         return literal(x) if isinstance(x, Num) else self.names[x]
 
     def dim(self, d: Dim) -> str:
-        return dim_text(d, lambda s: self.names[Var(s, INT)], self.new)
+        return dim_text(d, lambda s: self.names[dimension(s)], self.new)
 
     def offset(self, buffer: Buffer, index: Sequence[Scalar | None]) -> str | None:
         """The linear index of an element, None if it is 0; components that are None are left out."""

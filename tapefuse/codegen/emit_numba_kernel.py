@@ -39,6 +39,7 @@ from tapefuse.codegen.loops import (
     Store,
     Update,
     Var,
+    dimension,
 )
 from tapefuse.ir.types import Dim, Poly, Type, show_dtype
 
@@ -141,7 +142,7 @@ class _Writer:
         self.kernel, self.imports = kernel, imports
         self.symbols = {s: f"n{k}" for k, s in enumerate(kernel.symbols)}
         self.names: dict[Var, str] = {v: v.name for v in (LO, HI, CHUNK)}
-        self.names |= {Var(s, INT): name for s, name in self.symbols.items()}
+        self.names |= {dimension(s): name for s, name in self.symbols.items()}
         self.uses = Counter(v for s in _walk(kernel.body) for v in _operands(s))
         self.pending: dict[Var, str] = {}  # expressions whose only reader follows with nothing but expressions between
         self.lines: list[str] = []

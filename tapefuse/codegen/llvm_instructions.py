@@ -72,10 +72,10 @@ class Declarations:
 
     def text(self) -> str:
         lines = {**vector_math.declarations(self.math), **self.lines}
-        bodies = (
-            vector_math.definition(*needed).replace("alwaysinline", "alwaysinline" if calls <= COPIES else "noinline", 1)
-            for needed, calls in self.math.items()
-        )
+        bodies = [vector_math.definition(*needed) for needed in self.math]
+        for k, calls in enumerate(self.math.values()):
+            if calls > COPIES:
+                bodies[k] = bodies[k].replace("alwaysinline", "noinline", 1)
         return "\n".join([*lines.values(), "", *self.helpers.values(), *bodies])
 
 

@@ -149,6 +149,11 @@ class Kernel:
     title: str = field(default="", compare=False)  # what it computes, for people
 
 
+def dimension(symbol: str) -> Var:
+    """The scalar that holds a dimension symbol's value; its name is unlike all that a builder makes up."""
+    return Var(f"dim.{symbol}", INT)
+
+
 class Builder:
     """Appends instructions; an instruction that an enclosing scope has computed already is not appended again.
 
@@ -182,7 +187,7 @@ class Builder:
             term: Scalar = Num(coef, INT)
             for symbol in mono:
                 self.symbols.add(symbol)
-                term = self._in_prologue("mul", term, Var(symbol, INT))
+                term = self._in_prologue("mul", term, dimension(symbol))
             total = term if total is None else self._in_prologue("add", total, term)
         assert total is not None
         return total

@@ -39,8 +39,8 @@ class Step:
     """One kernel of the launch plan, and the places its buffers stand for, in order.
 
     It runs in `chunks` pieces at most, as many as its cost is grains. `rows_of`: the kernel whose number of pieces is
-    this one's number of rows (it adds up their partial results). `bindings`: dimensions that symbols of the kernel stand
-    for, so that kernels which differ in them only are the same code.
+    this one's number of rows (it adds up their partial results). `bindings`: what symbols of the kernel stand for, so
+    that kernels which differ in them only are the same code.
     """
 
     kernel: Kernel

@@ -83,7 +83,7 @@ def _sources(plan: Schedule, groups: set[Group]) -> set[Group]:
 
 
 def ordered(plan: Schedule, chosen: Mapping[Value, Value], checks: Sequence[Value]) -> Schedule:
-    """The same groups: of a level those that decide checks first; those that overwrite state, and their readers, last."""
+    """The same groups: of a level those that decide checks first, last those that overwrite state or read it new."""
     late = _dependents(plan, {plan.group_of[n] for n in chosen})
     deciding = {plan.group_of[c] for c in checks}
     return replace(plan, groups=tuple(sorted(plan.groups, key=lambda g: (g in late, g.level, g not in deciding))))

@@ -94,7 +94,7 @@ def _hit(indices: tuple[Value, ...], shape: Shape) -> Value | None:
 
 
 def _picked(x: Value, indices: tuple[Value, ...]) -> Value | None:
-    """One element of each row of a computed `x`, as a reduction that fuses with it: no memory for x, no second kernel."""
+    """One element of each row of a computed `x`, as a reduction that fuses with it: `x` needs no memory."""
     hit = _hit(indices, x.shape)
     if hit is None:
         return None

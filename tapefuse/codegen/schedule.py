@@ -185,8 +185,9 @@ class _Scheduler:
         return Schedule(self.graph, tuple(groups), frozenset(self.kept), self.inline, group_of, self.reads)
 
     def _accesses(self, node: Value, before: Schedule | None) -> tuple[Access, ...]:
-        if before is not None and (known := before.reads.get(node)) is not None:
-            if all(a.value not in self.inline or a.value in before.inline for a in known):
+        if before is not None:
+            known = before.reads.get(node)
+            if known is not None and all(a.value not in self.inline or a.value in before.inline for a in known):
                 return known
         if is_sink(node) or is_row_reduction(node):
             operand = node.args[0]

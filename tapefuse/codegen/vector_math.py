@@ -1,4 +1,4 @@
-"""Elementary functions as LLVM IR text, for scalars or vectors: no table, and no branch but one to libm for huge angles.
+"""Elementary functions as LLVM IR text, of scalars or vectors: no table, no branch but one to libm for huge angles.
 
 `library([("exp", "f32", 1)])` gives
 

@@ -14,6 +14,8 @@ import sys
 import threading
 import warnings
 import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +25,7 @@ from tapefuse._errors import CompileError, PerformanceWarning
 
 _OMP = "numba.np.ufunc.omppool"
 _MODULES = {"omp": _OMP, "tbb": "numba.np.ufunc.tbbpool", "workqueue": "numba.np.ufunc.workqueue"}
+SPIN = 10_000  # rounds a waiting thread spins, about 0.1 ms: longer than the gap between the kernels of a program
 _lock = threading.Lock()
 
 
@@ -131,12 +134,30 @@ def _load_omp() -> Any:
             if spec is None or spec.loader is None:
                 continue
             try:
-                module = importlib.util.module_from_spec(spec)
-                spec.loader.exec_module(module)
+                with _short_spin():
+                    module = importlib.util.module_from_spec(spec)
+                    spec.loader.exec_module(module)
             except ImportError:  # no OpenMP library on this machine: Numba will choose another layer
                 return None
             return sys.modules.setdefault(_OMP, module)
     return None
+
+
+@contextmanager
+def _short_spin() -> Iterator[None]:
+    """Let GNU OpenMP, which reads its settings when it is loaded, give up its core soon after a parallel region.
+
+    By default its threads spin for milliseconds: on a machine that is busy with other things, that makes a parallel
+    program several times slower than a serial one. What the user has set is left alone.
+    """
+    if "OMP_WAIT_POLICY" in os.environ or "GOMP_SPINCOUNT" in os.environ:
+        yield
+        return
+    os.environ["GOMP_SPINCOUNT"] = str(SPIN)
+    try:
+        yield
+    finally:
+        del os.environ["GOMP_SPINCOUNT"]
 
 
 def _through_numba() -> Pool:
