@@ -1,6 +1,6 @@
 """The flags: each is an environment variable, an attribute and a `with` block at once.
 
-    TAPEFUSE_ENGINE=numba python train.py       # environment, read at import
+    TAPEFUSE_ENGINE=numba python train.py       # environment
     tapefuse.config.engine = "numba"            # for the whole process
     with tapefuse.config(engine="numba"): ...   # for this thread, inside the block
 
@@ -104,19 +104,27 @@ class Config:
     cache_dir: str
     log: str
 
-    def __init__(self, environ: Any = os.environ):
-        values = {f.name: f.parse(environ[f.variable], f.variable) if f.variable in environ else f.default
-                  for f in FLAGS.values()}  # fmt: skip
+    def __init__(self, environ: Any = os.environ, late: bool = False):
+        """`late`: a bad value in the environment is an error when the flag is first read, not here."""
+        values, bad = {}, {}
+        for f in FLAGS.values():
+            try:
+                values[f.name] = f.parse(environ[f.variable], f.variable) if f.variable in environ else f.default
+            except ValueError as e:
+                if not late:
+                    raise
+                bad[f.name] = str(e)
         object.__setattr__(self, "_values", values)
+        object.__setattr__(self, "_bad", bad)
 
     def __getattr__(self, name: str) -> Any:
         inner = _overrides.get()
         if inner is not None and name in inner:
             return inner[name]
-        try:
-            return object.__getattribute__(self, "_values")[name]
-        except KeyError:
-            raise _unknown(name) from None
+        values, bad = object.__getattribute__(self, "_values"), object.__getattribute__(self, "_bad")
+        if name in values:
+            return values[name]
+        raise ValueError(bad[name]) if name in bad else _unknown(name)
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name not in FLAGS:
@@ -187,5 +195,5 @@ def _set_log_levels(text: str) -> None:
     _log_levels.update(wanted)
 
 
-config = Config()
+config = Config(late=True)  # so that `import tapefuse` works, and the command line can say it in one line
 _set_log_levels(config.log)

@@ -15,7 +15,7 @@ import weakref
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from tapefuse._config import busy, config, on_change
+from tapefuse._config import FLAGS, busy, config, on_change
 from tapefuse._errors import PerformanceWarning, TapefuseError
 from tapefuse._tree import Tree, flatten, leaves_with_paths, unflatten
 from tapefuse.ir.graph import Graph
@@ -98,7 +98,8 @@ class TapeFunction:
         call = self._signature.call(args, kwargs)
         specialisation = self._specialise(call)
         if state.trace is None and not state.tapes:
-            self._entry = specialisation.entry if specialisation.is_direct and not busy else declines
+            is_direct = specialisation.is_direct and self._signature.is_plain and not busy
+            self._entry = specialisation.direct_call if is_direct else declines
         return specialisation.run(call)
 
     @functools.cached_property
@@ -232,7 +233,7 @@ class TapeFunction:
                 f"     traced because: {s.reason}",
                 f"     {len(s.graph.nodes)} operations, {len(traced.variables)} variables read, written: "
                 f"{', '.join(written) or 'none'}",
-                f"     engine: {engine}, {'called directly' if s.is_direct else 'arguments are taken apart in Python'}",
+                f"     engine: {engine}, arguments: {'taken directly' if s.is_direct else 'compared in Python on every call'}",
             ]
         lines.append("  arrays that are not C-contiguous, aligned and in native byte order are copied at each call")
         return "\n".join(lines)
@@ -296,7 +297,8 @@ def tape_function(
 
     It is traced once for each combination of dtypes, shapes, Python values and argument structure, or once in all with
     `input_signature`, a list of TensorSpecs. `engine`: "llvm" or "numba". `threads`: at most so many. `strict`: sums
-    in the order they are written, bit for bit. Raises TypeError if `fn` cannot be called.
+    in the order they are written, bit for bit. Raises TypeError if `fn` cannot be called, ValueError for an engine or a
+    number of threads that there is not.
     """
     if fn is None:
         return functools.partial(
@@ -306,10 +308,16 @@ def tape_function(
         raise TypeError(f"tape_function at {user_loc()} takes a function, got {fn!r} ({type(fn).__name__})")
     if not hasattr(fn, "__name__"):
         fn = _named(fn)
+    engine, threads = _option("engine", engine), _option("threads", threads)
     function = TapeFunction(fn, input_signature, engine, threads, strict)
     if input_signature is not None and not _is_method(fn):
         function._signature  # a malformed signature is an error here  # noqa: B018
     return function
+
+
+def _option(name: str, value: Any) -> Any:
+    """An option that has a flag's name and values; None: as the flag says."""
+    return None if value is None else FLAGS[name].parse(value, f"tape_function at {user_loc()}: {name}")
 
 
 def _named(fn: Any) -> Callable[..., Any]:

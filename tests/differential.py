@@ -55,7 +55,7 @@ def noise(graph: Graph, arrays: Arrays, seed: int = 0) -> tuple[list[np.ndarray]
 
     def plain(v: Value, xs: list[np.ndarray], ref: Any) -> np.ndarray:
         y = ref(xs)
-        if v.dtype.kind != "f" or v.op.name in ("floor", "ceil", "round", "floordiv", "sign"):
+        if _is_step(v):
             discrete.append(y)
         return y
 
@@ -65,9 +65,8 @@ def noise(graph: Graph, arrays: Arrays, seed: int = 0) -> tuple[list[np.ndarray]
     def noisy(v: Value, xs: list[np.ndarray], ref: Any) -> np.ndarray:
         xs = [_moved(rng, x) if v.op.name in SUMS or _may_fuse(v, a) else x for a, x in zip(v.args, xs, strict=True)]
         y = ref(xs)
-        if v.dtype.kind != "f" or v.op.name in ("floor", "ceil", "round", "floordiv", "sign"):
-            if not np.array_equal(y, next(expected), equal_nan=v.dtype.kind == "f"):
-                raise _Unstable
+        if _is_step(v) and not np.array_equal(y, next(expected), equal_nan=v.dtype.kind == "f"):
+            raise _Unstable
         is_whole = v.op.name in ("add", "sub", "mul") and all(np.array_equal(x, np.rint(x)) for x in xs)
         return y if v.op.name in EXACT or is_whole else _moved(rng, y)
 
@@ -80,6 +79,10 @@ def noise(graph: Graph, arrays: Arrays, seed: int = 0) -> tuple[list[np.ndarray]
             return None
         spread = [np.fmax(s, _distance(a, b)) for s, a, b in zip(spread, base, found, strict=True)]
     return list(base), [_tolerance(y, s) for y, s in zip(base, spread, strict=True)]
+
+
+def _is_step(v: Value) -> bool:
+    return v.dtype.kind != "f" or v.op.name in ("floor", "ceil", "round", "floordiv", "sign")
 
 
 def _may_fuse(v: Value, a: Value) -> bool:

@@ -10,7 +10,7 @@ import numpy as np
 
 from tapefuse._errors import ShapeError
 from tapefuse.ir import ops
-from tapefuse.ir.graph import Value, param
+from tapefuse.ir.graph import Value, param, reachable
 from tapefuse.ir.op import constant
 from tapefuse.ir.types import Dim, Poly, Shape, Type, broadcast_shapes, size, substitute
 
@@ -48,6 +48,7 @@ class Draft:
         self.params: list[tuple[Value, Interval]] = []
         self.pool: list[Value] = []
         self.ranges: dict[Value, Interval] = {}
+        self.read: set[Value] = set()
         self.palette = [self.one_of(EXTENTS) for _ in range(3)]  # few extents, so that shapes meet again
         if symbolic:
             self.param(dtype, (B, *self.shape(self.pick(0, 2))))
@@ -80,6 +81,9 @@ class Draft:
         fitting = [v for v in reversed(self.pool) if accept(v)]
         if not fitting:
             return None
+        unread = [v for v in fitting if v not in self.read]
+        if unread and self.chance(2):  # so that most values lead to few outputs
+            return self.one_of(unread)
         return fitting[self.pick(0, min(RECENT, len(fitting)) - 1)] if self.chance(2) else self.one_of(fitting)
 
     def any_of(self, kinds: str, accept: Callable[[Value], bool] = lambda v: True) -> Value:
@@ -117,6 +121,7 @@ class Draft:
         if v not in self.ranges:
             self.ranges[v] = (low, high)
             self.pool.append(v)
+            self.read |= reachable(v.args)
         return v
 
     def new(self, v: Value, low: float | None = None, high: float | None = None) -> Value:

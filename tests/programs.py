@@ -62,9 +62,7 @@ def drawn(pick: Pick, smallest: int, largest: int) -> Case:
     """A case of `smallest` ops or more; of a few more than `largest` if the last one needs its operands prepared."""
     symbolic = pick(0, 2) == 2
     draft = Draft(pick, (F4, F8)[pick(0, 1)], symbolic)
-    wanted = pick(
-        smallest, largest if pick(0, 5) == 5 else max(smallest, largest // 4)
-    )  # time goes with the sum of all
+    wanted = pick(smallest, largest if pick(0, 4) == 4 else max(smallest, largest // 4))  # many small ones: time
     names = tuple(MAKERS)
     tries = 0
     while len(_needed(draft.pool)) < wanted and tries < 4 * wanted:
@@ -170,7 +168,7 @@ def _smaller(graph: Graph, arrays: list[np.ndarray]) -> Iterator[tuple[Graph, li
     for v in reversed(graph.nodes):
         if v.op is not const:
             p = param(v.type, f"v{v.id}")
-            yield replaced(Graph((*graph.params, p), graph.outs, graph.name), v, p), [*arrays, values[v]]
+            yield replaced(Graph((*graph.params, p), graph.outs, graph.name), v, p), [*arrays, values[v].copy()]
     for v in reversed(graph.nodes):
         for a in v.args:
             if a.type == v.type:

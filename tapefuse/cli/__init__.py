@@ -15,6 +15,7 @@ import os
 import sys
 from collections.abc import Sequence
 
+from tapefuse._config import FLAGS, config
 from tapefuse._errors import TapefuseError
 from tapefuse.cli import doctor, dump, opt, run
 from tapefuse.cli.errors import UsageError
@@ -44,6 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command. Returns the exit code: 0, 2 for bad input, 1 if the user's program itself fails."""
     try:
         options = parser().parse_args(argv)
+        _check_environment()
         command = next(c for c in COMMANDS if c.__name__.endswith(f".{options.command}"))
         return command.main(options)
     except UsageError as e:
@@ -53,6 +55,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # `tapefuse dump ... | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
+
+
+def _check_environment() -> None:
+    """Read every flag: a bad value of an environment variable is an error then."""
+    for name in FLAGS:
+        try:
+            getattr(config, name)
+        except ValueError as e:
+            raise UsageError(str(e)) from None
 
 
 def _complain(error: Exception, code: int) -> int:

@@ -101,7 +101,8 @@ class _Program:
             end = f"end{k}"
 
     def _array(self, place: Place, type: Type) -> str:
-        """A place as an array of a kernel's buffer type."""
+        """A place as an array of a kernel's buffer type; a scalar as one element, which a parallel loop can write."""
+        type = Type(type.dtype, type.shape or (1,))
         index = self.plan.pointer(place)
         if index is not None and self.plan.pointers[index] == type:
             return self.names[index]
@@ -166,5 +167,5 @@ class _Program:
     def _check(self, number: int) -> None:
         value = self.plan.graph.outs[len(self.plan.graph.outs) - len(self.plan.request.checks) + number]
         failed = self._array(Place(value, value.type), Type(np.dtype(bool), ()))
-        self.line(f"if {failed}[()]:")
+        self.line(f"if {failed}[0]:")
         self.line(f"    return {number + 1}")

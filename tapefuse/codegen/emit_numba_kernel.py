@@ -227,7 +227,7 @@ class _Writer:
         return f"({text})" if " " in text and not _is_call(text) or text.startswith("-") else text
 
     def element(self, buffer: Buffer, index: Sequence[Scalar]) -> str:
-        return f"{buffer.name}[{', '.join(map(self.plain, index)) or '()'}]"
+        return f"{buffer.name}[{', '.join(map(self.plain, index)) or '0'}]"
 
     def expression(self, op: str, args: Sequence[Scalar], dtype: np.dtype) -> str:
         of = args[-1].dtype

@@ -166,9 +166,19 @@ def broadcast_shapes(*shapes: Shape) -> Shape:
     for axis in range(-rank, 0):
         dims = {s[axis] for s in shapes if len(s) >= -axis} - {1}
         if len(dims) > 1:
-            raise ShapeError(f"shapes {', '.join(map(show_shape, shapes))} do not broadcast together (axis {axis})")
+            raise ShapeError(
+                f"shapes {', '.join(map(show_shape, shapes))} do not broadcast together (axis {axis}): there the "
+                f"extents must be equal or 1; {_broadcast_cure(dims)}"
+            )
         out.append(dims.pop() if dims else 1)
     return tuple(out)
+
+
+def _broadcast_cure(dims: set[Dim]) -> str:
+    names = [str(d) for d in dims if isinstance(d, Poly) and d.name]
+    if len(names) == len(dims):
+        return f"if they are always equal, give both one name in their TensorSpecs: ({min(names)!r}, ...)"
+    return "reshape, transpose or slice one of them, or insert an axis with x[:, None]"
 
 
 def show_shape(shape: Shape) -> str:

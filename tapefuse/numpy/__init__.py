@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from tapefuse._tree import tree_map
 from tapefuse.numpy import elementwise, linalg, reduce, shape
 from tapefuse.numpy.elementwise import *  # noqa: F403
 from tapefuse.numpy.linalg import *  # noqa: F403
@@ -28,9 +29,13 @@ def _leave_tape(function: Any) -> Any:
     """NumPy's own function on the values: for results that are no tensors, such as truth about arrays, or text."""
 
     def on_values(*args: Any, **options: Any) -> Any:
-        return function(*[np.asarray(a) if isinstance(a, operators.Operators) else a for a in args], **options)
+        return function(*tree_map(_value, args), **tree_map(_value, options))
 
     return on_values
+
+
+def _value(x: Any) -> Any:
+    return np.asarray(x) if isinstance(x, operators.Operators) else x
 
 
 def _shape_of(x: Any) -> Any:

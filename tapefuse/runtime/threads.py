@@ -73,6 +73,8 @@ _forked = ctypes.c_int64(0)  # 1 in a forked child whose pool died with the fork
 def count(threads: int | None = None) -> Count:
     """A new word; None: the process's own one."""
     if threads is None:
+        if not _shared.value:
+            set_threads(None)
         return _shared
     word = Count(1 if _process.dead else threads)
     _counts.add(word)
@@ -196,6 +198,6 @@ def _warn() -> None:
     )
 
 
-_shared = Count(config.threads or available())
+_shared = Count(0)  # until it is first asked for
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(before=_lock.acquire, after_in_parent=_lock.release, after_in_child=_after_fork_in_child)

@@ -18,6 +18,7 @@ import numpy as np
 from tapefuse._errors import DTypeError
 from tapefuse._tree import Tree, flatten, leaves_with_paths, tree_map, unflatten
 from tapefuse.ir.types import Poly, Type
+from tapefuse.tracer.source import user_loc
 from tapefuse.tracer.tensor import Tensor, as_tensor, check_dtype, python_kind
 from tapefuse.tracer.variable import Variable
 
@@ -83,13 +84,6 @@ class Call:
     def input_types(self) -> list[Type]:
         return [Type(k[1], k[2]) for k in self.kinds if k[0] == "tensor"]
 
-    @property
-    def is_flat(self) -> bool:
-        """Whether the arguments are just the inputs, one after the other."""
-        return all(c.n_leaves == 1 and not c.children for c in self.tree.children) and len(self.inputs) == len(
-            self.kinds
-        )
-
 
 class Signature:
     """The parameters of a Python function, with TensorSpecs for the first of them if `specs` are given."""
@@ -100,7 +94,7 @@ class Signature:
             signature = signature.replace(parameters=list(signature.parameters.values())[1:])
         self._signature = signature
         kinds = [p.kind for p in signature.parameters.values()]
-        self._plain = all(
+        self.is_plain = all(
             k in (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD) for k in kinds
         )
         self._name = getattr(function, "__name__", "function")
@@ -139,12 +133,14 @@ class Signature:
         return Call((tree, tuple(kinds)), tree, leaves, inputs, list(variables.values()))
 
     def _values(self, args: tuple, kwargs: dict[str, Any]) -> tuple:
-        if not kwargs and self._plain and len(args) == len(self.names):
+        if not kwargs and self.is_plain and len(args) == len(self.names):
             return args
         try:
             bound = self._signature.bind(*args, **kwargs)
         except TypeError as error:
-            raise TypeError(f"{self._name}: {error}; its parameters are {self._signature}") from None
+            raise TypeError(
+                f"{self._name} called at {user_loc()}: {error}; its parameters are {self._signature}"
+            ) from None
         bound.apply_defaults()
         return tuple(bound.arguments.values())
 
@@ -199,7 +195,7 @@ def _fit(types: Any, value: Any, path: str) -> Any:
         if not isinstance(value, dict):
             parts = [_fit(t, v, f"{path}[{k}]") for k, (t, v) in enumerate(zip(types, value, strict=True))]
             return tree.kind(*parts) if hasattr(tree.kind, "_fields") else tree.kind(parts)
-    raise TypeError(f"the argument {path} is {value!r}; the input_signature wants the structure {tree}")
+    raise TypeError(f"the argument {path} at {user_loc()} is {value!r}; the input_signature wants the structure {tree}")
 
 
 def _fit_one(wanted: Type, value: Any, path: str) -> Tensor | Type | np.ndarray:
@@ -209,12 +205,14 @@ def _fit_one(wanted: Type, value: Any, path: str) -> Tensor | Type | np.ndarray:
         try:
             value = as_tensor(value, wanted.dtype if python_kind(value) is not None else None)
         except (DTypeError, ValueError) as error:
-            raise DTypeError(f"the argument {path} cannot be cast to the input_signature's {wanted}: {error}") from None
+            raise DTypeError(
+                f"the argument {path} at {user_loc()} cannot be cast to the input_signature's {wanted}: {error}"
+            ) from None
     got = value if isinstance(value, Type) else Type(check_dtype(value.dtype, path), value.shape)
     fits = got.dtype == wanted.dtype and len(got.shape) == len(wanted.shape)
     if not fits or any(isinstance(w, int) and w != g for w, g in zip(wanted.shape, got.shape, strict=True)):
         raise DTypeError(
-            f"the argument {path} is {got} (rank {len(got.shape)}) and cannot be cast to the input_signature's "
+            f"the argument {path} at {user_loc()} is {got} (rank {len(got.shape)}) and cannot be cast to the input_signature's "
             f"{wanted} (rank {len(wanted.shape)}); reshape or cast it, or change the TensorSpec"
         )
     return value

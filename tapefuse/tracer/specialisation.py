@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 
 from tapefuse._config import config
-from tapefuse._tree import LEAF, Tree, unflatten
+from tapefuse._tree import Tree, unflatten
 from tapefuse.ir.graph import Graph
 from tapefuse.ir.interp import evaluate
 from tapefuse.tracer.call import GraphCall
+from tapefuse.tracer.direct import direct
 from tapefuse.tracer.interpreted import Entry
 from tapefuse.tracer.signature import Call, show_leaf, weak_guards
 from tapefuse.tracer.state import state
@@ -38,7 +39,8 @@ class Specialisation:
         self.has_variable_arguments = bool(call.variables)
         places = {id(v): k for k, v in enumerate(traced.variables)}
         self._arguments = [places.get(id(v)) for v in call.variables]
-        self._flat = call.is_flat and _is_direct(results)
+        self._all_inputs = len(call.inputs) == len(call.kinds)
+        self._arguments_shape = call.tree.children
         self._guards = weak_guards(call)
         self._compile = compile
         self._lock = threading.Lock()
@@ -68,8 +70,13 @@ class Specialisation:
 
     @property
     def is_direct(self) -> bool:
-        """Whether the entry takes the arguments and returns the results just as the Python function does."""
-        return self._flat and not self.has_variable_arguments
+        """Whether the arguments hold inputs of the program and nothing else."""
+        return self._all_inputs and not self.has_variable_arguments
+
+    @property
+    def direct_call(self) -> Entry:
+        """The entry as a function of the Python function's positional arguments."""
+        return direct(self.entry, self._arguments_shape, self.results)
 
     def run(self, call: Call) -> Any:
         """The results for arguments of this specialisation."""
@@ -121,11 +128,6 @@ class Specialisation:
 
     def describe(self) -> str:
         return f"({', '.join(map(show_leaf, self.kinds))})"
-
-
-def _is_direct(results: Tree) -> bool:
-    """Whether results are one tensor, or a plain tuple of several."""
-    return results == LEAF or (results.kind is tuple and len(results.children) != 1 and set(results.children) <= {LEAF})
 
 
 def _plain(x: Any) -> np.ndarray:

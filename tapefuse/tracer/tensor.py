@@ -157,6 +157,8 @@ class TracedTensor(Tensor):
     def _concrete(self, asked_by: str) -> np.ndarray:
         """The value, if it follows from constants alone. Raises ConcretizationError."""
         array = self._trace.constant_value(self._value)
+        if array is None and not _is_under_way(self._trace):
+            raise leaked(self)
         if array is None:
             raise ConcretizationError(
                 f"{asked_by} at {user_loc()} needs the value of {self!r}, which is known only when the compiled "
@@ -304,7 +306,7 @@ def apply(op: Op, args: tuple, attrs: dict[str, Any]) -> Tensor:
     """
     operands, traced = _operands(args)
     trace = state.trace
-    if traced or (trace is not None and not args):
+    if traced or (trace is not None and (not args or _is_symbolic(tuple(attrs.values())))):
         here.loc = current_loc()
         if trace is None:
             raise leaked(next(x for x in operands if isinstance(x, TracedTensor)))
@@ -314,6 +316,20 @@ def apply(op: Op, args: tuple, attrs: dict[str, Any]) -> Tensor:
     if state.tapes:
         record(op, operands, attrs, result)
     return result
+
+
+def _is_symbolic(attribute: Any) -> bool:
+    """Whether an attribute has a symbolic extent in it: `broadcast` of a constant to `[B]` is known at run time only."""
+    if isinstance(attribute, tuple):
+        return any(map(_is_symbolic, attribute))
+    return isinstance(attribute, Poly)
+
+
+def _is_under_way(trace: Trace) -> bool:
+    current = state.trace
+    while current is not None and current is not trace:
+        current = current.parent
+    return current is not None
 
 
 def leaked(x: TracedTensor) -> LeakedValueError:

@@ -42,7 +42,10 @@ class matmul:
         if min(len(a.shape), len(b.shape)) < 2:
             raise ShapeError(f"operands need at least 2 axes; reshape a vector to a row or a column: {a} @ {b}")
         if a.shape[-1] != b.shape[-2]:
-            raise ShapeError(f"inner extents {a.shape[-1]} and {b.shape[-2]} differ: {a} @ {b}")
+            raise ShapeError(
+                f"inner extents {a.shape[-1]} and {b.shape[-2]} differ; the last axis of the first operand must be as "
+                "long as the last but one of the second: transpose or reshape one of them"
+            )
         return Type(dtype, (*broadcast_shapes(a.shape[:-2], b.shape[:-2]), a.shape[-2], b.shape[-1]))
 
     def vjp(g, y, a, b):

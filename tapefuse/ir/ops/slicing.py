@@ -180,7 +180,10 @@ class concat:
             raise ShapeError(f"axis {axis} must be an axis of every operand, and there must be one")
         first = xs[0].shape
         if any(len(x.shape) != len(first) or _without(x.shape, axis) != _without(first, axis) for x in xs):
-            raise ShapeError(f"shapes {', '.join(show_shape(x.shape) for x in xs)} differ outside axis {axis}")
+            raise ShapeError(
+                f"shapes {', '.join(show_shape(x.shape) for x in xs)} differ outside axis {axis}; only the axis that is "
+                "joined may differ: choose another axis, or reshape or slice the operands"
+            )
         return Type(same_dtype(xs, "fiub"), (*first[:axis], sum(x.shape[axis] for x in xs), *first[axis + 1 :]))
 
     def vjp(g, y, *xs, axis):

@@ -60,7 +60,7 @@ def missing_rule(op: Op, xs: Sequence[Any], attrs: dict[str, Any], loc: Loc | No
     operands = ", ".join(str(type_of(x)) for x in xs)
     return MissingGradientError(
         f"{name}({operands}) lies between a target and a source, but has no derivative rule; "
-        f"give it one with custom_gradient, or leave its path out with stop_gradient{where}"
+        f"write it with other functions that have one, or leave its path out with tp.stop_gradient{where}"
     )
 
 

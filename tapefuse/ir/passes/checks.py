@@ -61,7 +61,9 @@ def _index_tests(v: Value, array: Type) -> Iterator[Test]:
     for axis, index in enumerate(v.args[1:]):
         failed = out_of_range(index, array.shape[axis])
         if failed is not None:
-            yield Test(failed, Check(f"{v.op.name}: an index lies outside axis {axis} of {array}", v.loc))
+            n = array.shape[axis]
+            message = f"{v.op.name}: an index lies outside axis {axis} of {array}; indices are at least {-n} and below {n}"
+            yield Test(failed, Check(message, v.loc))
 
 
 def out_of_range(index: Value, n: Dim) -> Value | None:

@@ -1,0 +1,97 @@
+"""Mistakes that were found and mended, each named after what it showed."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import tapefuse as tp
+
+ENGINES = ("llvm", "numba")
+
+
+def test_a_state_is_not_overwritten_before_a_check_has_passed():
+    counts = tp.Variable(np.array([0, 0, 5]), name="counts")
+
+    @tp.tape_function
+    def step(v):
+        index = counts + 1
+        counts.assign(index)
+        return tp.take(v, index)
+
+    with pytest.raises(IndexError):
+        step(np.arange(3.0))
+    assert counts.numpy().tolist() == [0, 0, 5]
+
+
+def test_a_state_is_not_overwritten_before_a_later_kernel_has_read_it():
+    s = tp.Variable(2.0, dtype=np.float64)
+
+    @tp.tape_function
+    def step(k):
+        table = tp.stack([s * 1.0, s * 1.0])
+        out = tp.take(table, k)
+        s.assign(tp.log(s))
+        return out
+
+    assert step(np.array([1])).numpy().tolist() == [2.0]
+    assert s.numpy() == np.log(2.0)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("names", [("i0", "t2"), ("lo", "hi"), ("chunk", "a3"), ("t3", "n")])
+def test_dimensions_named_like_generated_scalars(names, engine):
+    f = tp.tape_function(
+        lambda x: (tp.sum(tp.exp(x), axis=1), tp.sum(x, axis=0)),
+        input_signature=[tp.TensorSpec(names, np.float32)],
+        engine=engine,
+    )
+    x = np.linspace(0, 1, 35, dtype=np.float32).reshape(5, 7)
+    rows, columns = f(x)
+    np.testing.assert_allclose(rows, np.exp(x).sum(1), rtol=1e-6)
+    np.testing.assert_allclose(columns, x.sum(0), rtol=1e-6)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_parallel_kernel_that_reads_a_scalar(engine):
+    f = tp.tape_function(lambda x, s: (x * s, tp.sum(x * s)), engine=engine, threads=2)
+    x = np.ones(4_000_000, np.float32)
+    product, total = f(x, np.float32(2))
+    assert product.numpy()[[0, -1]].tolist() == [2.0, 2.0] and total.numpy() == 8_000_000
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("name", ["sin", "cos", "tan"])
+def test_circular_functions_of_huge_angles(name, dtype):
+    x = np.array([1e20, 2.0**52 + 1, -3e18, 1.0, np.inf, np.nan, 1e30] * 5, dtype)
+    with np.errstate(all="ignore"):
+        expected = getattr(np, name)(x)
+    np.testing.assert_allclose(tp.tape_function(getattr(tp, name))(x), expected, rtol=4 * np.finfo(dtype).eps)
+
+
+def test_floor_division_keeps_the_sign_of_zero():
+    v = np.array([0.0, -0.0, 1, -1, 0.5, -0.5, 2.5, -7, np.inf, -np.inf, np.nan])
+    a, b = (m.ravel() for m in np.meshgrid(v, v))
+    quotient, rest = tp.tape_function(lambda a, b: (a // b, a % b))(a, b)
+    with np.errstate(all="ignore"):
+        for found, expected in ((quotient.numpy(), a // b), (rest.numpy(), a % b)):
+            np.testing.assert_array_equal(found, expected)
+            number = ~np.isnan(expected)
+            np.testing.assert_array_equal(np.signbit(found)[number], np.signbit(expected)[number])
+
+
+def test_strict_does_not_contract():
+    f = lambda x: x * 0.66533536 + -(x * 0.66533536)
+    x = np.float32(-0.30514443)
+    assert tp.tape_function(f, strict=True)(x).numpy() == 0.0
+
+
+def test_a_kernel_of_many_operations_is_not_pulled_by_recursion():
+    def f(x):
+        for _ in range(1000):
+            x = x * 1.0001 + 0.0001
+        return tp.sum(x)
+
+    value, gradient = tp.tape_function(tp.value_and_grad(f))(np.ones(3, np.float64))
+    np.testing.assert_allclose(gradient, np.full(3, 1.0001**1000), rtol=1e-10)
+    assert np.isfinite(value.numpy())
