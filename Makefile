@@ -16,8 +16,9 @@ lint: $(VENV)/.lint
 	$(RUN) -m ruff check .
 	$(RUN) -m mypy
 
-# `make bench WORKLOADS=dispatch,mlp SIZES=S,M FRAMEWORKS=tapefuse,jax` measures a part.
-BENCH = $(if $(WORKLOADS),--workloads $(WORKLOADS)) $(if $(SIZES),--sizes $(SIZES)) $(if $(FRAMEWORKS),--frameworks $(FRAMEWORKS))
+# `make bench WORKLOADS=dispatch,mlp SIZES=S,M FRAMEWORKS=tapefuse` measures a part; with KEEP=1 docs/performance.md has it.
+BENCH = $(if $(WORKLOADS),--workloads $(WORKLOADS)) $(if $(SIZES),--sizes $(SIZES)) \
+	$(if $(FRAMEWORKS),--frameworks $(FRAMEWORKS)) $(if $(KEEP),--keep)
 
 bench: $(VENV)/.bench
 	$(RUN) -m benchmarks.peers

@@ -58,6 +58,7 @@ def _run(run: dict) -> str:
         *versions,
         ("settings", ", ".join(f"{k}={v}" for k, v in run["variables"].items()) or "defaults, all CPUs"),
         ("other programs", _disturbance(run)),
+        *[("left out", f"{label}, which could not be installed") for label in run["left_out"]],
     ]
     return table(("", ""), rows)
 

@@ -53,6 +53,8 @@ def arguments() -> argparse.Namespace:
     for name, allowed in (("workloads", (*WORKLOADS, IMPORTS)), ("sizes", "SML"), ("frameworks", BY_NAME)):
         if unknown := [x for x in getattr(options, name) if x not in allowed]:
             parser.error(f"no {name} {', '.join(unknown)}; there are {', '.join(allowed)}")
+    if options.keep and options.frameworks:
+        parser.error("--keep takes no --frameworks: a case's figures are of one run")
     options.everything = not (options.workloads or options.sizes or options.frameworks)
     return options
 
@@ -79,6 +81,7 @@ def run(frameworks: Sequence[Framework], cases: Sequence[tuple[str, Case]], opti
     run_id = time.strftime("%Y-%m-%dT%H:%M:%S")
     watch = machine.Watch()
     here: dict[str, Any] = {**machine.description(), "versions": {}}
+    here["left_out"] = [f.label for f in FRAMEWORKS if not f.is_installed]
     results: dict[str, Any] = {"runs": {run_id: here}, "cases": [], "imports": {}}
     if not options.workloads or IMPORTS in options.workloads:
         results["imports"] = {"run": run_id, "rows": measure_imports(frameworks)}

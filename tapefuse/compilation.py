@@ -8,7 +8,6 @@ from functools import cache
 from typing import Any
 
 from tapefuse._config import config
-from tapefuse._errors import IndexOutOfRangeError
 from tapefuse.codegen.pipeline import Request, compiled
 from tapefuse.ir.graph import Graph
 from tapefuse.ir.passes import optimise
@@ -70,6 +69,6 @@ def _handler(checks: tuple[Check, ...]) -> Callable[[int], None]:
     def fail(status: int) -> None:
         check = checks[status - 1]
         where = f"\n  at {check.loc}" if check.loc else ""
-        raise IndexOutOfRangeError(f"{check.message}{where}")
+        raise check.error(f"{check.message}{where}")
 
     return fail

@@ -233,7 +233,7 @@ class TapeFunction:
                 f"     traced because: {s.reason}",
                 f"     {len(s.graph.nodes)} operations, {len(traced.variables)} variables read, written: "
                 f"{', '.join(written) or 'none'}",
-                f"     engine: {engine}, arguments: {'taken directly' if s.is_direct else 'compared in Python on every call'}",
+                f"     engine: {engine}, arguments {'taken directly' if s.is_direct else 'compared in Python each time'}",
             ]
         lines.append("  arrays that are not C-contiguous, aligned and in native byte order are copied at each call")
         return "\n".join(lines)

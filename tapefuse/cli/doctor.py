@@ -17,7 +17,7 @@ from tapefuse import __version__
 from tapefuse._config import FLAGS, config
 from tapefuse._errors import CompileError
 from tapefuse.cli import output
-from tapefuse.runtime import blas, cache, threads
+from tapefuse.runtime import blas, cache, llvm_engine, threads
 
 PACKAGES = ("numpy", "numba", "llvmlite", "scipy-openblas32", "rich")
 VECTOR_FEATURES = ("sse4.2", "avx", "avx2", "fma", "avx512f", "avx512vl", "avx512bf16", "amx-tile", "neon", "sve")
@@ -67,7 +67,7 @@ def _cpu() -> Iterator[tuple[str, str]]:
 
 def _threading_layer() -> str:
     try:
-        pool = threads.pool()
+        pool = llvm_engine.pool()
     except CompileError as e:
         return f"none: {e}"
     return f"{pool.layer}, {pool.size} threads"

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from tapefuse._errors import IndexOutOfRangeError
 from tapefuse.ir.graph import Loc
 from tapefuse.ir.types import Dim, Type
 
@@ -26,6 +27,7 @@ class Check:
 
     message: str
     loc: Loc | None = None
+    error: type[Exception] = IndexOutOfRangeError
 
 
 @dataclass(frozen=True, slots=True)

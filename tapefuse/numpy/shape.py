@@ -41,7 +41,8 @@ def _axes(x: Tensor, axis: Axis) -> tuple[int, ...]:
 def _axis(rank: int, axis: Any) -> int:
     k = operator.index(axis)
     if not -rank <= k < rank:
-        raise ShapeError(f"axis {k} is out of range for a tensor of rank {rank} at {user_loc()}; axes are {-rank}..{rank - 1}")
+        known = f"axes are {-rank}..{rank - 1}" if rank else "a scalar has no axes"
+        raise ShapeError(f"axis {k} is out of range for a tensor of rank {rank} at {user_loc()}; {known}")
     return k % rank
 
 
@@ -211,7 +212,10 @@ def broadcast_to(x: Any, shape: Any) -> Tensor:
         return x
     tail = shape[len(shape) - x.ndim :] if len(shape) >= x.ndim else None
     if tail is None or any(n not in (1, m) for n, m in zip(x.shape, tail, strict=True)):
-        raise ShapeError(f"{x.type} does not broadcast to {show_shape(shape)} at {user_loc()}: extents must be equal or 1; reshape it first")
+        raise ShapeError(
+            f"{x.type} does not broadcast to {show_shape(shape)} at {user_loc()}: its extents must be equal or 1; "
+            "reshape it first"
+        )
     return stretch(x, shape)
 
 
@@ -248,7 +252,10 @@ def stack(arrays: Sequence[Any], axis: int = 0) -> Tensor:
     """Arrays of one shape side by side along a new axis."""
     xs = common(*arrays)
     if len({x.shape for x in xs}) > 1:
-        raise ShapeError(f"stack of {', '.join(str(x.type) for x in xs)} at {user_loc()}: the shapes must be equal; reshape or broadcast them")
+        raise ShapeError(
+            f"stack of {', '.join(str(x.type) for x in xs)} at {user_loc()}: the shapes must be equal; reshape or "
+            "broadcast the operands first"
+        )
     return concatenate([expand_dims(x, axis) for x in xs], _axis(xs[0].ndim + 1, axis))
 
 

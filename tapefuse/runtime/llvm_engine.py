@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import itertools
+import platform
 import re
 import time
 from collections.abc import Callable, Sequence
@@ -24,6 +25,14 @@ from tapefuse.runtime.compile import compile_object, fingerprint, llvm_lock
 from tapefuse.runtime.entry import build_table, entry_symbols, entry_text
 
 _ENTRY, _PROGRAM, _RUN = "tapefuse_entry", "tapefuse_program", "tapefuse_run"
+_POOL, _POOL_START = "tapefuse_parallel_for", "tapefuse_pool_start"
+_PAUSES = {  # how a processor is told that a loop waits
+    "x86_64": ("declare void @llvm.x86.sse2.pause()", "call void @llvm.x86.sse2.pause()"),
+    "amd64": ("declare void @llvm.x86.sse2.pause()", "call void @llvm.x86.sse2.pause()"),
+    "aarch64": ("declare void @llvm.aarch64.hint(i32)", "call void @llvm.aarch64.hint(i32 1)"),
+    "arm64": ("declare void @llvm.aarch64.hint(i32)", "call void @llvm.aarch64.hint(i32 1)"),
+}
+_pools: list[Any] = []  # linked code of the pool: its threads run in it as long as the process lives
 _METH_FASTCALL = 0x80
 _names = itertools.count()
 
@@ -106,12 +115,12 @@ def _object_code(text: str, name: str) -> tuple[bytes, bool]:
 def _parallel(program: Program, wanted: int | None) -> _Parallel:
     if not program.externals & {"numba_parallel_for", "tapefuse_threads"}:
         return _Parallel(None, {}, {}, ())
-    pool, word = threads.pool(), threads.count(wanted)
+    workers, word = pool(), threads.count(wanted)
     notice, warn = threads.notice()
-    words = {"get_mask": pool.get_mask, "set_mask": pool.set_mask, "notice": notice, "warning": id(warn)}
-    if not pool.concurrent:
+    words = {"get_mask": workers.get_mask, "set_mask": workers.set_mask, "notice": notice, "warning": id(warn)}
+    if not workers.concurrent:
         words["gil_limit"] = (1 << 63) - 1
-    symbols = {"numba_parallel_for": pool.parallel_for, "tapefuse_threads": ctypes.addressof(word)}
+    symbols = {"numba_parallel_for": workers.parallel_for, "tapefuse_threads": ctypes.addressof(word)}
     return _Parallel(word, words, symbols, (word, warn))
 
 
@@ -136,10 +145,29 @@ def _linked_launcher() -> Any:
     return _link(_object_code(text, "launch")[0], _RUN, {}, text)
 
 
-def _link(object_code: bytes, name: str, symbols: dict[str, int], text: str) -> Any:
+def pool() -> threads.Pool:
+    """The pool that parallel programs run on. Raises CompileError."""
+    return threads.pool(_started_pool)
+
+
+@once
+def _started_pool(size: int) -> threads.Pool:
+    """Our own pool with `size` threads, the caller among them."""
+    text = (Path(__file__).parent / "pool.ll").read_text().replace("SPIN", str(threads.SPIN))
+    declaration, pause = _PAUSES.get(platform.machine().lower(), ("", ""))
+    text = text.replace("PAUSE_DECLARATION", declaration).replace("PAUSE", pause)
+    tracker = _link(_object_code(text, "pool")[0], _POOL, {}, text, _POOL_START)
+    start = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_int64)(tracker[_POOL_START])
+    _pools.append(tracker)
+    return threads.Pool("tapefuse", 1 + start(size - 1), tracker[_POOL], 0, 0)
+
+
+def _link(object_code: bytes, name: str, symbols: dict[str, int], text: str, *more: str) -> Any:
     import llvmlite.binding as llvm
 
-    builder = llvm.JITLibraryBuilder().add_object_img(object_code).export_symbol(name).add_current_process()
+    builder = llvm.JITLibraryBuilder().add_object_img(object_code).add_current_process()
+    for exported in (name, *more):
+        builder.export_symbol(exported)
     for symbol, address in symbols.items():
         builder.import_symbol(symbol, address)
     with llvm_lock:

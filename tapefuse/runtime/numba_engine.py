@@ -149,7 +149,7 @@ def _pool(count: int) -> Iterator[None]:
         return
     import numba
 
-    pool = pools.pool()
+    pool = pools.numba_pool()
     before = numba.get_num_threads()
     numba.set_num_threads(min(count, pool.size))
     try:

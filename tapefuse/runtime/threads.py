@@ -1,7 +1,8 @@
-"""Numba's thread pool for parallel regions of compiled programs, and how many threads they may use.
+"""The thread pools that parallel regions of compiled programs run on, and how many threads they may use.
 
-The pool's extension module is loaded by its file, without the 0.3 s of `import numba`, under the name that Numba itself
-uses: a later `import numba` shares it. With another threading layer than OpenMP, Numba is imported and asked.
+The LLVM engine has a pool of its own (pool.ll, docs/decisions/0005); with NUMBA_THREADING_LAYER set it shares Numba's,
+as the Numba engine always does. Numba's extension module is loaded by its file, without the 0.3 s of `import numba`, under
+the name that Numba itself uses: a later `import numba` shares it. Layers other than OpenMP are asked of Numba.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import sys
 import threading
 import warnings
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +26,7 @@ from tapefuse._errors import CompileError, PerformanceWarning
 
 _OMP = "numba.np.ufunc.omppool"
 _MODULES = {"omp": _OMP, "tbb": "numba.np.ufunc.tbbpool", "workqueue": "numba.np.ufunc.workqueue"}
-SPIN = 10_000  # rounds a waiting thread spins, about 0.1 ms: longer than the gap between the kernels of a program
+SPIN = 2_000  # rounds a waiting thread spins, about 50 us: longer than the gap between the kernels of a program
 _lock = threading.Lock()
 
 
@@ -35,7 +36,7 @@ class Pool:
 
     `parallel_for`: void (fn, args, dims, steps, data, i64 inner_ndim, i64 array_count, i32 threads), Numba's
     `numba_parallel_for`. `get_mask`, `set_mask`: Numba's number of threads for the calling thread, which a region
-    changes.
+    changes; 0 where there is none.
     """
 
     layer: str
@@ -54,6 +55,7 @@ class _Process:
     """What this process has started, and whether it lost it in a fork."""
 
     pool: Pool | None = None
+    numba_pool: Pool | None = None
     dead = False
 
 
@@ -93,12 +95,28 @@ def available() -> int:
     return int(wanted) if wanted.isdigit() and int(wanted) > 0 else cpus
 
 
-def pool() -> Pool:
-    """The pool, launched at the first call. Raises CompileError when Numba has none that works here."""
+def pool(own: Callable[[int], Pool]) -> Pool:
+    """The pool of the LLVM engine, launched at the first call: `own(size)`, or what NUMBA_THREADING_LAYER names.
+
+    Raises CompileError when Numba has none that works here.
+    """
     with _lock:
         if _process.pool is None:
-            _process.pool = _running() or _omp() or _through_numba()
+            wants_numba = "NUMBA_THREADING_LAYER" in os.environ
+            _process.pool = _launched_numba_pool() if wants_numba else own(available())
         return _process.pool
+
+
+def numba_pool() -> Pool:
+    """Numba's pool, launched at the first call. Raises CompileError when Numba has none that works here."""
+    with _lock:
+        return _launched_numba_pool()
+
+
+def _launched_numba_pool() -> Pool:
+    if _process.numba_pool is None:
+        _process.numba_pool = _running() or _omp() or _through_numba()
+    return _process.numba_pool
 
 
 def notice() -> tuple[int, Any]:

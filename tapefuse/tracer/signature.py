@@ -212,8 +212,8 @@ def _fit_one(wanted: Type, value: Any, path: str) -> Tensor | Type | np.ndarray:
     fits = got.dtype == wanted.dtype and len(got.shape) == len(wanted.shape)
     if not fits or any(isinstance(w, int) and w != g for w, g in zip(wanted.shape, got.shape, strict=True)):
         raise DTypeError(
-            f"the argument {path} at {user_loc()} is {got} (rank {len(got.shape)}) and cannot be cast to the input_signature's "
-            f"{wanted} (rank {len(wanted.shape)}); reshape or cast it, or change the TensorSpec"
+            f"the argument {path} at {user_loc()} is {got} (rank {len(got.shape)}) and cannot be cast to the "
+            f"input_signature's {wanted} (rank {len(wanted.shape)}); reshape or cast it, or change the TensorSpec"
         )
     return value
 

@@ -319,7 +319,7 @@ def apply(op: Op, args: tuple, attrs: dict[str, Any]) -> Tensor:
 
 
 def _is_symbolic(attribute: Any) -> bool:
-    """Whether an attribute has a symbolic extent in it: `broadcast` of a constant to `[B]` is known at run time only."""
+    """Whether there is a symbolic extent in it: what `broadcast` to `[B]` gives is known at run time only."""
     if isinstance(attribute, tuple):
         return any(map(_is_symbolic, attribute))
     return isinstance(attribute, Poly)

@@ -17,8 +17,7 @@ from tests.runtime.programs import LAYOUT, parallel, refuse
 OURS = """
 import sys
 import numpy as np
-from tapefuse.runtime.llvm_engine import load
-from tapefuse.runtime import threads
+from tapefuse.runtime.llvm_engine import load, pool
 from tests.runtime.programs import LAYOUT, parallel, refuse
 x = np.arange(64.0)
 def ours(threads=2, work=100):
@@ -54,20 +53,39 @@ def folder(tmp_path_factory: pytest.TempPathFactory):
     return tmp_path_factory.mktemp("cache")
 
 
-def test_numba_is_not_imported_and_shares_the_pool_later(folder):
-    code = OURS + "ours()\nprint('numba' in sys.modules, threads.pool().layer)\n" + NUMBA
-    code += "ours()\nfrom numba.np.ufunc import omppool\nprint(omppool.parallel_for == threads.pool().parallel_for)"
-    assert run(code, folder).split() == ["False", "omp", "True"]
+@pytest.mark.parametrize("order", ["ours first", "numba first"])
+def test_our_own_pool_beside_numbas(folder, order):
+    code = OURS + ("ours()\nprint('numba' in sys.modules)\n" + NUMBA if order == "ours first" else NUMBA)
+    code += "numba.set_num_threads(1)\nours()\nprint(pool().layer, numba.get_num_threads())"
+    assert run(code, folder).split()[-2:] == ["tapefuse", "1"]
+    assert order == "numba first" or run(code, folder).split()[0] == "False"
+
+
+def test_numbas_pool_is_shared_without_importing_numba(folder):
+    code = OURS + "ours()\nprint('numba' in sys.modules, pool().layer)\n" + NUMBA
+    code += "ours()\nfrom numba.np.ufunc import omppool\nprint(omppool.parallel_for == pool().parallel_for)"
+    assert run(code, folder, NUMBA_THREADING_LAYER="omp").split() == ["False", "omp", "True"]
 
 
 def test_numba_first(folder):
-    code = OURS + NUMBA + "numba.set_num_threads(1)\nours()\nprint(threads.pool().layer, numba.get_num_threads())"
-    assert run(code, folder).split() == ["omp", "1"]
+    code = OURS + NUMBA + "numba.set_num_threads(1)\nours()\nprint(pool().layer, numba.get_num_threads())"
+    assert run(code, folder, NUMBA_THREADING_LAYER="omp").split() == ["omp", "1"]
+
+
+def test_regions_from_many_python_threads_at_once(folder):
+    code = OURS + (
+        "import threading\nloaded = ours(2, 10**9)\nbad = []\n"
+        "def go():\n    for _ in range(2000):\n"
+        "        if loaded.call(x)[0]._array.tolist() != (x + 1).tolist(): bad.append(1)\n"
+        "ts = [threading.Thread(target=go) for _ in range(4)]\n"
+        "[t.start() for t in ts]\n[t.join() for t in ts]\nprint(pool().layer, len(bad))\n"
+    )
+    assert run(code, folder, NUMBA_NUM_THREADS="4").split() == ["tapefuse", "0"]
 
 
 def test_the_workqueue_layer_keeps_the_interpreters_lock(folder):
     code = OURS + (
-        "import threading\nloaded = ours(2, 10**9)\nprint(threads.pool().layer)\n"
+        "import threading\nloaded = ours(2, 10**9)\nprint(pool().layer)\n"
         "ts = [threading.Thread(target=lambda: [loaded.call(x) for _ in range(200)]) for _ in range(4)]\n"
         "[t.start() for t in ts]\n[t.join() for t in ts]\n"
     )

@@ -60,8 +60,8 @@ class reshape:
     def type(x, *, shape):
         if size(x.shape) != size(shape):
             raise ShapeError(
-                f"{x} has {size(x.shape)} elements, the new shape {show_shape(shape)} has {size(shape)}; the numbers must "
-                "be equal, and one extent may be -1 for what is left"
+                f"{x} has {size(x.shape)} elements, the new shape {show_shape(shape)} has {size(shape)}; the "
+                "numbers must be equal, and one extent may be -1 for what is left"
             )
         return Type(x.dtype, tuple(shape))
 

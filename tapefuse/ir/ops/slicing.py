@@ -181,8 +181,8 @@ class concat:
         first = xs[0].shape
         if any(len(x.shape) != len(first) or _without(x.shape, axis) != _without(first, axis) for x in xs):
             raise ShapeError(
-                f"shapes {', '.join(show_shape(x.shape) for x in xs)} differ outside axis {axis}; only the axis that is "
-                "joined may differ: choose another axis, or reshape or slice the operands"
+                f"shapes {', '.join(show_shape(x.shape) for x in xs)} differ outside axis {axis}; only the axis that "
+                "is joined may differ: choose another axis, or reshape or slice the operands"
             )
         return Type(same_dtype(xs, "fiub"), (*first[:axis], sum(x.shape[axis] for x in xs), *first[axis + 1 :]))
 

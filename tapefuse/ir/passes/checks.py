@@ -1,4 +1,5 @@
-"""What a program tests before it changes anything: indices within their axes, and slices within symbolic extents.
+"""What a program tests before it changes anything: indices within their axes, slices within symbolic extents, no
+largest element of none.
 
     %0 = gather %x, %k : f32[B]    adds the output    reduce_any (or (lt %k, -10), (ge %k, 10)) : bool[]
 
@@ -14,6 +15,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from tapefuse._errors import ShapeError
 from tapefuse.ir import ops
 from tapefuse.ir.graph import Graph, Value, here
 from tapefuse.ir.op import const, constant
@@ -22,6 +24,8 @@ from tapefuse.ir.program import Check
 from tapefuse.ir.types import Dim, Poly, Type
 
 Interval = tuple[Dim, Dim]  # smallest and largest value
+_INT64 = np.dtype(np.int64)
+_NEED_ELEMENTS = (ops.reduce_max, ops.reduce_min, ops.argmax, ops.argmin)
 MAX_DEPTH = 8  # of the search for the range of an index
 
 
@@ -54,6 +58,8 @@ def _tests(v: Value) -> Iterator[Test]:
         yield from _index_tests(v, v.type)
     elif v.op in (ops.slice_, ops.pad):
         yield from _size_tests(v)
+    elif v.op in _NEED_ELEMENTS:
+        yield from _emptiness_tests(v)
 
 
 def _index_tests(v: Value, array: Type) -> Iterator[Test]:
@@ -61,9 +67,8 @@ def _index_tests(v: Value, array: Type) -> Iterator[Test]:
     for axis, index in enumerate(v.args[1:]):
         failed = out_of_range(index, array.shape[axis])
         if failed is not None:
-            n = array.shape[axis]
-            message = f"{v.op.name}: an index lies outside axis {axis} of {array}; indices are at least {-n} and below {n}"
-            yield Test(failed, Check(message, v.loc))
+            message = f"{v.op.name}: an index lies outside axis {axis} of {array}; valid ones are at least "
+            yield Test(failed, Check(f"{message}{-array.shape[axis]} and below {array.shape[axis]}", v.loc))
 
 
 def out_of_range(index: Value, n: Dim) -> Value | None:
@@ -88,7 +93,18 @@ def _size_tests(v: Value) -> Iterator[Test]:
     for d in needs:
         if not never_negative(d):
             message = f"{v.op.name} of {x.type} needs {d} >= 0"
-            yield Test(ops.lt(number(d, np.dtype(np.int64)), constant(0, np.int64)), Check(message, v.loc))
+            yield Test(ops.lt(number(d, _INT64), constant(0, np.int64)), Check(message, v.loc))
+
+
+def _emptiness_tests(v: Value) -> Iterator[Test]:
+    """The largest of no elements does not exist."""
+    assert v.op is not None
+    a, x = v.attributes, v.args[0]
+    for axis in (a["axis"],) if "axis" in a else a["axes"]:
+        n = x.shape[axis]
+        if not never_negative(n - 1):
+            message = f"{v.op.name}: axis {axis} of {x.type} is empty, so there is no value; check the size first"
+            yield Test(ops.le(number(n, _INT64), constant(0, np.int64)), Check(message, v.loc, ShapeError))
 
 
 def number(d: Dim, dtype: np.dtype) -> Value:
