@@ -2,7 +2,7 @@
 
     python -m benchmarks.report [RESULTS.json]   # without measuring: after an edit of the template, say
 
-In the template `{{machine}}`, `{{summary}}`, `{{imports}}`, `{{details}}` stand for what is generated.
+In the template `{{machine}}`, `{{summary}}`, `{{imports}}`, `{{stages}}`, `{{details}}` stand for what is generated.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def write_document(source: Path = RESULTS) -> None:
 
 
 def document(results: dict) -> str:
-    parts = {"machine": machine, "summary": summary, "imports": imports, "details": details}
+    parts = {"machine": machine, "summary": summary, "imports": imports, "stages": stages, "details": details}
     text = re.sub(r"\{\{(\w+)\}\}", lambda m: parts[m.group(1)](results), TEMPLATE.read_text(encoding="utf-8"))
     return f"{_HEAD}\n\n{text}"
 
@@ -68,11 +68,15 @@ def _disturbance(run: dict) -> str:
     return f"{others}: **the machine was not quiet, take the figures as rough**" if run["others"] > BUSY else others
 
 
+def overview(results: dict) -> str:
+    """The tables for the terminal."""
+    parts = {"cases": summary, "imports": imports, "stages": stages}
+    return "\n\n".join(show(results) for name, show in parts.items() if results[name])
+
+
 def summary(results: dict) -> str:
     """Median microseconds of a call, and the best peer's time over ours."""
     shown = [f for f in FRAMEWORKS if any(f.name in record["rows"] for record in results["cases"])]
-    if not shown:
-        return imports(results)
     rows = []
     for record in results["cases"]:
         cells = [_median(record["rows"].get(f.name)) for f in shown]
@@ -138,6 +142,19 @@ def imports(results: dict) -> str:
         spread = f"{min(own) * 1e3:.0f} to {max(own) * 1e3:.0f}"
         rows.append((BY_NAME[name].label, milli(times["numpy"]), milli(own), spread))
     return table(("", "NumPy, ms", "the framework after it, ms", "lowest to highest"), rows, numbers_from=1)
+
+
+def stages(results: dict) -> str:
+    """Milliseconds of each stage, and microseconds for each operation, by chain and length."""
+    chains = results["stages"].get("chains", {})
+    columns = {f"{chain}, {length}": times for chain, lengths in chains.items() for length, times in lengths.items()}
+    head = ["stage", *[f"{name}, {unit}" for name in columns for unit in ("ms", "us/op")]]
+    counts = [int(name.rsplit(" ", 1)[1].replace(",", "")) for name in columns]
+    rows = []
+    for stage in next(iter(columns.values()), {}):
+        cells = [(f"{t[stage] * 1e3:,.0f}", micro(t[stage] / n)) for t, n in zip(columns.values(), counts, strict=True)]
+        rows.append((stage, *[text for cell in cells for text in cell]))
+    return table(head, rows, numbers_from=1)
 
 
 def picture(results: dict) -> str:

@@ -15,12 +15,14 @@ from typing import Any
 
 from benchmarks import machine, report
 from benchmarks.case import Case, workload
-from benchmarks.frameworks import BY_NAME, FOLDER, FRAMEWORKS, Framework
+from benchmarks.frameworks import BY_NAME, FOLDER, FRAMEWORKS, OURS, Framework
 from benchmarks.imports import measure_imports
 from benchmarks.measure import Effort, measure
+from benchmarks.stages import measure_stages
 from benchmarks.workloads import WORKLOADS
 
-IMPORTS = "imports"  # counts as a workload on the command line
+IMPORTS, STAGES = "imports", "stages"  # count as workloads on the command line
+NAMES = (*WORKLOADS, IMPORTS, STAGES)
 RESULTS = FOLDER / "results"
 KEPT = RESULTS / "performance.json"
 ALL = [(name, case) for name in WORKLOADS for case in workload(name).CASES]
@@ -31,7 +33,7 @@ def main() -> int:
     frameworks = present(options.frameworks)
     start = time.time()
     results = run(frameworks, list(chosen(options)), options)
-    print(f"\n{report.summary(results)}\n\nmeasured in {time.time() - start:.0f} s")
+    print(f"\n{report.overview(results)}\n\nmeasured in {time.time() - start:.0f} s")
     RESULTS.mkdir(exist_ok=True)
     write(results, time.strftime("%Y%m%d-%H%M%S.json"))
     if options.everything or options.keep:
@@ -43,14 +45,14 @@ def main() -> int:
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     listed = lambda text: [part for part in text.split(",") if part]
-    parser.add_argument("--workloads", type=listed, default=[], help=f"some of {', '.join((*WORKLOADS, IMPORTS))}")
+    parser.add_argument("--workloads", type=listed, default=[], help=f"some of {', '.join(NAMES)}")
     parser.add_argument("--sizes", type=listed, default=[], help="some of S, M, L")
     parser.add_argument("--frameworks", type=listed, default=[], help=f"some of {', '.join(BY_NAME)}")
     parser.add_argument("--keep", action="store_true", help="update docs/performance.md with this part")
     for name, value in (("rounds", Effort().rounds), ("first-calls", Effort().first_calls)):
         parser.add_argument(f"--{name}", type=int, metavar="N", help=f"instead of {value}")
     options = parser.parse_args()
-    for name, allowed in (("workloads", (*WORKLOADS, IMPORTS)), ("sizes", "SML"), ("frameworks", BY_NAME)):
+    for name, allowed in (("workloads", NAMES), ("sizes", "SML"), ("frameworks", BY_NAME)):
         if unknown := [x for x in getattr(options, name) if x not in allowed]:
             parser.error(f"no {name} {', '.join(unknown)}; there are {', '.join(allowed)}")
     if options.keep and options.frameworks:
@@ -75,16 +77,18 @@ def chosen(options: argparse.Namespace) -> Iterator[tuple[str, Case]]:
 
 
 def run(frameworks: Sequence[Framework], cases: Sequence[tuple[str, Case]], options: argparse.Namespace) -> dict:
-    """The results: {"runs": {id: where and when}, "cases": [...], "imports": {...}}, in seconds and MB."""
+    """The results: {"runs": {id: where and when}, "cases": [...], "imports": {...}, "stages": {...}}, in seconds and MB."""
     given = {"rounds": options.rounds, "first_calls": options.first_calls}
     effort = Effort(**{name: value for name, value in given.items() if value})
     run_id = time.strftime("%Y-%m-%dT%H:%M:%S")
     watch = machine.Watch()
     here: dict[str, Any] = {**machine.description(), "versions": {}}
     here["left_out"] = [f.label for f in FRAMEWORKS if not f.is_installed]
-    results: dict[str, Any] = {"runs": {run_id: here}, "cases": [], "imports": {}}
-    if not options.workloads or IMPORTS in options.workloads:
-        results["imports"] = {"run": run_id, "rows": measure_imports(frameworks)}
+    results: dict[str, Any] = {"runs": {run_id: here}, "cases": [], IMPORTS: {}, STAGES: {}}
+    if IMPORTS in (options.workloads or NAMES):
+        results[IMPORTS] = {"run": run_id, "rows": measure_imports(frameworks)}
+    if STAGES in (options.workloads or NAMES) and OURS in frameworks:
+        results[STAGES] = {"run": run_id, "chains": measure_stages()}
     for name, case in cases:
         rows = measure(name, case, frameworks, effort)
         record = {"run": run_id, "workload": name, "case": case.name, "size": case.size, "rows": rows}
@@ -101,10 +105,10 @@ def merged(old: dict, new: dict) -> dict:
     key = lambda record: (record["workload"], record["case"])
     cases = {key(record): record for record in old["cases"]} | {key(record): record for record in new["cases"]}
     kept = [cases[name, case.name] for name, case in ALL if (name, case.name) in cases]
-    imports = new["imports"] or old["imports"]
-    used = {record["run"] for record in (*kept, imports) if record}
+    parts = {name: new[name] or old[name] for name in (IMPORTS, STAGES)}
+    used = {record["run"] for record in (*kept, *parts.values()) if record}
     runs = {name: run for name, run in {**old["runs"], **new["runs"]}.items() if name in used}
-    return {"runs": runs, "cases": kept, "imports": imports}
+    return {"runs": runs, "cases": kept, **parts}
 
 
 def write(results: dict, name: str) -> None:

@@ -227,13 +227,14 @@ class TapeFunction:
         lines = [f"{self.__name__}: {self.trace_count} trace{'s' * (self.trace_count != 1)}"]
         for k, s in enumerate(self._log, 1):
             traced, engine = s.traced, self.engine or config.engine
+            way = "taken directly" if s.is_direct else "compared in Python"
             written = [traced.variables[i].name for i in traced.written]
             lines += [
                 f"  {k}. {s.describe()} -> {s.results}",
                 f"     traced because: {s.reason}",
                 f"     {len(s.graph.nodes)} operations, {len(traced.variables)} variables read, written: "
                 f"{', '.join(written) or 'none'}",
-                f"     engine: {engine}, arguments {'taken directly' if s.is_direct else 'compared in Python each time'}",
+                f"     engine: {engine}, arguments {way}",
             ]
         lines.append("  arrays that are not C-contiguous, aligned and in native byte order are copied at each call")
         return "\n".join(lines)

@@ -57,7 +57,7 @@ def _results(run: str, microseconds: float) -> dict:
     rows = {"tapefuse": {**row, "cold": [0.1]}, "jax": {"failed": "longer than 5 s"}}
     case = {"run": run, "workload": "dispatch", "case": DISPATCH.name, "size": "S", "rows": rows}
     here = {**machine.description(), "versions": {"tapefuse": {"numpy": "2"}}, "others": 0.0, "left_out": ["JAX"]}
-    return {"runs": {run: here}, "cases": [case], "imports": {}}
+    return {"runs": {run: here}, "cases": [case], "imports": {}, "stages": {}}
 
 
 def test_new_figures_take_the_place_of_old_ones():

@@ -1,8 +1,8 @@
 """The thread pools that parallel regions of compiled programs run on, and how many threads they may use.
 
 The LLVM engine has a pool of its own (pool.ll, docs/decisions/0005); with NUMBA_THREADING_LAYER set it shares Numba's,
-as the Numba engine always does. Numba's extension module is loaded by its file, without the 0.3 s of `import numba`, under
-the name that Numba itself uses: a later `import numba` shares it. Layers other than OpenMP are asked of Numba.
+as the Numba engine always does. Numba's extension module is loaded by its file, without the 0.3 s of `import numba`,
+under the name that Numba itself uses: a later `import numba` shares it. Layers other than OpenMP are asked of Numba.
 """
 
 from __future__ import annotations

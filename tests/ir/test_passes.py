@@ -25,7 +25,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tapefuse._config import config
-from tapefuse._errors import IndexOutOfRangeError, MissingGradientError, ShapeError, VerifyError
+from tapefuse._errors import IndexOutOfRangeError, ShapeError, MissingGradientError, ShapeError, VerifyError
 from tapefuse.ir import ops
 from tapefuse.ir.graph import Graph, Loc, Value, here, param
 from tapefuse.ir.interp import evaluate
@@ -364,8 +364,8 @@ def test_checks_are_true_where_the_interpreter_raises() -> None:
         }""")
     checked, checks = with_checks(graph)
     assert [c.message for c in checks] == [
-        "gather: an index lies outside axis 0 of f32[4,B]",
-        "scatter_add: an index lies outside axis 0 of f32[B]",
+        "gather: an index lies outside axis 0 of f32[4,B]; valid ones are at least -4 and below 4",
+        "scatter_add: an index lies outside axis 0 of f32[B]; valid ones are at least -B and below B",
     ]
     assert checks[0].loc == Loc("model.py", 3)
     flags = Graph(checked.params, checked.outs[2:])
@@ -381,6 +381,21 @@ def test_checks_are_true_where_the_interpreter_raises() -> None:
         if any(bad):
             with pytest.raises(IndexOutOfRangeError):
                 evaluate(graph, x, index, v)
+
+
+def test_the_largest_of_no_elements_is_checked_for() -> None:
+    graph = parse("""
+        fn main(%x: f32[B,3]) {
+          %0 = reduce_max %x axes=(0) : f32[3]
+          %1 = argmin %x axis=0 : i64[3]
+          %2 = reduce_max %x axes=(1) : f32[B]
+          %3 = reduce_sum %x axes=(0) : f32[3]
+          return %0, %1, %2, %3
+        }""")
+    checked, checks = with_checks(graph)
+    assert [(c.message[:19], c.error) for c in checks] == [("reduce_max: axis 0 ", ShapeError)]  # one test is for both
+    for n in (0, 1):
+        assert evaluate(Graph(checked.params, checked.outs[4:]), np.zeros((n, 3), "f4"))[0] == (n == 0)
 
 
 def test_checks_survive_the_one_hot_form() -> None:

@@ -41,15 +41,27 @@ def _index_shape(shape: Shape, idx: Sequence[Type]) -> Shape:
 
 
 def _positions(b: Any, i: tuple, idx: Sequence[Any], shape: Shape) -> list[Any]:
-    """The index scalars at `i`, with negative ones counted from the end of the axes of `shape`."""
+    """The index scalars at `i`, negative ones counted from the end of the axes of `shape`.
+
+    Those out of range are moved into it: that they are an error is for a program's checks to say, which may run in
+    the same kernel; here nothing outside the array is touched.
+    """
     result = broadcast_shapes(*(x.shape for x in idx))
 
     def wrapped(x: Any, n: Dim) -> Any:
         k = x(align(b, i, x.shape, result))
-        k = k if x.dtype == INT64 else b.cast(k, INT64)
-        if x.dtype.kind == "u":
+        if any(k is c and axis_of(x, c) == n for c in i):  # counts the axis itself
             return k
-        return b.op("select", b.op("lt", k, b.number(0, INT64)), b.op("add", k, b.dim(n)), k)
+        k = k if x.dtype == INT64 else b.cast(k, INT64)
+        zero, last = b.number(0, INT64), b.op("sub", b.dim(n), b.number(1, INT64))
+        if x.dtype.kind != "u":
+            k = b.op("select", b.op("lt", k, zero), b.op("add", k, b.dim(n)), k)
+        return b.op("maximum", b.op("minimum", k, last), zero)
+
+    def axis_of(x: Any, c: Any) -> Dim:
+        """The extent of an operand along the result's axis with index `c`."""
+        position = len(x.shape) - len(i) + next(p for p, other in enumerate(i) if other is c)
+        return x.shape[position] if position >= 0 else 1
 
     return [wrapped(x, n) for x, n in zip(idx, shape, strict=False)]
 
