@@ -26,7 +26,7 @@ class Effort:
     rounds: int = 9  # of timing, in which the frameworks take turns
     seconds: float = 0.12  # per round
     first_calls: int = 3  # cold and warm each, fewer for slow ones
-    first_call_budget: float = 4.0  # seconds for cold and for warm ones; one is always measured
+    first_call_budget: float = 3.0  # seconds for cold and for warm ones; one is always measured
     limit: float = 120.0  # seconds after which a first call is given up
 
 

@@ -46,12 +46,20 @@ def document(results: dict) -> str:
 
 def machine(results: dict) -> str:
     """Where and with what each run was made."""
-    return "\n\n".join(_run(run) for run in results["runs"].values())
+    return "\n\n".join(_run(run, _measured_in(results, name)) for name, run in results["runs"].items())
 
 
-def _run(run: dict) -> str:
+def _measured_in(results: dict, run: str) -> str:
+    """The parts that one run measured."""
+    names = [record["workload"] for record in results["cases"] if record["run"] == run]
+    names += [name for name in ("imports", "stages") if results[name].get("run") == run]
+    return ", ".join(dict.fromkeys(names))
+
+
+def _run(run: dict, measured: str) -> str:
     versions = [(BY_NAME[f].label, ", ".join(map(" ".join, found.items()))) for f, found in run["versions"].items()]
     rows = [
+        ("measured", measured),
         ("date", run["date"]),
         ("processor", f"{run['cpu']}, {run['cpus']} CPUs, {run['memory_gb']} GB"),
         ("system", f"{run['system']}, Python {run['python']}"),

@@ -77,7 +77,7 @@ def chosen(options: argparse.Namespace) -> Iterator[tuple[str, Case]]:
 
 
 def run(frameworks: Sequence[Framework], cases: Sequence[tuple[str, Case]], options: argparse.Namespace) -> dict:
-    """The results: {"runs": {id: where and when}, "cases": [...], "imports": {...}, "stages": {...}}, in seconds and MB."""
+    """{"runs": {id: where and when}, "cases": [...], "imports": {...}, "stages": {...}}, in seconds and MB."""
     given = {"rounds": options.rounds, "first_calls": options.first_calls}
     effort = Effort(**{name: value for name, value in given.items() if value})
     run_id = time.strftime("%Y-%m-%dT%H:%M:%S")

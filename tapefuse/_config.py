@@ -109,7 +109,7 @@ class Config:
         values, bad = {}, {}
         for f in FLAGS.values():
             try:
-                values[f.name] = f.parse(environ[f.variable], f.variable) if f.variable in environ else f.default
+                values[f.name] = f.parse(environ[f.variable], f.variable) if environ.get(f.variable) else f.default
             except ValueError as e:
                 if not late:
                     raise

@@ -38,16 +38,22 @@ def request(graph: Graph) -> Request:
 
 def engine(load: Callable[..., Any]) -> Callable[[Graph], Run]:
     def compile_(graph: Graph) -> Run:
-        loaded = load(compiled(request(graph)), Layout.of(Holder, Holder, tupled=True), [], fail)
-
-        def run(*arrays: np.ndarray) -> tuple[np.ndarray, ...]:
-            found = loaded.call(*arrays)
-            assert found is not NotImplemented, "the entry refuses the arrays"
-            return tuple(t._array for t in found)
-
-        return run
+        return runner(load, request(graph), [])
 
     return compile_
 
 
-ENGINES: dict[str, Callable[[Graph], Run]] = {"llvm": engine(llvm_engine.load), "numba": engine(numba_engine.load)}
+def runner(load: Callable[..., Any], wanted: Request, variables: list[Holder]) -> Run:
+    """A compiled program as a function of its inputs, which reads and writes the arrays of `variables`."""
+    loaded = load(compiled(wanted), Layout.of(Holder, Holder, tupled=True), variables, fail)
+
+    def run(*arrays: np.ndarray) -> tuple[np.ndarray, ...]:
+        found = loaded.call(*arrays)
+        assert found is not NotImplemented, "the entry refuses the arrays"
+        return tuple(t._array for t in found)
+
+    return run
+
+
+LOADS: dict[str, Callable[..., Any]] = {"llvm": llvm_engine.load, "numba": numba_engine.load}
+ENGINES: dict[str, Callable[[Graph], Run]] = {name: engine(load) for name, load in LOADS.items()}

@@ -258,7 +258,7 @@ def large(x, w):
 
 def small(x, w):
     """The same kinds of kernels, as few as possible: Numba takes its time."""
-    return tp.softmax(x), x.sum(axis=0), x @ w, x.sum()
+    return x.sum(axis=0), x @ w, x.sum()
 
 
 def bits(results):
@@ -332,12 +332,12 @@ def test_a_wrong_engine_is_an_error_where_it_is_given():
 
 
 def test_both_engines_train_alike():
-    """Momentum and Adam, states of several dtypes."""
+    """Adam, whose states have several dtypes."""
     x, y = batch(20)
 
-    def losses(engine, make):
+    def losses(engine):
         dense = nn.Dense(10, inputs=64, seed=0)
-        optimizer = make()
+        optimizer = optim.Adam(0.01)
 
         @tp.tape_function(engine=engine)
         def step(x, y):
@@ -348,10 +348,9 @@ def test_both_engines_train_alike():
 
         return [step(x, y).item() for _ in range(5)]
 
-    for make in (lambda: optim.SGD(0.1, momentum=0.9), lambda: optim.Adam(0.01)):
-        numba, llvm = losses("numba", make), losses("llvm", make)
-        np.testing.assert_allclose(numba, llvm, rtol=1e-5)
-        assert llvm[-1] < llvm[0]
+    numba, llvm = losses("numba"), losses("llvm")
+    np.testing.assert_allclose(numba, llvm, rtol=1e-5)
+    assert llvm[-1] < llvm[0]
 
 
 # -- derivatives of compiled functions ------------------------------------------------------------------------------

@@ -206,3 +206,13 @@ def test_as_a_program_in_a_pipe():
     assert done.stdout.startswith("fn train_step(")
     assert "\x1b" not in done.stdout
     assert "digits.py:" in done.stdout
+
+
+@pytest.mark.parametrize("variable", ["TAPEFUSE_ENGINE", "TAPEFUSE_THREADS", "TAPEFUSE_CHECK"])
+def test_a_bad_environment_variable_is_one_line_and_exit_code_2(variable):
+    env = {**os.environ, "PYTHONPATH": str(ROOT), variable: "x"}
+    command = [sys.executable, "-m", "tapefuse", "doctor"]
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith(f"tapefuse: {variable}='x': expected ")
+    assert done.stderr.count("\n") == 1

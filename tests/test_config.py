@@ -14,7 +14,7 @@ from tapefuse._config import FLAGS, Config, config
 def test_values_from_the_environment() -> None:
     flags = Config({"TAPEFUSE_ENGINE": "numba", "TAPEFUSE_THREADS": "3", "TAPEFUSE_CACHE": "off", "OTHER": "x"})
     assert (flags.engine, flags.threads, flags.cache, flags.strict) == ("numba", 3, False, False)
-    defaults = Config({"TAPEFUSE_THREADS": ""})
+    defaults = Config({"TAPEFUSE_THREADS": "", "TAPEFUSE_ENGINE": "", "TAPEFUSE_CHECK": ""})
     assert {name: getattr(defaults, name) for name in FLAGS} == {f.name: f.default for f in FLAGS.values()}
 
 
@@ -30,6 +30,18 @@ def test_bad_values_say_what_is_accepted(variable: str, value: str) -> None:
         setattr(Config({}), name, value)
     with pytest.raises(ValueError, match=f"{name}='{value}'"), config(**{name: value}):
         pass
+
+
+def test_a_bad_value_may_be_reported_late() -> None:
+    flags = Config({"TAPEFUSE_ENGINE": "gpu"}, late=True)
+    assert flags.threads is None
+    for _ in range(2):
+        with pytest.raises(ValueError, match="TAPEFUSE_ENGINE='gpu': expected 'llvm' or 'numba'"):
+            _ = flags.engine
+    with flags(engine="numba"):
+        assert flags.engine == "numba"
+    flags.engine = "llvm"
+    assert flags.engine == "llvm"
 
 
 def test_unknown_flags() -> None:

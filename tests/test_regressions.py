@@ -38,6 +38,18 @@ def test_a_state_is_not_overwritten_before_a_later_kernel_has_read_it():
     assert s.numpy() == np.log(2.0)
 
 
+def test_a_state_is_not_overwritten_while_its_row_is_read_at_other_places():
+    s = tp.Variable(np.array([[-0.7, 0.7], [1.7, -0.2]]))
+    expected = np.tanh(s.numpy())[:, ::-1]
+
+    @tp.tape_function
+    def step():
+        s.assign(tp.flip(tp.tanh(s), axis=1))
+
+    step()
+    np.testing.assert_allclose(s, expected, rtol=1e-15)
+
+
 @pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("names", [("i0", "t2"), ("lo", "hi"), ("chunk", "a3"), ("t3", "n")])
 def test_dimensions_named_like_generated_scalars(names, engine):

@@ -1,4 +1,4 @@
-"""Long programs: nothing recurses along a chain of ops, whatever its length. (How time grows: benchmarks/compile_scaling.)"""
+"""Long programs: nothing recurses along a chain of ops. (How time grows: benchmarks/compile_scaling.py.)"""
 
 from __future__ import annotations
 

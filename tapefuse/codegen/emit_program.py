@@ -1,8 +1,8 @@
 """The launch plan as the LLVM function `tapefuse_program`, with the kernels it calls: Plan -> LLVM text.
 
-The plan itself is data: a constant table of steps that `tapefuse_run` (runtime/launch.ll) goes through. The function
-only computes the `values` that steps refer to - addresses, dimensions, numbers of rows and pieces -, so that launching
-kernels costs next to nothing to compile.
+The plan itself is data: a constant table of steps that `tapefuse_run` (runtime/launch.ll) goes through, and a constant
+table of the `values` that steps refer to: numbers, and addresses in the table of pointers or in the arena. The function
+only computes values that depend on dimension symbols, so that launching kernels costs next to nothing to compile.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from tapefuse.codegen.plan import Plan, pieces
 from tapefuse.ir.types import Dim
 
 _STEP = "{ ptr, ptr, i64, i64, i64, i64 }"
-_RUN = "declare i64 @tapefuse_run(ptr, ptr, i64, ptr, ptr)"
+_RUN = "declare i64 @tapefuse_run(ptr, ptr, i64, ptr, i64, ptr, ptr, ptr, ptr)"
+_FIXED = "{ i64, i64 }"  # kind (a number, a pointer of the table, an address in the arena) and number
 _POOL = """\
 @tapefuse_threads = external global i32
 declare void @numba_parallel_for(ptr, ptr, ptr, ptr, ptr, i64, i64, i32)"""
@@ -37,9 +38,9 @@ class _Program:
         self.lines: list[str] = []
         self.functions: dict[str, str] = {}  # body without its name -> name: equal kernels are compiled once
         self.texts: list[str] = []
-        self.tables: dict[str, str] = {}  # contents of a constant array -> its name
-        self.values: dict[str, int] = {}  # operand -> its index in `values`
-        self.steps: list[str] = []
+        self.tables: dict[tuple[int, ...], str] = {}  # arguments of a kernel, as numbers of values -> the table's name
+        self.values: dict[str, int] = {}  # an operand, or "pointer 3", "arena 64": what steps refer to, numbered
+        self.steps: list[tuple[str, str, int, int, int, int]] = []
         self.parallel = False
         self.count = 0
 
@@ -49,25 +50,41 @@ class _Program:
         pieces_of: dict[str, int] = {}
         for number, step in enumerate(self.plan.steps):
             self._step(number, step, pieces_of)
+        fixed = [v for v in self.values if not v.startswith("%")]
+        place = {v: k for k, v in enumerate([*fixed, *(v for v in self.values if v.startswith("%"))])}
         stores = []
-        for k, value in enumerate(self.values):
-            type = "i64" if not value.startswith(("%p", "%slot")) else "ptr"
-            stores.append(f"  %value{k} = getelementptr i64, ptr %values, i64 {k}")
-            stores.append(f"  store {type} {value}, ptr %value{k}")
+        for value in list(place)[len(fixed) :]:
+            type = "ptr" if value.startswith("%slot") else "i64"
+            stores.append(f"  {value}.value = getelementptr i64, ptr %values, i64 {place[value]}")
+            stores.append(f"  store {type} {value}, ptr {value}.value")
         pool = "ptr @numba_parallel_for, ptr @tapefuse_threads" if self.parallel else "ptr null, ptr null"
-        n = len(self.steps)
+        n, arena = len(self.steps), "%arena" if self.plan.layout.slots else "null"
         body = [
             "define i64 @tapefuse_program(ptr %pointers, ptr %dims) nounwind {",
             f"  %values = alloca [{max(len(self.values), 1)} x i64]",
             *self.lines,
             *stores,
-            f"  %status = call i64 @tapefuse_run(ptr %values, ptr @steps, i64 {n}, {pool})",
+            f"  %status = call i64 @tapefuse_run(ptr %values, ptr @steps, i64 {n}, "
+            f"ptr @fixed, i64 {len(fixed)}, ptr %pointers, ptr {arena}, {pool})",
             "  ret i64 %status",
             "}",
         ]
-        tables = [f"@{name} = private constant {contents}" for contents, name in self.tables.items()]
-        steps = f"@steps = private constant [{n} x {_STEP}] [{', '.join(self.steps)}]"
-        head = [_RUN, *([_POOL] if self.parallel else []), *tables, steps]
+        names = list(self.values)
+        tables = [
+            f"@{name} = private constant [{len(ids)} x i64] [{', '.join(f'i64 {place[names[k]]}' for k in ids)}]"
+            for ids, name in self.tables.items()
+        ]
+        steps = ", ".join(
+            f"{_STEP} {{ ptr @{kernel}, ptr @{indices}, i64 {place[names[rows]]}, i64 {place[names[cut]]}, "
+            f"i64 {place[names[flag]] if flag >= 0 else -1}, i64 {status} }}"
+            for kernel, indices, rows, cut, flag, status in self.steps
+        )
+        entries = ", ".join(f"{_FIXED} {{ {_fixed(v)} }}" for v in fixed)
+        data = [
+            f"@steps = private constant [{n} x {_STEP}] [{steps}]",
+            f"@fixed = private constant [{len(fixed)} x {_FIXED}] [{entries}]",
+        ]
+        head = [_RUN, *([_POOL] if self.parallel else []), *tables, *data]
         return "\n".join([*head, "", *self.texts, *body, self.needs.text()]) + "\n"
 
     # -- what steps refer to ----------------------------------------------------------------------
@@ -85,16 +102,15 @@ class _Program:
             self.lines.append(f"  {name} = load i64, ptr {name}.at")
 
     def _load_pointers(self) -> None:
-        count = len(self.plan.pointers)
-        for k in range(count + (1 if self.plan.layout.slots else 0)):
-            name = f"%p{k}" if k < count else "%arena"
-            self.lines.append(f"  {name}.at = getelementptr ptr, ptr %pointers, i64 {k}")
-            self.lines.append(f"  {name} = load ptr, ptr {name}.at")
+        """The arena, and the slots in it whose offsets depend on symbols."""
+        if not self.plan.layout.slots:
+            return
+        self.lines.append(f"  %arena.at = getelementptr ptr, ptr %pointers, i64 {len(self.plan.pointers)}")
+        self.lines.append("  %arena = load ptr, ptr %arena.at")
         end = str(self.plan.layout.fixed)
         for k, slot in enumerate(self.plan.layout.slots):
-            offset = str(slot.offset) if slot.offset is not None else end
-            self.lines.append(f"  %slot{k} = getelementptr i8, ptr %arena, i64 {offset}")
             if slot.offset is None:
+                self.lines.append(f"  %slot{k} = getelementptr i8, ptr %arena, i64 {end}")
                 past = self.new(f"add i64 {end}, {self.dim(slot.nbytes + (ALIGN - 1))}")
                 end = self.new(f"and i64 {past}, {-ALIGN}")
 
@@ -103,11 +119,14 @@ class _Program:
 
     def _place(self, place: Place) -> int:
         index = self.plan.pointer(place)
-        return self._value(f"%p{index}" if index is not None else f"%slot{self.plan.slot(place)}")
+        if index is not None:
+            return self._value(f"pointer {index}")
+        slot = self.plan.slot(place)
+        offset = self.plan.layout.slots[slot].offset
+        return self._value(f"%slot{slot}" if offset is None else f"arena {offset}")
 
     def _table(self, numbers: list[int]) -> str:
-        contents = f"[{len(numbers)} x i64] [{', '.join(f'i64 {n}' for n in numbers)}]"
-        return self.tables.setdefault(contents, f"indices{len(self.tables)}")
+        return self.tables.setdefault(tuple(numbers), f"indices{len(self.tables)}")
 
     # -- steps ------------------------------------------------------------------------------------
     def _step(self, number: int, step: Step, pieces_of: dict[str, int]) -> None:
@@ -121,10 +140,10 @@ class _Program:
         pieces_of[kernel.name] = cut
         checks = [(self._flag(c), c + 1) for c in self.plan.checks_after.get(number, ())] or [(-1, 0)]
         name = self._function(kernel)
+        one = self._value("1")
         for k, (flag, status) in enumerate(checks):
-            function, count = (f"ptr @{name}", rows) if k == 0 else ("ptr @nothing", self._value("1"))
-            fields = f"{function}, ptr @{indices}, i64 {count}, i64 {cut if k == 0 else self._value('1')}"
-            self.steps.append(f"{_STEP} {{ {fields}, i64 {flag}, i64 {status} }}")
+            step_of = (name, indices, rows, cut) if k == 0 else ("nothing", indices, one, one)
+            self.steps.append((*step_of, flag, status))
         if len(checks) > 1 and "nothing" not in self.functions:
             self.functions["nothing"] = "nothing"
             self.texts.append("define internal void @nothing(ptr %v, ptr %i, i64 %l, i64 %h, i64 %c) { ret void }")
@@ -151,3 +170,9 @@ class _Program:
         outs = self.plan.graph.outs
         value = outs[len(outs) - len(self.plan.request.checks) + check]
         return self._place(Place(value, value.type))
+
+
+def _fixed(value: str) -> str:
+    """The entry of a value in the table of fixed ones."""
+    kind, _, number = value.rpartition(" ")
+    return f"i64 {('', 'pointer', 'arena').index(kind)}, i64 {number}"

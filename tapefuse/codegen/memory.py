@@ -57,6 +57,8 @@ def _overwrites_own_element(plan: Schedule, new: Value, state: Value) -> bool:
         return False
     for node in group.nodes:
         for a in plan.reads[node]:
+            if plan.group_of.get(a.value) is group and not a.is_prefix:
+                return False  # a member computed again for another element reads the state there
             if plan.base(a.value) is state:
                 same = a.value is state and a.is_prefix and len(a.index) == len(new.shape)
                 if not same or group.shape != new.shape:

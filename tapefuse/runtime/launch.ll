@@ -6,6 +6,7 @@
 
 %step = type { ptr, ptr, i64, i64, i64, i64 } ; kernel, indices, rows at, pieces at, flag at (-1: none), status if the flag is set
 %job = type { ptr, ptr, ptr, i64, i64 }       ; kernel, values, indices, rows, pieces
+%fixed = type { i64, i64 }                    ; 0: the number itself, 1: that pointer of the table, 2: so far into the arena
 @numbers = private constant [64 x i64] [NUMBERS]
 
 define internal void @piece(ptr %job, i64 %c) nounwind {
@@ -46,13 +47,46 @@ done:
   ret void
 }
 
+; The first values: numbers, pointers of the table, addresses in the arena.
+define internal void @fill(ptr %values, ptr %fixed, i64 %n, ptr %pointers, ptr %arena) nounwind {
+entry:
+  %none = icmp eq i64 %n, 0
+  br i1 %none, label %done, label %next
+next:
+  %k = phi i64 [ 0, %entry ], [ %k1, %put ]
+  %kind.at = getelementptr %fixed, ptr %fixed, i64 %k, i32 0
+  %kind = load i64, ptr %kind.at
+  %number.at = getelementptr %fixed, ptr %fixed, i64 %k, i32 1
+  %number = load i64, ptr %number.at
+  switch i64 %kind, label %put [ i64 1, label %pointer
+                                 i64 2, label %address ]
+pointer:
+  %pointer.at = getelementptr i64, ptr %pointers, i64 %number
+  %pointer.value = load i64, ptr %pointer.at
+  br label %put
+address:
+  %base = ptrtoint ptr %arena to i64
+  %address.value = add i64 %base, %number
+  br label %put
+put:
+  %value = phi i64 [ %number, %next ], [ %pointer.value, %pointer ], [ %address.value, %address ]
+  %value.at = getelementptr i64, ptr %values, i64 %k
+  store i64 %value, ptr %value.at
+  %k1 = add i64 %k, 1
+  %more = icmp slt i64 %k1, %n
+  br i1 %more, label %next, label %done
+done:
+  ret void
+}
+
 ; 0, or the status of the first flag found set. `pool` is null for programs without parallel kernels.
-define i64 @tapefuse_run(ptr %values, ptr %steps, i64 %count, ptr %pool, ptr %threads.word) nounwind {
+define i64 @tapefuse_run(ptr %values, ptr %steps, i64 %count, ptr %fixed, i64 %n, ptr %pointers, ptr %arena, ptr %pool, ptr %threads.word) nounwind {
 entry:
   %job = alloca %job
   %args = alloca ptr
   %dims = alloca i64
   %strides = alloca i64
+  call void @fill(ptr %values, ptr %fixed, i64 %n, ptr %pointers, ptr %arena)
   %none = icmp eq i64 %count, 0
   br i1 %none, label %done, label %step
 step:

@@ -25,7 +25,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tapefuse._config import config
-from tapefuse._errors import IndexOutOfRangeError, ShapeError, MissingGradientError, ShapeError, VerifyError
+from tapefuse._errors import IndexOutOfRangeError, MissingGradientError, ShapeError, VerifyError
 from tapefuse.ir import ops
 from tapefuse.ir.graph import Graph, Loc, Value, here, param
 from tapefuse.ir.interp import evaluate
