@@ -118,7 +118,8 @@ def _sources(f: Callable[..., Any], args: tuple, positions: Sequence[int]) -> tu
         for (path, _), x in zip(leaves_with_paths(args[k], f"argument {k}"), tensors, strict=True):
             if x.dtype.kind != "f":
                 raise TypeError(
-                    f"{path} has dtype {x.dtype} at {user_loc()}; derivatives are for floating-point arguments"
+                    f"{path} has dtype {x.dtype} at {user_loc()}; derivatives are for floating-point arguments; pass "
+                    "a float, or cast it"
                 )
         out[k] = unflatten(tree, tensors)
     return tuple(out), tuple([out[k] for k in positions])

@@ -145,9 +145,7 @@ def test_any_batch_is_traced_and_compiled_once(engine):
     weights = [tp.Variable(w) for w in WEIGHTS]
     calls = []
 
-    @tp.tape_function(
-        input_signature=[tp.TensorSpec(("B", 784)), tp.TensorSpec(("B", 10))], engine=engine, threads=1
-    )
+    @tp.tape_function(input_signature=[tp.TensorSpec(("B", 784)), tp.TensorSpec(("B", 10))], engine=engine, threads=1)
     def value_and_gradient(x, labels):
         calls.append(x.shape)
         with tp.GradientTape() as tape:

@@ -173,7 +173,9 @@ def test_a_leaked_value():
     says(complaint(TypeError, mistake), "float32", "'f'", "return it from the function", "tp.Variable")
 
     for leave in (lambda x: x.numpy(), float, np.asarray, lambda x: x.item(), bool):
-        with pytest.raises(tp.LeakedValueError, match=r"tracing of 'f', which is over, and is used at .*test_errors.py"):
+        with pytest.raises(
+            tp.LeakedValueError, match=r"tracing of 'f', which is over, and is used at .*test_errors.py"
+        ):
             leave(kept[0])
 
 

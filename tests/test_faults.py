@@ -454,7 +454,7 @@ def test_an_interrupt_in_a_long_call_leaves_variables_whole(engine, alarm):
     x = np.eye(n, dtype=F32)
     x[0, 0] = 2
     step(x)
-    with pytest.raises(KeyboardInterrupt):  # noqa: PT012
+    with pytest.raises(KeyboardInterrupt):
         alarm(0.02)
         for _ in range(13):
             step(x)
@@ -495,7 +495,7 @@ def together(work, threads=4):
         try:
             gate.wait()
             work(k)
-        except BaseException as error:  # noqa: BLE001
+        except BaseException as error:
             failures.append(error)
 
     started = [threading.Thread(target=guarded, args=(k,)) for k in range(threads)]

@@ -200,7 +200,7 @@ class TestInputSignature:
         for wrong in (np.ones(3, F32), np.ones((2, 3)), np.ones((2, 4), F32)):
             with pytest.raises(
                 TypeError,
-                match=r"the argument x at .*test_function.py:\d+ is .* cannot be cast to the input_signature's f32\[B0,3\]",
+                match=r"the argument x at .*function.py:\d+ is .* cannot be cast to the input_signature's f32\[B0,3\]",
             ):
                 f(wrong)
         assert f.trace_count == 0

@@ -79,6 +79,11 @@ class Variable(Readable):
         return self._name
 
     @property
+    def _called(self) -> str:
+        """What the user's source may call it, for advice."""
+        return self._name if self._name.isidentifier() and self._name != "Variable" else "v"
+
+    @property
     def trainable(self) -> bool:
         return self._trainable
 
@@ -155,7 +160,7 @@ class Variable(Readable):
         if tensor.dtype != self.dtype:
             raise DTypeError(
                 f"{method} to the variable {self._name!r} at {user_loc()}: the value has dtype {tensor.dtype}, the "
-                f"variable {self.dtype}; convert it with tp.cast(value, {self._name}.dtype)"
+                f"variable {self.dtype}; convert it with tp.cast(value, {self._called}.dtype)"
             )
         return tensor
 
@@ -201,12 +206,13 @@ class Variable(Readable):
         return format(self.item(), spec) if spec else str(self)
 
     def __setitem__(self, index: Any, value: Any) -> None:
-        raise TypeError(f"a Variable is changed as a whole: {self._name}.assign(tp.where(mask, value, {self._name}))")
+        raise TypeError(f"a Variable is changed as a whole: {self._called}.assign(tp.where(mask, value, {self._called}))")
 
     def _augmented(self, other: Any) -> Variable:
+        v = self._called
         raise VariableError(
             f"`+=` and its like on the variable {self._name!r} at {user_loc()} would replace the variable by a "
-            f"tensor; use {self._name}.assign_add(x) to update it or {self._name} = {self._name} + x for a new tensor"
+            f"tensor; use {v}.assign_add(x) to update it or {v} = {v} + x for a new tensor"
         )
 
     __iadd__ = __isub__ = __imul__ = __itruediv__ = __ifloordiv__ = __imod__ = __ipow__ = __imatmul__ = _augmented
