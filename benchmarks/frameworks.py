@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -33,6 +34,11 @@ class Framework:
     @property
     def is_installed(self) -> bool:
         return self.peer is None or (ENVIRONMENTS / self.peer / "installed").exists()
+
+
+def environment() -> dict[str, str]:
+    """For processes that are measured: without Python's own settings, such as that byte code is not to be kept."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
 
 
 def _tapefuse_cache(folder: str) -> dict[str, str]:

@@ -6,7 +6,7 @@ import json
 import subprocess
 from collections.abc import Iterable
 
-from benchmarks.frameworks import FOLDER, Framework
+from benchmarks.frameworks import FOLDER, Framework, environment
 
 REPETITIONS = 7
 
@@ -35,5 +35,5 @@ def measure_imports(frameworks: Iterable[Framework]) -> dict[str, dict[str, list
 
 def _once(framework: Framework) -> list[float]:
     command = [framework.python, "-c", _PROGRAM.format(module=framework.module)]
-    done = subprocess.run(command, cwd=FOLDER.parent, capture_output=True, text=True, check=True)
+    done = subprocess.run(command, cwd=FOLDER.parent, env=environment(), capture_output=True, text=True, check=True)
     return json.loads(done.stdout.splitlines()[-1])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import selectors
 import statistics
 import subprocess
@@ -16,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.case import Case, error, workload
-from benchmarks.frameworks import FOLDER, Framework
+from benchmarks.frameworks import FOLDER, Framework, environment
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +48,7 @@ class Client:
             stderr=self._log,
             text=True,
             cwd=FOLDER.parent,
-            env={**os.environ, **kept},
+            env={**environment(), **kept},
         )
         self._ready = selectors.DefaultSelector()
         self._ready.register(self._process.stdout, selectors.EVENT_READ)

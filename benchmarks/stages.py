@@ -11,13 +11,13 @@ import json
 import subprocess
 from typing import Any
 
-from benchmarks.frameworks import FOLDER, OURS
+from benchmarks.frameworks import FOLDER, OURS, environment
 
 
 def measure_stages() -> dict[str, Any]:
     """Seconds by chain, length (as text) and stage."""
     command = [OURS.python, "-m", "benchmarks.stages"]
-    done = subprocess.run(command, cwd=FOLDER.parent, capture_output=True, text=True, check=True)
+    done = subprocess.run(command, cwd=FOLDER.parent, env=environment(), capture_output=True, text=True, check=True)
     return json.loads(done.stdout.splitlines()[-1])
 
 

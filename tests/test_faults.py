@@ -390,6 +390,16 @@ def test_labels_that_are_no_class(wrap, label):
             h(z, tp.constant([0, label]))
 
 
+@wrappers
+def test_integers_to_negative_powers(wrap):
+    f, g = wrap(lambda x, p: x**p), wrap(lambda x: x**-1)
+    assert f(tp.constant([2, 3]), tp.constant([3, 0])).tolist() == [8, 1]
+    for call in (lambda: f(tp.constant([2, 3]), tp.constant([1, -1])), lambda: g(tp.constant(2))):
+        with pytest.raises(ValueError, match="negative"):
+            call()
+    assert g(tp.constant(2.0)).item() == 0.5
+
+
 # -- tracing that fails ---------------------------------------------------------------------------------------------
 
 

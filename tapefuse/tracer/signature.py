@@ -161,7 +161,7 @@ class Signature:
             variables.setdefault(id(x), x)
             return "variable", x.dtype, x.shape, list(variables).index(id(x))
         if isinstance(x, (np.ndarray, np.generic)):
-            return "tensor", check_dtype(x.dtype, self._name), x.shape
+            return "tensor", check_dtype(x.dtype, f"an argument of {self._name!r}"), x.shape
         if isinstance(x, float):
             return "value", type(x), float.hex(x)  # tells -0.0 from 0.0, and nan equals itself
         if type(x).__hash__ is _BY_IDENTITY:

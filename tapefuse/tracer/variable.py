@@ -206,7 +206,9 @@ class Variable(Readable):
         return format(self.item(), spec) if spec else str(self)
 
     def __setitem__(self, index: Any, value: Any) -> None:
-        raise TypeError(f"a Variable is changed as a whole: {self._called}.assign(tp.where(mask, value, {self._called}))")
+        raise TypeError(
+            f"a Variable is changed as a whole: {self._called}.assign(tp.where(mask, value, {self._called}))"
+        )
 
     def _augmented(self, other: Any) -> Variable:
         v = self._called

@@ -118,7 +118,7 @@ def test_assign_accepts_python_numbers():
     assert v.assign(2).item() == 2.0
     assert v.assign_sub(0.5).item() == 1.5
     assert n.assign_add(2).item() == 3
-    with pytest.raises(TypeError, match=r"tp.cast\(value, Variable.dtype\)"):
+    with pytest.raises(TypeError, match=r"tp.cast\(value, v.dtype\)"):
         n.assign(1.5)
     with pytest.raises(ValueError, match=r"shape \[2\], the variable \[\]"):
         v.assign([1.0, 2.0])

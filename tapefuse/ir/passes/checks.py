@@ -1,5 +1,5 @@
 """What a program tests before it changes anything: indices within their axes, slices within symbolic extents, no
-largest element of none.
+largest element of none, no integer to a negative power.
 
     %0 = gather %x, %k : f32[B]    adds the output    reduce_any (or (lt %k, -10), (ge %k, 10)) : bool[]
 
@@ -60,6 +60,8 @@ def _tests(v: Value) -> Iterator[Test]:
         yield from _size_tests(v)
     elif v.op in _NEED_ELEMENTS:
         yield from _emptiness_tests(v)
+    elif v.op is ops.pow and v.dtype.kind == "i":
+        yield from _exponent_tests(v)
 
 
 def _index_tests(v: Value, array: Type) -> Iterator[Test]:
@@ -105,6 +107,14 @@ def _emptiness_tests(v: Value) -> Iterator[Test]:
         if not never_negative(n - 1):
             message = f"{v.op.name}: axis {axis} of {x.type} is empty, so there is no value; check the size first"
             yield Test(ops.le(number(n, _INT64), constant(0, np.int64)), Check(message, v.loc, ShapeError))
+
+
+def _exponent_tests(v: Value) -> Iterator[Test]:
+    """An integer to a negative power is no integer."""
+    exponent = v.args[1]
+    if not never_negative(interval(exponent)[0]):
+        message = "pow: an integer to a negative power; cast the base to a float first"
+        yield Test(ops.lt(exponent, constant(0, exponent.dtype)), Check(message, v.loc, ValueError))
 
 
 def number(d: Dim, dtype: np.dtype) -> Value:
