@@ -13,14 +13,21 @@ from tapefuse.ir.graph import Graph
 from tapefuse.ir.passes import optimise
 from tapefuse.ir.passes.checks import with_checks
 from tapefuse.ir.program import Check, Program, State
-from tapefuse.runtime import llvm_engine, numba_engine
+from tapefuse.runtime import llvm_engine
 from tapefuse.runtime.entry import Layout
 from tapefuse.tracer.interpreted import interpreted
 from tapefuse.tracer.tensor import Tensor
 from tapefuse.tracer.trace import Traced
 from tapefuse.tracer.variable import Variable
 
-ENGINES: dict[str, Callable[..., Any]] = {"llvm": llvm_engine.load, "numba": numba_engine.load}
+
+def _numba_engine(*args: Any, **options: Any) -> Any:
+    from tapefuse.runtime.numba_engine import load  # 6 ms that the LLVM engine has no use for
+
+    return load(*args, **options)
+
+
+ENGINES: dict[str, Callable[..., Any]] = {"llvm": llvm_engine.load, "numba": _numba_engine}
 
 
 @dataclass(frozen=True, slots=True)

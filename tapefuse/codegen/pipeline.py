@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import cache
 
-from tapefuse.codegen import emit_numba
 from tapefuse.codegen.emit_program import program_text
 from tapefuse.codegen.loops import show
 from tapefuse.codegen.plan import Plan, Request, plan, show_memory, show_schedule
@@ -35,9 +34,15 @@ def _program(p: Plan) -> Program:
         checks=p.request.checks,
         externals=externals,
         llvm=lambda: llvm,
-        numba=cache(lambda: emit_numba.program_text(p)),
+        numba=cache(lambda: _numba_text(p)),
         input_names=tuple(v.name or "" for v in params[: p.request.inputs]),
     )
+
+
+def _numba_text(p: Plan) -> str:
+    from tapefuse.codegen.emit_numba import program_text  # 17 ms that the LLVM engine has no use for
+
+    return program_text(p)
 
 
 def _nanoseconds(cost: Dim) -> Dim:
@@ -60,6 +65,6 @@ def stages(request: Request) -> dict[str, Callable[[], str]]:
         "schedule": lambda: show_schedule(p()),
         "loops": lambda: "\n\n".join(show(s.kernel) for s in p().steps),
         "memory": lambda: show_memory(p()),
-        "numba": lambda: emit_numba.program_text(p()),
+        "numba": lambda: _numba_text(p()),
         "llvm": lambda: program_text(p())[0],
     }

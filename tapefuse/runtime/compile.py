@@ -17,13 +17,14 @@ from tapefuse._errors import CompileError
 # Loops come with their vectors (codegen/llvm_vectors), so a few passes do what O3 does, in a tenth of its time.
 PASSES = ("always_inliner", "sroa", "new_gvn", "instruction_combine", "simplify_cfg", "global_dead_code_eliminate")
 CODE_GENERATION = 2  # LLVM's level for instruction selection and register allocation
+QUICK = 0  # the level that takes a sixth of the time; its code for the entry is a tenth slower
 llvm_lock = threading.Lock()  # one compilation or linking at a time: LLVM's global context is not made for more
 
 
-def compile_object(text: str) -> bytes:
+def compile_object(text: str, level: int = CODE_GENERATION) -> bytes:
     """Object code of a module in LLVM's text form. Raises CompileError: LLVM's message and the place in the text."""
     with llvm_lock:
-        return _machine().emit_object(_optimized(text))
+        return _machine(level).emit_object(_optimized(text))
 
 
 def assembly(text: str) -> str:
@@ -90,11 +91,11 @@ def _features() -> str:
 
 
 @cache
-def _machine() -> Any:
+def _machine(level: int = CODE_GENERATION) -> Any:
     """The host's target machine. The default code model of a JIT places no bound on distances between symbols."""
     llvm = _binding()
     target = llvm.Target.from_triple(llvm.get_process_triple())
-    return target.create_target_machine(cpu=llvm.get_host_cpu_name(), features=_features(), opt=CODE_GENERATION)
+    return target.create_target_machine(cpu=llvm.get_host_cpu_name(), features=_features(), opt=level)
 
 
 if hasattr(os, "register_at_fork"):  # a fork waits for LLVM to be idle: the child would find its locks held for ever

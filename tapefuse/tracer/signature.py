@@ -97,6 +97,9 @@ class Signature:
         self.is_plain = all(
             k in (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD) for k in kinds
         )
+        self.star = next((k for k, kind in enumerate(kinds) if kind is inspect.Parameter.VAR_POSITIONAL), None)
+        later = kinds[len(kinds) if self.star is None else self.star + 1 :]
+        self.is_positional = self.is_plain or self.star is not None and not later  # f(x, *rest)
         self._name = getattr(function, "__name__", "function")
         self.names = tuple(signature.parameters)
         self.types = None if specs is None else self._checked(specs)

@@ -73,10 +73,12 @@ class Specialisation:
         """Whether the arguments hold inputs of the program and nothing else."""
         return self._all_inputs and not self.has_variable_arguments
 
-    @property
-    def direct_call(self) -> Entry:
-        """The entry as a function of the Python function's positional arguments."""
-        return direct(self.entry, self._arguments_shape, self.results)
+    def direct_call(self, star: int | None) -> Entry:
+        """The entry as a function of the Python function's positional arguments; `star`: which parameter is `*args`."""
+        shapes = list(self._arguments_shape)
+        if star is not None:
+            shapes[star:] = shapes[star].children
+        return direct(self.entry, shapes, self.results)
 
     def run(self, call: Call) -> Any:
         """The results for arguments of this specialisation."""
