@@ -98,8 +98,8 @@ class TapeFunction:
         call = self._signature.call(args, kwargs)
         specialisation = self._specialise(call)
         if state.trace is None and not state.tapes:
-            is_direct = specialisation.is_direct and self._signature.is_positional and not busy
-            self._entry = specialisation.direct_call(self._signature.star) if is_direct else declines
+            may_be = self._signature.is_positional and not kwargs and not busy
+            self._entry = specialisation.direct_call(len(args), self._signature.star) if may_be else declines
         return specialisation.run(call)
 
     @functools.cached_property

@@ -39,7 +39,8 @@ class Specialisation:
         self.has_variable_arguments = bool(call.variables)
         places = {id(v): k for k, v in enumerate(traced.variables)}
         self._arguments = [places.get(id(v)) for v in call.variables]
-        self._all_inputs = len(call.inputs) == len(call.kinds)
+        self._n_inputs = len(call.inputs)
+        self._all_inputs = self._n_inputs == len(call.kinds)
         self._arguments_shape = call.tree.children
         self._guards = weak_guards(call)
         self._compile = compile
@@ -73,11 +74,17 @@ class Specialisation:
         """Whether the arguments hold inputs of the program and nothing else."""
         return self._all_inputs and not self.has_variable_arguments
 
-    def direct_call(self, star: int | None) -> Entry:
-        """The entry as a function of the Python function's positional arguments; `star`: which parameter is `*args`."""
+    def direct_call(self, n: int, star: int | None) -> Entry:
+        """The entry as a function of the first `n` positional arguments, the others being left to their defaults.
+
+        `star`: which parameter is `*args`. It declines everything if Python values are among the arguments.
+        """
         shapes = list(self._arguments_shape)
-        if star is not None:
+        if star is not None and n > star:
             shapes[star:] = shapes[star].children
+        shapes = shapes[:n]
+        if self.has_variable_arguments or sum(s.n_leaves for s in shapes) != self._n_inputs:
+            return declines
         return direct(self.entry, shapes, self.results)
 
     def run(self, call: Call) -> Any:
