@@ -26,7 +26,7 @@ from tapefuse._errors import CompileError, PerformanceWarning
 
 _OMP = "numba.np.ufunc.omppool"
 _MODULES = {"omp": _OMP, "tbb": "numba.np.ufunc.tbbpool", "workqueue": "numba.np.ufunc.workqueue"}
-SPIN = 20_000  # rounds a waiting thread spins, about half a millisecond: longer than the gaps between kernels cut into pieces
+SPIN = 20_000  # rounds a waiting thread spins, about 0.5 ms: longer than the gaps between kernels that are cut
 _lock = threading.Lock()
 
 
