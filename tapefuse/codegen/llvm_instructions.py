@@ -18,8 +18,8 @@ TERM_FLAGS = "contract reassoc nsz "  # the order of a reduction's terms is free
 COPIES = 8  # calls of an elementary function up to which each gets a copy; more would only take time to compile
 LIBM = ("exp", "log", "log1p", "expm1", "tanh", "sin", "cos", "tan", "pow", "erf")
 
-_BITS = {"and": "and", "or": "or", "xor": "xor"}
-_ARITHMETIC = {"add": "add", "sub": "sub", "mul": "mul", "div": "div"}
+_BITS = frozenset({"and", "or", "xor"})
+_ARITHMETIC = frozenset({"add", "sub", "mul", "div"})
 _ROUNDING = {"floor": "floor", "ceil": "ceil", "round": "rint", "sqrt": "sqrt"}
 
 

@@ -20,7 +20,6 @@ from tapefuse.ir.types import show_dtype, size
 REGISTER = 64  # bytes of the widest vector registers; LLVM splits vectors on machines with narrower ones
 MOST_LANES = 32
 LARGE_BODY = 40  # instructions past which a loop is printed once, always masked, instead of twice
-_REDUCERS = {"add": "add", "mul": "mul", "and": "and", "or": "or", "xor": "xor"}
 
 
 def kernel_text(kernel: Kernel, declarations: Declarations) -> str:
@@ -194,7 +193,7 @@ class _Loop:
             f = self.w.needs.intrinsic(f"llvm.vector.reduce.f{op}.{suffix}", t, t, v)
             start = self.w.number(-0.0 if op == "add" else 1.0, dtype)
             return self.w.new(f"call reassoc nsz {t} {f}({t} {start}, {v} {value})")
-        name = _REDUCERS.get(op, op)
+        name = op
         if op in ("maximum", "minimum"):
             name = f"f{op}" if dtype.kind == "f" else ("s" if dtype.kind == "i" else "u") + op[:3]
         if dtype.kind == "b":
