@@ -227,7 +227,7 @@ class TapeFunction:
         lines = [f"{self.__name__}: {self.trace_count} trace{'s' * (self.trace_count != 1)}"]
         for k, s in enumerate(self._log, 1):
             traced, engine = s.traced, self.engine or config.engine
-            way = "taken directly" if s.is_direct else "compared in Python"
+            way = "taken directly" if s.is_direct else "compared in Python, unless Python values are left out"
             written = [traced.variables[i].name for i in traced.written]
             lines += [
                 f"  {k}. {s.describe()} -> {s.results}",

@@ -23,6 +23,7 @@ import numpy as np
 from tapefuse._errors import CompileError
 from tapefuse.codegen.loops import (
     CHUNK,
+    COMPARISONS,
     HI,
     INT,
     LO,
@@ -48,7 +49,6 @@ OPERATORS = {
     "add": "+", "sub": "-", "mul": "*", "div": "/", "and": "&", "or": "|", "xor": "^",
     "eq": "==", "ne": "!=", "lt": "<", "le": "<=", "gt": ">", "ge": ">=",
 }  # fmt: skip
-COMPARISONS = frozenset({"eq", "ne", "lt", "le", "gt", "ge"})
 FLOAT_FUNCTIONS = frozenset({
     "exp", "log", "log1p", "expm1", "tanh", "sin", "cos", "tan", "sqrt", "rsqrt", "erf", "sigmoid", "softplus",
     "floor", "ceil", "round",

@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from tapefuse.ir.types import Dim, Poly, Shape, Type, show_dtype
+from tapefuse.ir.types import Dim, Poly, Type, show_dtype
 
 INT = np.dtype(np.int64)
 BOOL = np.dtype(bool)
@@ -166,7 +166,6 @@ class Builder:
         self._bodies: list[list[Stmt]] = [[]]
         self._memos: list[dict] = [{}]
         self._count = 0
-        self._depth = 0
 
     # -- scalars ---------------------------------------------------------------------------------
     def number(self, value, dtype) -> Num:
@@ -254,7 +253,6 @@ class Builder:
     @contextmanager
     def loop(self, start: Scalar, stop: Scalar) -> Iterator[Var]:
         """A loop around what is appended inside the `with` block; yields its index."""
-        self._depth += 1
         var = self._fresh("i", INT)
         self._bodies.append([])
         self._memos.append({})
@@ -264,7 +262,6 @@ class Builder:
             self._memos.pop()
             body = tuple(self._bodies.pop())
             self._bodies[-1].append(For(var, start, stop, body))
-            self._depth -= 1
 
     @contextmanager
     def loops(self, extents: Sequence[Dim]) -> Iterator[tuple[Var, ...]]:
@@ -349,14 +346,6 @@ def identity(kind: str, dtype: np.dtype) -> Num:
         info = np.iinfo(dtype)
         return Num(int(info.min if low else info.max), dtype)
     return Num(dtype.type({"add": 0, "mul": 1, "and": 1, "or": 0}[kind]).item(), dtype)
-
-
-def row_major(index: Sequence[Scalar], shape: Shape, b: Builder) -> Scalar:
-    """The linear index of an element."""
-    total: Scalar = ZERO
-    for i, n in zip(index, shape, strict=True):
-        total = b.op("add", b.op("mul", total, b.dim(n)), i)
-    return total
 
 
 # -- text ------------------------------------------------------------------------------------------

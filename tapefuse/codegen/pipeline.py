@@ -35,7 +35,6 @@ def _program(p: Plan) -> Program:
         externals=externals,
         llvm=lambda: llvm,
         numba=cache(lambda: _numba_text(p)),
-        input_names=tuple(v.name or "" for v in params[: p.request.inputs]),
     )
 
 

@@ -53,4 +53,3 @@ class Program:
     externals: frozenset[str]  # symbols the LLVM text imports: "scipy_cblas_sgemm", "tapefuse_parallel_for", ...
     llvm: Callable[[], str] = field(compare=False)  # texts are made when asked for
     numba: Callable[[], str] = field(compare=False)
-    input_names: tuple[str, ...] = ()
