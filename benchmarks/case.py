@@ -4,6 +4,8 @@
     inputs        (**options) -> NumPy arrays by name, from a fixed seed
     reference     (inputs, **options) -> float64 arrays by name, computed with NumPy
     FRAMEWORKS    name of a framework -> function(inputs, **options) -> Program
+    MISSING       optional: name of a framework that has no function -> why
+    ENVIRONMENT   optional: environment variables of the processes that are measured
 
 The functions import their framework themselves: a worker process has only one of them.
 """
@@ -47,7 +49,8 @@ def workload(name: str) -> ModuleType:
     return importlib.import_module(f"benchmarks.workloads.{name}")
 
 
-def case(name: str, case_name: str) -> Case:
+def case_of(name: str, case_name: str) -> Case:
+    """A workload's case by its name."""
     return next(c for c in workload(name).CASES if c.name == case_name)
 
 

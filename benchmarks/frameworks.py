@@ -15,8 +15,9 @@ ENVIRONMENTS = FOLDER / ".venv"
 @dataclass(frozen=True, slots=True)
 class Framework:
     """`name`: its key in a workload's FRAMEWORKS. `module`: what is imported. `distributions`: whose versions are told.
-    `peer`: its line in requirements.txt, None for tapefuse. `cache(folder)`: environment variables that make it keep
-    compiled programs there; None if it keeps none, so that all its first calls are cold.
+    `peer`: its line in requirements.txt, which several may share; None for tapefuse. `cache(folder)`: environment
+    variables that make it keep compiled programs there; None if it keeps none, so that all its first calls are cold.
+    `first_calls`: they are measured, each in processes of their own; else one process goes through a workload's cases.
     """
 
     name: str
@@ -25,6 +26,7 @@ class Framework:
     distributions: tuple[str, ...]
     peer: str | None = None
     cache: Callable[[str], Mapping[str, str]] | None = None
+    first_calls: bool = False
 
     @property
     def python(self) -> Path:
@@ -53,12 +55,31 @@ def _jax_cache(folder: str) -> dict[str, str]:
     }
 
 
+def _torch_cache(folder: str) -> dict[str, str]:
+    return {"TORCHINDUCTOR_CACHE_DIR": folder}
+
+
+def _pytensor_cache(folder: str) -> dict[str, str]:
+    return {"PYTENSOR_FLAGS": f"mode=NUMBA,base_compiledir={folder}", "NUMBA_CACHE_DIR": folder}
+
+
 OURS = Framework(
     "tapefuse",
     "tapefuse",
     "tapefuse",
     ("tapefuse", "numpy", "numba", "llvmlite", "scipy-openblas32"),
     cache=_tapefuse_cache,
+    first_calls=True,
 )
-FRAMEWORKS = (OURS, Framework("jax", "JAX", "jax", ("jax", "jaxlib", "numpy"), "jax", _jax_cache))
+TORCH, TENSORFLOW = ("torch", "numpy"), ("tensorflow-cpu", "numpy")
+FRAMEWORKS = (
+    OURS,
+    Framework("jax", "JAX", "jax", ("jax", "jaxlib", "numpy"), "jax", _jax_cache, first_calls=True),
+    Framework("torch", "PyTorch", "torch", TORCH, "torch"),
+    Framework("torch_compile", "torch.compile", "torch", TORCH, "torch", _torch_cache),
+    Framework("tensorflow", "TensorFlow", "tensorflow", TENSORFLOW, "tensorflow-cpu"),
+    Framework("tensorflow_xla", "TF-XLA", "tensorflow", TENSORFLOW, "tensorflow-cpu"),
+    Framework("pytensor", "PyTensor", "pytensor", ("pytensor", "numba", "numpy"), "pytensor", _pytensor_cache),
+    Framework("autograd", "autograd", "autograd", ("autograd", "numpy"), "autograd"),
+)
 BY_NAME = {f.name: f for f in FRAMEWORKS}

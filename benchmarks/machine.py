@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-VARIABLES = re.compile(r"(TAPEFUSE|JAX|XLA|OMP|GOMP|OPENBLAS|MKL|NUMBA)_")
+VARIABLES = re.compile(r"(TAPEFUSE|JAX|XLA|OMP|GOMP|OPENBLAS|MKL|NUMBA|TF|TORCH\w*|PYTENSOR|ONEDNN|DNNL)_")
 
 
 def description() -> dict[str, Any]:

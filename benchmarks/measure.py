@@ -7,7 +7,8 @@ import selectors
 import statistics
 import subprocess
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,18 +16,21 @@ from typing import Any
 import numpy as np
 
 from benchmarks.case import Case, error, workload
-from benchmarks.frameworks import FOLDER, Framework, environment
+from benchmarks.frameworks import FOLDER, OURS, Framework, environment
 
 
 @dataclass(frozen=True, slots=True)
 class Effort:
     """How much is measured."""
 
-    rounds: int = 9  # of timing, in which the frameworks take turns
-    seconds: float = 0.12  # per round
-    first_calls: int = 3  # cold and warm each, fewer for slow ones
+    rounds: int = 7  # of timing, in which the frameworks take turns
+    seconds: float = 0.06  # per round
+    slow_call: float = 0.2  # seconds, from which there are fewer rounds
+    slow_rounds: int = 3
+    far: float = 20.0  # times the best: who takes longer has only the round that warms up
+    first_calls: int = 3  # cold and warm each, of frameworks that tell them, in cases of size S; else one
     first_call_budget: float = 3.0  # seconds for cold and for warm ones; one is always measured
-    limit: float = 120.0  # seconds after which a first call is given up
+    limit: float = 120.0  # seconds after which a process is given up
 
 
 class Failed(Exception):
@@ -36,9 +40,10 @@ class Failed(Exception):
 class Client:
     """A worker process and the questions to it. As a context manager it ends the process."""
 
-    def __init__(self, framework: Framework, workload_name: str, case: Case, cache: Path, limit: float):
+    def __init__(self, framework: Framework, workload_name: str, cache: Path, limit: float):
         kept = framework.cache(str(cache)) if framework.cache else {}
-        command = [framework.python, "-m", "benchmarks.worker", framework.name, workload_name, case.name]
+        asked = getattr(workload(workload_name), "ENVIRONMENT", {})
+        command = [framework.python, "-m", "benchmarks.worker", framework.name, workload_name]
         self._limit = limit
         self._log = tempfile.TemporaryFile(mode="w+")  # closed with the process  # noqa: SIM115
         self._process = subprocess.Popen(
@@ -48,7 +53,7 @@ class Client:
             stderr=self._log,
             text=True,
             cwd=FOLDER.parent,
-            env={**environment(), **kept},
+            env={**environment(), **asked, **kept},
         )
         self._ready = selectors.DefaultSelector()
         self._ready.register(self._process.stdout, selectors.EVENT_READ)
@@ -61,7 +66,7 @@ class Client:
         except BrokenPipeError:
             raise Failed(self._last_words()) from None
         if not self._ready.select(self._limit):
-            raise Failed(f"longer than {self._limit:.0f} s")
+            raise Failed(f"timed out after {self._limit:.0f} s")
         line = self._process.stdout.readline()
         if not line:
             raise Failed(self._last_words())
@@ -90,61 +95,91 @@ class Client:
 
 
 class Contestant:
-    """A framework on its way through a case: first calls, then a live worker that is timed."""
+    """A framework on its way through a workload's cases: first calls, then a live worker that is timed.
 
-    def __init__(self, framework: Framework, workload_name: str, case: Case, folder: Path, effort: Effort):
+    One whose first calls are measured has new processes for every case; of the others one process does all of them.
+    """
+
+    def __init__(self, framework: Framework, workload_name: str, effort: Effort, folder: Path):
         self.framework = framework
         self.row: dict[str, Any] = {}
-        self._workload, self._case, self._folder, self._effort = workload_name, case, folder, effort
-        self._cache = folder / f"{framework.name}-cache"
+        self._workload, self._effort, self._folder = workload_name, effort, folder
+        self._caches = 0
         self._live: Client | None = None
         self._rounds: list[dict[str, float]] = []
 
-    def first_calls(self, expected: Mapping[str, np.ndarray]) -> None:
+    def first_calls(self, case: Case, inputs: Path, expected: Mapping[str, np.ndarray]) -> None:
         """Cold ones, each with an empty cache; then warm ones, the last of which leaves its worker alive."""
-        self.row["cold"], self.row["cold_from_import"] = self._firsts(expected, fresh_cache=True)
-        if self.framework.cache:
-            self.row["warm"], self.row["warm_from_import"] = self._firsts(expected, fresh_cache=False)
+        self.row, self._rounds = {}, []
+        first = lambda: self._first(case, inputs, expected)
+        if self.framework.first_calls:
+            count = self._effort.first_calls if case.size == "S" else 1
+            self.row["cold"], self.row["cold_from_import"] = self._firsts(first, count, fresh_cache=True)
+            self.row["warm"], self.row["warm_from_import"] = self._firsts(first, count, fresh_cache=False)
+        else:
+            if self._live is None:
+                self._start(fresh_cache=True)
+            self.row["cold"] = [first()["first"]]
 
-    def _firsts(self, expected: Mapping[str, np.ndarray], fresh_cache: bool) -> tuple[list[float], list[float]]:
+    def _firsts(self, first: Callable[[], dict], count: int, fresh_cache: bool) -> tuple[list[float], list[float]]:
         times: list[float] = []
         from_import: list[float] = []
-        while len(times) < self._effort.first_calls and sum(times) < self._effort.first_call_budget:
-            if fresh_cache:
-                self._cache = self._folder / f"{self.framework.name}-cache-{len(times)}"
-                self._cache.mkdir(mode=0o700)
-            answer = self._first(expected)
+        while len(times) < count and sum(times) < self._effort.first_call_budget:
+            self._start(fresh_cache)
+            answer = first()
             times.append(answer["first"])
             from_import.append(answer["from_import"])
         return times, from_import
 
-    def _first(self, expected: Mapping[str, np.ndarray]) -> dict[str, float]:
+    def _start(self, fresh_cache: bool) -> None:
         self.close()
-        self._live = Client(self.framework, self._workload, self._case, self._cache, self._effort.limit)
+        self._caches += fresh_cache
+        cache = self._folder / f"{self.framework.name}-cache-{self._caches}"
+        cache.mkdir(mode=0o700, exist_ok=True)
+        self._live = Client(self.framework, self._workload, cache, self._effort.limit)
+
+    def _first(self, case: Case, inputs: Path, expected: Mapping[str, np.ndarray]) -> dict[str, float]:
         results = self._folder / f"{self.framework.name}.npz"
-        answer = self._live.ask("prepare", inputs=str(self._folder / "inputs.npz"), results=str(results))
-        with np.load(results) as file:
-            self.row["error"] = error(file, expected)
-        if not self.row["error"] <= self._case.tolerance:
+        answer = self._live.ask("prepare", case=case.name, inputs=str(inputs), results=str(results))
+        try:
+            with np.load(results) as file:
+                self.row["error"] = error(file, expected)
+        except (KeyError, ValueError) as e:
+            raise Failed(f"wrong results: {e}") from None
+        if not self.row["error"] <= case.tolerance:
             raise Failed(f"wrong results: relative error {self.row['error']:.1e}")
         return answer
 
-    def time(self, keep: bool) -> None:
-        answer = self._live.ask("time", seconds=self._effort.seconds)
-        if keep:
-            self._rounds.append(answer)
+    def time(self) -> None:
+        """A round."""
+        self._rounds.append(self._live.ask("time", seconds=self._effort.seconds))
+
+    @property
+    def latest(self) -> float:
+        """Seconds a call in the last round."""
+        return self._rounds[-1]["median"]
+
+    def wants_a_round(self, best: float) -> bool:
+        """Whether another round is worth its time, when the fastest takes `best` seconds a call."""
+        slow = self.latest > self._effort.slow_call
+        far = self.framework is not OURS and self.latest > self._effort.far * best
+        return len(self._rounds) <= (0 if far else self._effort.slow_rounds if slow else self._effort.rounds)
 
     def finish(self) -> None:
         """The figures: seconds per call, of the medians of the rounds and of the fastest batch of calls."""
-        medians = [r["median"] for r in self._rounds]
+        rounds = self._rounds[1:] or self._rounds  # the first warms up
+        medians = [r["median"] for r in rounds]
         self.row |= {
             "median": statistics.median(medians),
             "low": min(medians),
             "high": max(medians),
-            "minimum": min(r["minimum"] for r in self._rounds),
-            "calls": sum(r["calls"] for r in self._rounds),
+            "minimum": min(r["minimum"] for r in rounds),
+            "calls": sum(r["calls"] for r in rounds),
+            "rounds": len(self._rounds) - 1,
         }
-        self.row |= self._live.ask("quit")
+        self.row |= self._live.ask("tell")
+        if self.framework.first_calls:
+            self.close()
 
     def close(self) -> None:
         if self._live is not None:
@@ -152,33 +187,58 @@ class Contestant:
             self._live = None
 
 
-def measure(workload_name: str, case: Case, frameworks: Iterable[Framework], effort: Effort) -> dict[str, dict]:
-    """A row of figures for each framework that has the workload; {"failed": why} for one that could not do it."""
-    module = workload(workload_name)
-    arrays = module.inputs(**case.options)
-    expected = module.reference(arrays, **case.options)
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        np.savez(folder / "inputs.npz", **arrays)
-        able = [f for f in frameworks if f.name in module.FRAMEWORKS]
-        contestants = [Contestant(f, workload_name, case, folder, effort) for f in able]
-        try:
-            _compete(contestants, expected, effort)
-        finally:
-            for contestant in contestants:
-                contestant.close()
-    return {c.framework.name: c.row for c in contestants}
+class Contest:
+    """All frameworks that have a workload, case after case. As a context manager it ends their processes."""
+
+    def __init__(self, workload_name: str, frameworks: Iterable[Framework], effort: Effort):
+        self._workload, self._module, self._effort = workload_name, workload(workload_name), effort
+        self._folder = tempfile.TemporaryDirectory()
+        folder = Path(self._folder.name)
+        self._inputs = folder / "inputs.npz"
+        able = [f for f in frameworks if f.name in self._module.FRAMEWORKS]
+        self._contestants = [Contestant(f, workload_name, effort, folder) for f in able]
+
+    def measure(self, case: Case) -> dict[str, dict]:
+        """A row of figures for each framework; {"failed": why} for one that could not do it."""
+        arrays = self._module.inputs(**case.options)
+        expected = self._module.reference(arrays, **case.options)
+        np.savez(self._inputs, **arrays)
+        del arrays
+        alive = self._first_calls(case, expected)
+        alive = self._rounds(alive)
+        _able(alive, Contestant.finish)
+        return {c.framework.name: c.row for c in self._contestants}
+
+    def _first_calls(self, case: Case, expected: Mapping[str, np.ndarray]) -> list[Contestant]:
+        """Those whose first calls are measured have the machine for themselves, the others go two at a time."""
+        act = lambda c: c.first_calls(case, self._inputs, expected)
+        told = [c for c in self._contestants if c.framework.first_calls]
+        with ThreadPoolExecutor(max_workers=2) as pool:
+            others = [c for c in self._contestants if c not in told]
+            able = [c for found in pool.map(lambda c: _able([c], act), others) for c in found]
+        return _able(told, act) + able
+
+    def _rounds(self, alive: list[Contestant]) -> list[Contestant]:
+        """In turn, in an order that changes. Returns those who got through."""
+        alive = wanting = _able(alive, Contestant.time)
+        for k in range(self._effort.rounds):
+            best = min((c.latest for c in alive), default=0.0)
+            wanting = [c for c in wanting if c in alive and c.wants_a_round(best)]
+            turn = k % len(wanting) if wanting else 0
+            timed = _able(wanting[turn:] + wanting[:turn], Contestant.time)
+            alive = [c for c in alive if c in timed or c not in wanting]
+        return alive
+
+    def __enter__(self) -> Contest:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        for contestant in self._contestants:
+            contestant.close()
+        self._folder.cleanup()
 
 
-def _compete(contestants: Sequence[Contestant], expected: Mapping[str, np.ndarray], effort: Effort) -> None:
-    alive = _able(contestants, lambda c: c.first_calls(expected))
-    for k in range(effort.rounds + 1):  # the first round warms up
-        turn = k % len(alive) if alive else 0
-        alive = _able(alive[turn:] + alive[:turn], lambda c, keep=k > 0: c.time(keep))
-    _able(alive, Contestant.finish)
-
-
-def _able(contestants: Iterable[Contestant], act: Any) -> list[Contestant]:
+def _able(contestants: Iterable[Contestant], act: Callable[[Contestant], Any]) -> list[Contestant]:
     """Those for whom `act` works; the others' rows say why it does not."""
     able = []
     for contestant in contestants:

@@ -17,7 +17,7 @@ from benchmarks.frameworks import ENVIRONMENTS, FOLDER
 
 
 def requirements() -> dict[str, str]:
-    """Name of the peer -> its requirement."""
+    """Name of the peer -> its line, the requirements with spaces between them."""
     lines = [line.split("#")[0].strip() for line in (FOLDER / "requirements.txt").read_text().splitlines()]
     return {re.split(r"[\[<>=!~; ]", line, maxsplit=1)[0]: line for line in lines if line}
 
@@ -31,8 +31,8 @@ def install(peer: str, requirement: str) -> str:
     print(f"installing {requirement} in {folder}", flush=True)
     shutil.rmtree(folder, ignore_errors=True)
     venv.create(folder, with_pip=True)
-    pip = [folder / "bin" / "python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check", requirement]
-    done = subprocess.run(pip, capture_output=True, text=True, check=False)
+    pip = [folder / "bin" / "python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    done = subprocess.run([*pip, *requirement.split()], capture_output=True, text=True, check=False)
     if done.returncode:
         return next((s for s in reversed(done.stderr.splitlines()) if s.startswith("ERROR")), "pip failed")
     stamp.write_text(requirement)

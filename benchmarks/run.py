@@ -17,7 +17,8 @@ from benchmarks import machine, report
 from benchmarks.case import Case, workload
 from benchmarks.frameworks import BY_NAME, FOLDER, FRAMEWORKS, OURS, Framework
 from benchmarks.imports import measure_imports
-from benchmarks.measure import Effort, measure
+from benchmarks.limits import measure_limits
+from benchmarks.measure import Contest, Effort
 from benchmarks.stages import measure_stages
 from benchmarks.workloads import WORKLOADS
 
@@ -83,19 +84,24 @@ def run(frameworks: Sequence[Framework], cases: Sequence[tuple[str, Case]], opti
     run_id = time.strftime("%Y-%m-%dT%H:%M:%S")
     watch = machine.Watch()
     here: dict[str, Any] = {**machine.description(), "versions": {}}
+    if options.everything or options.keep:
+        here["limits"] = measure_limits()
     here["left_out"] = [f.label for f in FRAMEWORKS if not f.is_installed]
     results: dict[str, Any] = {"runs": {run_id: here}, "cases": [], IMPORTS: {}, STAGES: {}}
     if IMPORTS in (options.workloads or NAMES):
         results[IMPORTS] = {"run": run_id, "rows": measure_imports(frameworks)}
     if STAGES in (options.workloads or NAMES) and OURS in frameworks:
         results[STAGES] = {"run": run_id, "chains": measure_stages()}
-    for name, case in cases:
-        rows = measure(name, case, frameworks, effort)
-        record = {"run": run_id, "workload": name, "case": case.name, "size": case.size, "rows": rows}
-        for framework, row in rows.items():
-            here["versions"].setdefault(framework, row.pop("versions", {}))
-        results["cases"].append(record)
-        print(report.line(record), flush=True)
+    for name in dict.fromkeys(name for name, _ in cases):
+        with Contest(name, frameworks, effort) as contest:
+            for case in (case for workload_name, case in cases if workload_name == name):
+                rows = contest.measure(case)
+                record = {"run": run_id, "workload": name, "case": case.name, "size": case.size, "rows": rows}
+                for framework, row in rows.items():
+                    if versions := row.pop("versions", None):
+                        here["versions"][framework] = versions
+                results["cases"].append(record)
+                print(report.line(record), flush=True)
     here["others"] = round(watch.others(), 2)
     return results
 

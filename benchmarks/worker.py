@@ -1,13 +1,14 @@
-"""One workload in one framework, run in a process of its own: `python -m benchmarks.worker FRAMEWORK WORKLOAD CASE`.
+"""One workload in one framework, run in a process of its own: `python -m benchmarks.worker FRAMEWORK WORKLOAD`.
 
 It answers lines of JSON with lines of JSON:
 
-    {"do": "prepare", "inputs": FILE, "results": FILE} -> {"first": seconds, "from_import": seconds}
-    {"do": "time", "seconds": S}                       -> {"median": seconds, "minimum": seconds, "calls": N}
-    {"do": "quit"}                                     -> {"peak_mb": M, "versions": {...}}
+    {"do": "prepare", "case": NAME, "inputs": FILE, "results": FILE} -> {"first": seconds, "from_import": seconds}
+    {"do": "time", "seconds": S}                                     -> {"median", "minimum": seconds, "calls": N}
+    {"do": "tell"}                                                   -> {"peak_mb": M, "versions": {...}}
 
-`first` is the first call, `from_import` also what is before it: importing the framework, making its arrays and
-parameters. An exception is answered with {"error": text} and ends the process.
+`first` is the first call, `from_import` also what is before it: importing the framework (in the first case), making its
+arrays and parameters. `peak_mb` is counted from `prepare` on. Another case takes the place of the one before. An
+exception is answered with {"error": text} and ends the process.
 """
 
 from __future__ import annotations
@@ -27,24 +28,29 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.case import Program, case, workload
+from benchmarks.case import Program, case_of, workload
 from benchmarks.frameworks import BY_NAME
 
 BATCH = 0.001  # seconds that a batch of calls lasts at least; the clock is read once per batch
 
 
 class Worker:
-    def __init__(self, framework: str, workload_name: str, case_name: str):
+    def __init__(self, framework: str, workload_name: str):
         self._framework = BY_NAME[framework]
-        self._module = workload(workload_name)
-        self._case = case(workload_name, case_name)
+        self._workload = workload_name
         self._step: Callable[[], Any] = lambda: None
+        self._number = 0  # calls that are timed together
 
-    def prepare(self, inputs: str, results: str) -> dict[str, float]:
+    def prepare(self, case: str, inputs: str, results: str) -> dict[str, float]:
+        self._step, self._number = lambda: None, 0
+        gc.collect()
+        forget_peak_memory()
+        make = workload(self._workload).FRAMEWORKS[self._framework.name]
+        options = case_of(self._workload, case).options
         with np.load(inputs) as file:
             arrays = dict(file)
         start = time.perf_counter()
-        program: Program = self._module.FRAMEWORKS[self._framework.name](arrays, **self._case.options)
+        program: Program = make(arrays, **options)
         ready = time.perf_counter()
         first = program.step()
         end = time.perf_counter()
@@ -55,14 +61,14 @@ class Worker:
     def time(self, seconds: float) -> dict[str, float]:
         """Time calls for about so long, at least one."""
         timer = timeit.Timer(self._step)  # without garbage collection while it measures
-        number = _calls_per_batch(timer)
+        number = self._number = self._number or _calls_per_batch(timer)
         gc.collect()
         times, end = [], time.perf_counter() + seconds
         while not times or time.perf_counter() < end:
             times.append(timer.timeit(number) / number)
         return {"median": statistics.median(times), "minimum": min(times), "calls": number * len(times)}
 
-    def quit(self) -> dict[str, Any]:
+    def tell(self) -> dict[str, Any]:
         versions = {name: importlib.metadata.version(name) for name in self._framework.distributions}
         return {"peak_mb": peak_memory(), "versions": versions}
 
@@ -81,6 +87,12 @@ def peak_memory() -> float:
     return int(found.group(1)) * 1024 / 1e6 if found else float("nan")
 
 
+def forget_peak_memory() -> None:
+    """The peak becomes what the process has now."""
+    with open("/proc/self/clear_refs", "w", encoding="ascii") as file:
+        file.write("5")
+
+
 def main() -> None:
     answers = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)  # whatever the framework prints does not mix with answers
@@ -90,8 +102,6 @@ def main() -> None:
             command = json.loads(line)
             do = command.pop("do")
             print(json.dumps(getattr(worker, do)(**command)), file=answers)
-            if do == "quit":
-                return
     except Exception as e:
         traceback.print_exc()
         print(json.dumps({"error": f"{type(e).__name__}: {e}"}), file=answers)

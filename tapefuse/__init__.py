@@ -36,7 +36,7 @@ from tapefuse.tracer.signature import TensorSpec
 from tapefuse.tracer.tape import GradientTape, UnconnectedGradients
 from tapefuse.tracer.tensor import Tensor, constant
 from tapefuse.tracer.variable import Variable
-from tapefuse.transforms import grad, hvp, jvp, value_and_grad, vjp
+from tapefuse.transforms import grad, hessian, hvp, jacobian, jvp, linearize, value_and_grad, vjp, vmap
 
 float16, float32, float64 = _np.dtype(_np.float16), _np.dtype(_np.float32), _np.dtype(_np.float64)
 int8, int16, int32, int64 = (_np.dtype(f"i{n}") for n in (1, 2, 4, 8))
@@ -74,12 +74,15 @@ __all__ = [
     "float32",
     "float64",
     "grad",
+    "hessian",
     "hvp",
     "int8",
     "int16",
     "int32",
     "int64",
+    "jacobian",
     "jvp",
+    "linearize",
     "newaxis",
     "nn",
     "numpy",
@@ -92,5 +95,6 @@ __all__ = [
     "uint64",
     "value_and_grad",
     "vjp",
+    "vmap",
 ]
 __all__ += numpy.__all__

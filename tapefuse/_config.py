@@ -12,12 +12,14 @@ from __future__ import annotations
 import difflib
 import logging
 import os
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
 
+started = time.time_ns()  # about when this process read the sources of the package
 _WORDS = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
 
 
@@ -197,3 +199,16 @@ def _set_log_levels(text: str) -> None:
 
 config = Config(late=True)  # so that `import tapefuse` works, and the command line can say it in one line
 _set_log_levels(config.log)
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What one compiled function wants; None: as the flags say.
+
+    `memory_budget`: most bytes of results and scratch memory that a call may take.
+    """
+
+    engine: str | None = None
+    threads: int | None = None
+    strict: bool = False
+    memory_budget: int | None = None

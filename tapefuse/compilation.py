@@ -1,33 +1,31 @@
-"""A traced function becomes native code: Traced -> entry. The pipeline of the whole compiler, read top to bottom."""
+"""A traced function becomes native code: Traced -> entry.
+
+What it compiles to is looked up on disk by a digest of the traced graph; on a hit neither the compiler (`compiler`) nor
+LLVM is imported.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from functools import cache
+from math import prod
 from typing import Any
 
-from tapefuse._config import config
-from tapefuse.codegen.pipeline import Request, compiled
-from tapefuse.ir.graph import Graph
-from tapefuse.ir.passes import optimise
+import numpy as np
+
+from tapefuse._config import Options, config
+from tapefuse.ir.digest import digest
 from tapefuse.ir.passes.checks import with_checks
 from tapefuse.ir.program import Check, Program, State
-from tapefuse.runtime import llvm_engine
-from tapefuse.runtime.entry import Layout
+from tapefuse.ir.types import Dim, parse_dim
+from tapefuse.runtime import cache as disk
+from tapefuse.runtime import host, llvm_engine
+from tapefuse.runtime.abi import Layout
 from tapefuse.tracer.interpreted import interpreted
 from tapefuse.tracer.tensor import Tensor
 from tapefuse.tracer.trace import Traced
 from tapefuse.tracer.variable import Variable
-
-
-def _numba_engine(*args: Any, **options: Any) -> Any:
-    from tapefuse.runtime.numba_engine import load  # 6 ms that the LLVM engine has no use for
-
-    return load(*args, **options)
-
-
-ENGINES: dict[str, Callable[..., Any]] = {"llvm": llvm_engine.load, "numba": _numba_engine}
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,30 +39,118 @@ class Compiled:
     loaded: Any = None
 
 
-def compile_traced(traced: Traced, *, engine: str | None, threads: int | None, strict: bool) -> Compiled:
-    """Optimise, generate code and load it; with `disable_jit` interpret the graph instead.
+def compile_traced(traced: Traced, options: Options = Options()) -> Compiled:  # noqa: B008
+    """Optimise, generate code and load it, or find it on disk; with `disable_jit` interpret the graph instead.
 
     Raises CompileError for what compiled code cannot express.
     """
     if config.disable_jit:
         return Compiled(interpreted(traced), "interpreter")
-    engine = engine or config.engine
-    program = compiled(request(traced, strict or config.strict))
-    loaded = ENGINES[engine](program, layout(), traced.variables, _handler(program.checks), threads=threads)
+    engine = options.engine or config.engine
+    options = replace(options, strict=options.strict or config.strict)
+    program, load = ENGINES[engine](traced, options)
+    loaded = load(program, layout(), traced.variables, handler(program.checks), threads=options.threads)
     return Compiled(loaded.call, engine, program, loaded)
 
 
-def request(traced: Traced, strict: bool = False) -> Request:
-    """What is compiled for a traced function: its optimised graph, which raises before it changes anything."""
-    graph, checks = optimised(traced.graph)
+def _numba(traced: Traced, options: Options) -> tuple[Program, Callable[..., Any]]:
+    from tapefuse.runtime.numba_engine import load  # 6 ms that the LLVM engine has no use for
+
+    return _compiled(traced, options), load
+
+
+def _llvm(traced: Traced, options: Options) -> tuple[Program, Callable[..., Any]]:
+    key = filing_key(traced, options) if config.cache else None
+    kept = llvm_engine.found(key) if key else None
+    if kept is not None:
+        program, built = _recalled(traced, options, kept), kept.built
+    else:
+        program = _compiled(traced, options)
+        current = key if key and host.is_current() else None  # the compiler may have been imported just now
+        built = llvm_engine.built(program, current, *_described(program, traced)) if current else None
+
+    def load(*args: Any, **more: Any) -> Any:
+        return llvm_engine.load(*args, **more, built=built)
+
+    return program, load
+
+
+ENGINES: dict[str, Callable[[Traced, Options], tuple[Program, Callable[..., Any]]]] = {"llvm": _llvm, "numba": _numba}
+
+
+def _compiled(traced: Traced, options: Options) -> Program:
+    from tapefuse.compiler import program  # 40 ms that a program found on disk has no use for
+
+    return program(traced, options)
+
+
+# -- programs on disk -------------------------------------------------------------------------------------------------
+
+
+def filing_key(traced: Traced, options: Options) -> str | None:
+    """What native code of a traced function is filed under, None if that cannot be told (see `digest`, `host`).
+
+    Names and source lines are not in it: a program is found again after lines were moved.
+    """
+    machine, graph = host.fingerprint(), digest(traced.graph)
+    if machine is None or graph is None:
+        return None
+    layout = traced.n_inputs, len(traced.variables), len(traced.arrays), traced.n_results, traced.written
+    wanted = options.strict, options.memory_budget, config.code_key()
+    return disk.digest("program", machine, graph, repr(layout), repr(wanted))
+
+
+def _described(program: Program, traced: Traced) -> tuple[dict[str, Any], bytes]:
+    """JSON and bytes from which `_recalled` makes the program again, given the same traced function."""
+    lifted = program.constants[len(traced.arrays) :]
+    described = {
+        "arena": _dim_text(program.arena),
+        "work": _dim_text(program.work),
+        "externals": sorted(program.externals),
+        "checks": len(program.checks),
+        "constants": [(c.dtype.str, c.shape) for c in lifted],
+    }
+    return described, b"".join(np.ascontiguousarray(c).tobytes() for c in lifted)
+
+
+def _recalled(traced: Traced, options: Options, kept: llvm_engine.Found) -> Program:
+    """The program of a traced function as it was filed. Its texts, if they are asked for, are generated anew."""
+    graph, described = traced.graph, kept.metadata
     written = set(traced.written)
-    states = tuple(State(v.type, k in written, v.name) for k, v in enumerate(traced.variables))
-    return Request(graph, traced.n_inputs, states, traced.arrays, checks, graph.name, strict)
+    again = cache(lambda: _compiled(traced, options))
+    return Program(
+        name=graph.name,
+        symbols=graph.symbols,
+        inputs=tuple(p.type for p in graph.params[: traced.n_inputs]),
+        states=tuple(State(v.type, k in written, v.name) for k, v in enumerate(traced.variables)),
+        constants=(*traced.arrays, *_arrays(described["constants"], kept.rest)),
+        outputs=tuple(v.type for v in graph.outs[: traced.n_results]),
+        arena=_dim(described["arena"]),
+        work=_dim(described["work"]),
+        checks=with_checks(graph)[1] if described["checks"] else (),
+        externals=frozenset(described["externals"]),
+        llvm=lambda: again().llvm(),
+        numba=lambda: again().numba(),
+    )
 
 
-def optimised(graph: Graph) -> tuple[Graph, tuple[Check, ...]]:
-    graph, checks = with_checks(graph)
-    return optimise(graph), checks
+def _dim_text(d: Dim) -> int | str:
+    return d if isinstance(d, int) else str(d)
+
+
+def _dim(x: int | str) -> Dim:
+    return x if isinstance(x, int) else parse_dim(x)
+
+
+def _arrays(described: Mapping[str, Any], data: bytes) -> list[np.ndarray]:
+    found, start = [], 0
+    for dtype, shape in described:
+        found.append(np.frombuffer(data, dtype, prod(shape), start).reshape(shape))
+        start += found[-1].nbytes
+    return found
+
+
+# -- what programs share ----------------------------------------------------------------------------------------------
 
 
 @cache
@@ -72,7 +158,7 @@ def layout() -> Layout:
     return Layout.of(Tensor, Variable)
 
 
-def _handler(checks: tuple[Check, ...]) -> Callable[[int], None]:
+def handler(checks: tuple[Check, ...]) -> Callable[[int], None]:
     def fail(status: int) -> None:
         check = checks[status - 1]
         where = f"\n  at {check.loc}" if check.loc else ""

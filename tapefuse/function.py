@@ -13,11 +13,12 @@ import threading
 import warnings
 import weakref
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from tapefuse._config import FLAGS, busy, config, on_change
+from tapefuse._config import FLAGS, Options, busy, config, on_change
 from tapefuse._errors import PerformanceWarning, TapefuseError
 from tapefuse._tree import Tree, flatten, leaves_with_paths, unflatten
+from tapefuse.compilation import compile_traced
 from tapefuse.ir.graph import Graph
 from tapefuse.tracer.interpreted import Entry
 from tapefuse.tracer.signature import Call, Leaf, Signature, TensorSpec, show_leaf
@@ -27,15 +28,17 @@ from tapefuse.tracer.state import state
 from tapefuse.tracer.tensor import Tensor, TracedTensor, as_tensor
 from tapefuse.tracer.trace import Traced, trace_function
 
+if TYPE_CHECKING:
+    from tapefuse.reports.memory import MemoryReport
+    from tapefuse.reports.profile import Profile
+
 MANY_TRACES = 5  # as many traces in twice as many calls earn a warning
 _trace_lock = threading.RLock()  # one for all functions: two that call each other must not wait for one another
 
 
-def compile_graph(traced: Traced, *, engine: str | None, threads: int | None, strict: bool) -> Entry:
+def compile_graph(traced: Traced, options: Options) -> Entry:
     """The entry of a traced function: `entry(*inputs)` runs it, see `tracer.interpreted`."""
-    from tapefuse.compilation import compile_traced  # a third of the start-up time: only who compiles pays it
-
-    return compile_traced(traced, engine=engine, threads=threads, strict=strict).call
+    return compile_traced(traced, options).call
 
 
 # -- running Python instead -----------------------------------------------------------------------------------------
@@ -65,17 +68,13 @@ class TapeFunction:
         self,
         function: Callable[..., Any],
         input_signature: Any = None,
-        engine: str | None = None,
-        threads: int | None = None,
-        strict: bool = False,
+        options: Options = Options(),  # noqa: B008
         instance: Any = None,
     ):
         self._entry: Entry = declines
         self._function = function
         self._instance = instance
-        self.engine = engine
-        self.threads = threads
-        self.strict = strict
+        self._options = options
         self._input_signature = input_signature
         self._specialisations: dict[tuple, Specialisation] = {}
         self._log: list[Specialisation] = []
@@ -154,7 +153,7 @@ class TapeFunction:
         traced = trace(may_create=not self._log)
         if traced.created:  # once more, to see that later calls will not make variables again
             traced = trace(may_create=False)
-        compile = functools.partial(compile_graph, engine=self.engine, threads=self.threads, strict=self.strict)
+        compile = functools.partial(compile_graph, options=self._options)
         return Specialisation(call, traced, tree[0], compile, self._slow_calls, self._reason(call))
 
     def _traced_results(self, call: Call, inputs: list[TracedTensor]) -> tuple[list[Tensor], Tree]:
@@ -226,7 +225,7 @@ class TapeFunction:
         """Every trace for people: for which arguments, why it was made, what it reads and writes, what runs it."""
         lines = [f"{self.__name__}: {self.trace_count} trace{'s' * (self.trace_count != 1)}"]
         for k, s in enumerate(self._log, 1):
-            traced, engine = s.traced, self.engine or config.engine
+            traced, engine = s.traced, self._options.engine or config.engine
             way = "taken directly" if s.is_direct else "compared in Python, unless Python values are left out"
             written = [traced.variables[i].name for i in traced.written]
             lines += [
@@ -239,6 +238,28 @@ class TapeFunction:
         lines.append("  arrays that are not C-contiguous, aligned and in native byte order are copied at each call")
         return "\n".join(lines)
 
+    def memory_report(self, *args: Any, **kwargs: Any) -> MemoryReport:
+        """How many bytes a call with these arguments takes, and for what, told without running it.
+
+        TensorSpecs stand for tensors. Raises ValueError when a dimension is left open.
+        """
+        from tapefuse.reports.memory import memory_report  # needs the compiler
+
+        call = self._signature.call(args, kwargs)
+        traced = self._specialise(call).traced
+        return memory_report(traced, [x.shape for x in call.inputs], self._options)
+
+    def profile(self, *args: Any, **kwargs: Any) -> Profile:
+        """Time, bytes, operations and share of the machine's limit of each kernel, for a call with these arguments.
+
+        Print it for a table; `save_trace(file)` writes what Perfetto shows. The function is run for some tenths of a
+        second, on copies of its variables. Raises ValueError for engine="numba".
+        """
+        from tapefuse.reports.profile import profile  # needs the compiler
+
+        call = self._signature.call(args, kwargs)
+        return profile(self._specialise(call).traced, call.inputs, self._options, self.__name__)
+
     def __repr__(self) -> str:
         return f"<tape_function {self.__qualname__}, {self.trace_count} traces>"
 
@@ -250,8 +271,8 @@ class TapeFunction:
         bound = _bound_functions(instance)
         found = bound.get(self.__name__)
         if found is None or found._function is not self._function or found._instance is not instance:
-            options = self._input_signature, self.engine, self.threads, self.strict
-            found = bound[self.__name__] = TapeFunction(self._function, *options, instance=instance)
+            found = TapeFunction(self._function, self._input_signature, self._options, instance)
+            bound[self.__name__] = found
         return found
 
     def __reduce__(self) -> Any:
@@ -293,24 +314,32 @@ def tape_function(
     engine: str | None = None,
     threads: int | None = None,
     strict: bool = False,
+    memory_budget: int | None = None,
 ) -> Any:
     """Compile a function of tensors, as decorator or as call.
 
     It is traced once for each combination of dtypes, shapes, Python values and argument structure, or once in all with
     `input_signature`, a list of TensorSpecs. `engine`: "llvm" or "numba". `threads`: at most so many. `strict`: sums
-    in the order they are written, bit for bit. Raises TypeError if `fn` cannot be called, ValueError for an engine or a
-    number of threads that there is not.
+    in the order they are written, bit for bit. `memory_budget`: most bytes that a call may take beside its arguments
+    (`memory_report` tells them); values that wait long for their readers are then computed again, and CompileError says
+    when even that is too much. Raises TypeError if `fn` cannot be called, ValueError for an engine, a number of threads
+    or a budget that there is not.
     """
     if fn is None:
         return functools.partial(
-            tape_function, input_signature=input_signature, engine=engine, threads=threads, strict=strict
+            tape_function,
+            input_signature=input_signature,
+            engine=engine,
+            threads=threads,
+            strict=strict,
+            memory_budget=memory_budget,
         )
     if not callable(fn):
         raise TypeError(f"tape_function at {user_loc()} takes a function, got {fn!r} ({type(fn).__name__})")
     if not hasattr(fn, "__name__"):
         fn = _named(fn)
-    engine, threads = _option("engine", engine), _option("threads", threads)
-    function = TapeFunction(fn, input_signature, engine, threads, strict)
+    options = Options(_option("engine", engine), _option("threads", threads), strict, _budget(memory_budget))
+    function = TapeFunction(fn, input_signature, options)
     if input_signature is not None and not _is_method(fn):
         function._signature  # a malformed signature is an error here  # noqa: B018
     return function
@@ -319,6 +348,13 @@ def tape_function(
 def _option(name: str, value: Any) -> Any:
     """An option that has a flag's name and values; None: as the flag says."""
     return None if value is None else FLAGS[name].parse(value, f"tape_function at {user_loc()}: {name}")
+
+
+def _budget(value: Any) -> int | None:
+    """A number of bytes, checked."""
+    if value is None or isinstance(value, int) and not isinstance(value, bool) and value > 0:
+        return value
+    raise ValueError(f"tape_function at {user_loc()}: memory_budget is a positive number of bytes, got {value!r}")
 
 
 def _named(fn: Any) -> Callable[..., Any]:

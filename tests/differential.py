@@ -19,10 +19,11 @@ from tapefuse.ir.types import Type
 
 ULPS = 8  # of noise: more than any op errs
 RUNS = 3
-SUMS = ("reduce_sum", "reduce_prod", "matmul", "scatter_add")  # terms are rounded in an order of one's own
+SUMS = ("reduce_sum", "reduce_prod", "matmul", "scatter_add", "add_at")  # terms are rounded in an order of one's own
+SUMS += ("conv", "conv_input", "conv_kernel", "window_sum", "window_spread", "window_place")
 EXACT = ("const", "iota", "dim", "reshape", "transpose", "broadcast", "slice", "pad", "concat", "flip", "gather", "neg")
 EXACT += ("abs", "sign", "relu", "maximum", "minimum", "select", "floor", "ceil", "round", "stop_gradient")
-EXACT += ("missing_gradient", "reduce_max", "reduce_min")
+EXACT += ("missing_gradient", "reduce_max", "reduce_min", "window_max", "window_pick")
 
 Arrays = Sequence[np.ndarray]
 Hook = Callable[[Value, list[np.ndarray], Callable[[list[np.ndarray]], np.ndarray]], np.ndarray]

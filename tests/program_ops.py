@@ -416,3 +416,25 @@ def scattered(d: Draft, name: str) -> Value | None:
         return d.new(y)
     n, (low, high) = max(sizes(size(lead))), d.ranges[v]
     return d.new(y, min(n * low, low, 0), max(n * high, high, 0))
+
+
+@maker("add_at")
+def added_to(d: Draft, name: str) -> Value | None:
+    x = d.any_of(d.one_of(("f", "f", "f", "i")), lambda v: len(v.shape) > 0)
+    if not x.shape:
+        return None
+    m = d.pick(1, min(2, len(x.shape)))
+    if not is_never_empty(x.shape[:m]):
+        return None
+    lead = d.shape(d.one_of((1, 1, 2, 0)))
+    idx = [d.positions(lead[1:] if k and d.chance(3) else lead, n) for k, n in enumerate(x.shape[:m])]
+    shape = (*lead, *x.shape[m:])
+    if max(sizes(size(shape))) > MAX_SIZE:
+        return None
+    v = d.existing(lambda v: v.dtype == x.dtype and v.shape == shape)
+    v = d.param(x.dtype, shape) if v is None else v
+    y = d.emit(name, x, v, *idx)
+    if v.dtype.kind != "f":
+        return d.new(y)
+    n, (low, high), (least, most) = max(sizes(size(lead))), d.ranges[v], d.ranges[x]
+    return d.new(y, least + min(n * low, low, 0), most + max(n * high, high, 0))

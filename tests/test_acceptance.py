@@ -17,6 +17,7 @@ import pytest
 import tapefuse as tp
 from tapefuse import nn, optim
 from tapefuse.cli import main
+from tapefuse._config import Options
 from tapefuse.compilation import compile_traced
 from tapefuse.ir.parse import parse
 from tapefuse.ir.print import show
@@ -102,7 +103,7 @@ class TestOneCall:
 
 def compiled(function, engine="llvm"):
     traced = function.specialise().traced
-    return compile_traced(traced, engine=engine, threads=None, strict=False).program
+    return compile_traced(traced, Options(engine=engine)).program
 
 
 # -- any batch ------------------------------------------------------------------------------------------------------
@@ -280,7 +281,7 @@ def test_results_do_not_depend_on_threads(engine, function, strict, dtype):
 
 def program_of(function, *args):
     traced = function.specialise(*args).traced
-    return compile_traced(traced, engine="llvm", threads=None, strict=False).program
+    return compile_traced(traced).program
 
 
 @pytest.mark.parametrize("flag", ["keyword", "config"])

@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parent.parent / "tapefuse"
 LEAVES = ("_config", "_errors", "_tree")
 IR = ("ir", *LEAVES)
 TRACED = ("tracer", *IR)
-FACE = ("", "numpy", "transforms", "function", "compilation", "tracer", "codegen", "runtime", *IR)
+FACE = ("", "numpy", "transforms", "function", "reports", "compilation", "compiler", "tracer", "codegen", "runtime", *IR)
 LAYERS: dict[str, tuple[str, ...]] = {
     "_errors": (),
     "_config": ("_errors",),
@@ -27,8 +27,10 @@ LAYERS: dict[str, tuple[str, ...]] = {
     "runtime": IR,
     "numpy": TRACED,
     "transforms": TRACED,
-    "compilation": ("tracer", "codegen", "runtime", *IR),
-    "function": ("compilation", "tracer", *IR),
+    "compiler": ("tracer", "codegen", *IR),
+    "compilation": ("compiler", "tracer", "runtime", *IR),
+    "reports": ("compilation", "compiler", "tracer", "codegen", "runtime", *IR),
+    "function": ("reports", "compilation", "tracer", *IR),
     "": ("numpy", "transforms", "function", "tracer", "nn", "optim", *IR),  # tapefuse/__init__.py
     "nn": FACE,
     "optim": (*FACE, "nn"),  # an optimizer is a Module, which collects its variables
@@ -42,7 +44,7 @@ IR_RANKS = (
     ("ir.graph",),
     ("ir.op", "ir.program"),
     ("ir.ops", "ir.rewrite"),
-    ("ir.interp", "ir.print", "ir.parse", "ir.verify", "ir.passes"),
+    ("ir.interp", "ir.print", "ir.parse", "ir.verify", "ir.digest", "ir.passes"),
     ("ir",),
 )
 # Third-party imports inside functions, for start-up time: file -> modules.
@@ -53,7 +55,9 @@ LAZY: dict[str, set[str]] = {
 }
 # The imports of our own inside a function, for start-up time: docs/decisions/0003.
 LAZY_OWN = {
-    ("function.py", "tapefuse.compilation"),
+    ("function.py", "tapefuse.reports.memory"),
+    ("function.py", "tapefuse.reports.profile"),
+    ("compilation.py", "tapefuse.compiler"),
     ("compilation.py", "tapefuse.runtime.numba_engine"),
     ("codegen/pipeline.py", "tapefuse.codegen.emit_numba"),
 }

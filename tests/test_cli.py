@@ -216,3 +216,26 @@ def test_a_bad_environment_variable_is_one_line_and_exit_code_2(variable):
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith(f"tapefuse: {variable}='x': expected ")
     assert done.stderr.count("\n") == 1
+
+
+class TestBench:
+    def test_times_a_step_and_shows_its_kernels(self, folder, capsys):
+        trace = folder / "trace.json"
+        assert main(["bench", "model.py:step", "--sizes", "B0=5", "--kernels", "--trace", str(trace)]) == 0
+        text = capsys.readouterr().out
+        assert "model.py:step on f32[5,4]" in text and "first call" in text
+        assert "step: a call takes" in text and "of limit" in text
+        assert trace.exists()
+
+    def test_gradient_of_a_plain_function(self, folder, capsys):
+        assert main(["bench", "model.py:holder.square", "--args", "f32[]", "--grad"]) == 0
+        assert "model.py:holder.square on f32[]" in capsys.readouterr().out
+
+    @pytest.mark.parametrize("sizes", ["C=3", "B0", "B0=x", "B0=-1"])
+    def test_bad_sizes(self, folder, capsys, sizes):
+        assert main(["bench", "model.py:step", "--sizes", sizes]) == 2
+        assert "the free dimensions are: B0" in capsys.readouterr().err
+
+    def test_types_are_needed(self, folder, capsys):
+        assert main(["bench", "model.py:loss"]) == 2
+        assert "has no input signature; give --args" in capsys.readouterr().err

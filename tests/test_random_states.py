@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from tapefuse.codegen.pipeline import Request
 from tapefuse.ir import ops
 from tapefuse.ir.graph import Graph, Value
+from tapefuse.ir.op import constant
 from tapefuse.ir.passes import optimise
 from tapefuse.ir.passes.checks import with_checks
 from tapefuse.ir.print import show
@@ -55,6 +56,14 @@ def _update(rng: random.Random, graph: Graph, state: Value) -> Value:
         axis = rng.randrange(rank)
         found += [ops.flip(v, axes=(axis,)) for v in (state, ops.tanh(state), rng.choice(same))]
         found += [ops.sub(rng.choice(same), ops.flip(state, axes=(axis,)))]
+        rows = [v for v in (*graph.nodes, *graph.params) if v.shape[1:] == state.shape[1:] and v.dtype == state.dtype]
+        rows = [v for v in rows if v.shape and isinstance(v.shape[0], int) and isinstance(state.shape[0], int)]
+        if rows and state.shape[0]:
+            v = rng.choice(rows)
+            ids = constant(np.array([rng.randrange(-state.shape[0], state.shape[0]) for _ in range(v.shape[0])], "i8"))
+            scattered = ops.scatter_add(v, ids, shape=state.shape)
+            found += [ops.sub(state, ops.mul(scattered, 0.1)), ops.add(ops.neg(scattered), state)]
+            found += [ops.add_at(state, v, ids), ops.add(state, ops.add(scattered, ops.mul(scattered, 0.5)))]
         found += [ops.add(state, ops.reduce_sum(ops.sin(state), axes=tuple(range(rank))))]
     if rank >= 2 and state.shape[-1] == state.shape[-2]:
         found += [ops.transpose(state, perm=(*range(rank - 2), rank - 1, rank - 2)), ops.sin(ops.matmul(state, state))]

@@ -13,7 +13,8 @@ from tapefuse.codegen.plan import Request, plan
 from tapefuse.ir.interp import evaluate
 from tapefuse.ir.parse import parse
 from tapefuse.ir.passes import optimise
-from tapefuse.ir.passes.adjoint import gradient_graph, jvp_graph
+from tapefuse.ir.passes.adjoint import gradient_graph
+from tapefuse.ir.passes.forward import jvp_graph
 from tapefuse.ir.print import show
 from tapefuse.ir.verify import verify
 from tests.engines import ENGINES

@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import numpy as np
 
-from benchmarks.case import Arrays, Case, Program
+from benchmarks.case import Arrays, Case
+from benchmarks.gradients import value_and_gradients
 
 TITLE = "Chain of operations"
 
 STEP, OPERATIONS = 0.001, 3  # cos, multiply, add
 CASES = [
-    Case("1,000 operations", "S", {"length": 1_000}),
-    Case("10,000 operations", "L", {"length": 10_000}, tolerance=1e-3),  # rounding of 3,333 steps adds up
+    Case(f"{length:,} operations", size, {"length": length}, tolerance)
+    for size, length, tolerance in (
+        ("S", 10, 1e-4),
+        ("S", 100, 1e-4),
+        ("M", 1_000, 1e-4),
+        ("L", 10_000, 1e-3),  # rounding of 3,333 steps adds up
+    )
 ]
 
 
@@ -25,45 +31,16 @@ def reference(arrays: Arrays, length: int) -> Arrays:
     for _ in range(length // OPERATIONS):
         gradient *= 1 - STEP * np.sin(x)
         x = x + STEP * np.cos(x)
-    return {"value": np.sum(x), "gradient": gradient}
+    return {"value": np.sum(x), "x": gradient}
 
 
-def with_tapefuse(arrays: Arrays, length: int) -> Program:
-    import tapefuse as tp
-
-    @tp.tape_function
-    @tp.value_and_grad
-    def function(x):
+def formula(xp, length: int):
+    def value(x):
         for _ in range(length // OPERATIONS):
-            x = x + STEP * tp.cos(x)
-        return tp.sum(x)
+            x = x + STEP * xp.cos(x)
+        return xp.sum(x)
 
-    x = tp.constant(arrays["x"])
-    return Program(lambda: function(x), _results)
-
-
-def with_jax(arrays: Arrays, length: int) -> Program:
-    import jax
-    import jax.numpy as jnp
-
-    @jax.jit
-    @jax.value_and_grad
-    def function(x):
-        for _ in range(length // OPERATIONS):
-            x = x + STEP * jnp.cos(x)
-        return jnp.sum(x)
-
-    x = jnp.asarray(arrays["x"])
-
-    def step():
-        value, gradient = function(x)
-        return value.block_until_ready(), gradient
-
-    return Program(step, _results)
+    return value
 
 
-def _results(first) -> Arrays:
-    return {"value": np.asarray(first[0]), "gradient": np.asarray(first[1])}
-
-
-FRAMEWORKS = {"tapefuse": with_tapefuse, "jax": with_jax}
+FRAMEWORKS = value_and_gradients({"tapefuse": formula, "jax": formula})

@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from itertools import pairwise
 
 import numpy as np
 
 from benchmarks.case import Arrays, Case, Program
+from benchmarks.training import BETA_1, BETA_2, EPSILON, RATES, program_of, reference_steps, training_steps
 
 TITLE = "MLP training step"
 
-SMALL, LARGE = (64, 64, 64, 10), (784, 256, 128, 10)
+SMALL, DIGITS, LARGE = (64, 64, 64, 10), (64, 128, 64, 10), (784, 256, 128, 10)
 CASES = [
     Case("64-64-64-10, batch 32, Adam", "S", {"widths": SMALL, "batch": 32, "optimizer": "adam"}),
+    Case("64-64-64-10, batch 32, SGD", "S", {"widths": SMALL, "batch": 32, "optimizer": "sgd"}),
+    Case(
+        "64-128-64-10, any batch size, here 32, Adam",
+        "S",
+        {"widths": DIGITS, "batch": 32, "optimizer": "adam", "any_batch": True},
+    ),
     Case("784-256-128-10, batch 32, Adam", "S", {"widths": LARGE, "batch": 32, "optimizer": "adam"}),
     Case("784-256-128-10, batch 32, SGD", "S", {"widths": LARGE, "batch": 32, "optimizer": "sgd"}),
     Case("784-256-128-10, batch 256, Adam", "M", {"widths": LARGE, "batch": 256, "optimizer": "adam"}),
@@ -21,10 +29,6 @@ CASES = [
     Case("784-256-128-10, batch 1024, Adam", "L", {"widths": LARGE, "batch": 1024, "optimizer": "adam"}),
     Case("784-256-128-10, batch 1024, SGD", "L", {"widths": LARGE, "batch": 1024, "optimizer": "sgd"}),
 ]
-
-RATES = {"adam": 1e-3, "sgd": 0.05}
-BETA_1, BETA_2, EPSILON = 0.9, 0.999, 1e-8
-CHECKED_STEPS = 3
 
 
 def inputs(widths: Sequence[int], batch: int, **options) -> Arrays:
@@ -41,30 +45,12 @@ def layers_of(arrays: Arrays) -> list[tuple[np.ndarray, np.ndarray]]:
     return [(arrays[f"w{k}"], arrays[f"b{k}"]) for k in range((len(arrays) - 2) // 2)]
 
 
-def results_of(losses: Sequence, layers: Sequence[tuple]) -> Arrays:
-    """The losses of the checked steps, and the parameters after them."""
-    named = {f"{kind}{k}": np.asarray(p) for k, pair in enumerate(layers) for kind, p in zip("wb", pair, strict=True)}
-    return {"losses": np.array([np.asarray(loss) for loss in losses]), **named}
+def reference(arrays: Arrays, widths: Sequence[int], optimizer: str, **options) -> Arrays:
+    return reference_steps(partial(_loss_and_gradients, depth=len(widths) - 1), arrays, optimizer)
 
 
-def reference(arrays: Arrays, optimizer: str, **options) -> Arrays:
-    x, y = arrays["x"].astype(np.float64), arrays["y"]
-    parameters = [p.astype(np.float64) for pair in layers_of(arrays) for p in pair]
-    means, squares = [np.zeros_like(p) for p in parameters], [np.zeros_like(p) for p in parameters]
-    losses = []
-    for t in range(1, CHECKED_STEPS + 1):
-        loss, gradients = _loss_and_gradients(parameters, x, y)
-        losses.append(loss)
-        for p, g, m, v in zip(parameters, gradients, means, squares, strict=True):
-            m += (1 - BETA_1) * (g - m)
-            v += (1 - BETA_2) * (g * g - v)
-            scale = RATES[optimizer] * np.sqrt(1 - BETA_2**t) / (1 - BETA_1**t)
-            p -= scale * m / (np.sqrt(v) + EPSILON) if optimizer == "adam" else RATES[optimizer] * g
-    return results_of(losses, list(zip(parameters[::2], parameters[1::2], strict=True)))
-
-
-def _loss_and_gradients(parameters: list[np.ndarray], x: np.ndarray, y: np.ndarray):
-    weights, biases = parameters[::2], parameters[1::2]
+def _loss_and_gradients(parameters: Arrays, x: np.ndarray, y: np.ndarray, depth: int):
+    weights, biases = ([parameters[f"{kind}{k}"] for k in range(depth)] for kind in "wb")
     activations = [x]
     for w, b in zip(weights[:-1], biases[:-1], strict=True):
         activations.append(np.maximum(activations[-1] @ w + b, 0))
@@ -75,17 +61,19 @@ def _loss_and_gradients(parameters: list[np.ndarray], x: np.ndarray, y: np.ndarr
     g = np.exp(log_likelihood)
     g[rows, y] -= 1
     g /= len(y)
-    gradients = []
-    for a, w in zip(reversed(activations), reversed(weights), strict=True):
-        gradients[:0] = [a.T @ g, g.sum(axis=0)]
-        g = (g @ w.T) * (a > 0)
+    gradients = {}
+    for k in reversed(range(depth)):
+        gradients[f"w{k}"], gradients[f"b{k}"] = activations[k].T @ g, g.sum(axis=0)
+        g = (g @ weights[k].T) * (activations[k] > 0)
     return -log_likelihood[rows, y].mean(), gradients
 
 
-def with_tapefuse(arrays: Arrays, widths: Sequence[int], optimizer: str, **options) -> Program:
+def with_tapefuse(arrays: Arrays, widths: Sequence[int], optimizer: str, any_batch: bool = False, **options) -> Program:
+    """`any_batch`: the step is compiled once for every batch size, as in examples/digits.py."""
     import tapefuse as tp
 
-    train_step, model = tapefuse_model(arrays, widths, optimizer)
+    signature = [tp.TensorSpec(("B", widths[0]), np.float32), tp.TensorSpec(("B",), np.int64)] if any_batch else None
+    train_step, model = tapefuse_model(arrays, widths, optimizer, signature)
     x, y = tp.constant(arrays["x"]), tp.constant(arrays["y"])
     return tapefuse_program(lambda: train_step(x, y), model)
 
@@ -121,62 +109,69 @@ def tapefuse_model(arrays: Arrays, widths: Sequence[int], optimizer: str, input_
 
 
 def tapefuse_program(step, model) -> Program:
-    def results(first):
-        losses = [first] + [step() for _ in range(CHECKED_STEPS - 1)]
-        return results_of(losses, [(layer.kernel.numpy(), layer.bias.numpy()) for layer in model])
+    def parameters():
+        pairs = [
+            (f"{kind}{k}", v)
+            for k, layer in enumerate(model)
+            for kind, v in zip("wb", (layer.kernel, layer.bias), strict=True)
+        ]
+        return {name: v.numpy() for name, v in pairs}
 
-    return Program(step, results)
+    return program_of(step, parameters)
 
 
-def with_jax(arrays: Arrays, optimizer: str, numpy_in: bool = False, **options) -> Program:
-    """The state (parameters, slots, number of the step) is donated: XLA may update it in place."""
-    from functools import partial
+def network(p, x, relu, depth: int):
+    """The logits."""
+    for k in range(depth - 1):
+        x = relu(x @ p[f"w{k}"] + p[f"b{k}"])
+    return x @ p[f"w{depth - 1}"] + p[f"b{depth - 1}"]
 
+
+def jax_loss(jnp, widths, **options):
     import jax
-    import jax.numpy as jnp
 
-    def loss_of(layers, x, y):
-        h = x
-        for k, (w, b) in enumerate(layers):
-            h = h @ w + b
-            if k < len(layers) - 1:
-                h = jax.nn.relu(h)
-        return -jnp.mean(jnp.take_along_axis(jax.nn.log_softmax(h), y[:, None], axis=1))
+    def loss(p, x, y):
+        z = network(p, x, jax.nn.relu, len(widths) - 1)
+        return -jnp.mean(jnp.take_along_axis(jax.nn.log_softmax(z), y[:, None], axis=1))
 
-    def adam(state, gradients):
-        layers, means, squares, t = state
-        t = t + 1
-        means = jax.tree.map(lambda m, g: m + (1 - BETA_1) * (g - m), means, gradients)
-        squares = jax.tree.map(lambda v, g: v + (1 - BETA_2) * (g * g - v), squares, gradients)
-        rate = RATES["adam"] * jnp.sqrt(1 - BETA_2**t) / (1 - BETA_1**t)
-        layers = jax.tree.map(lambda p, m, v: p - rate * m / (jnp.sqrt(v) + EPSILON), layers, means, squares)
-        return layers, means, squares, t
-
-    def sgd(state, gradients):
-        return (jax.tree.map(lambda p, g: p - RATES["sgd"] * g, state[0], gradients),)
-
-    @partial(jax.jit, donate_argnums=0)
-    def train_step(state, x, y):
-        loss, gradients = jax.value_and_grad(loss_of)(state[0], x, y)
-        return (adam if optimizer == "adam" else sgd)(state, gradients), loss
-
-    layers = jax.tree.map(jnp.asarray, layers_of(arrays))
-    zeros = partial(jax.tree.map, jnp.zeros_like)
-    state = (layers, zeros(layers), zeros(layers), jnp.zeros((), jnp.float32)) if optimizer == "adam" else (layers,)
-    x, y = arrays["x"], arrays["y"].astype(np.int32)
-    if not numpy_in:
-        x, y = jnp.asarray(x), jnp.asarray(y)
-
-    def step():
-        nonlocal state
-        state, loss = train_step(state, x, y)
-        return loss.block_until_ready()
-
-    def results(first):
-        losses = [first] + [step() for _ in range(CHECKED_STEPS - 1)]
-        return results_of(losses, state[0])
-
-    return Program(step, results)
+    return loss
 
 
-FRAMEWORKS = {"tapefuse": with_tapefuse, "jax": with_jax}
+def torch_loss(torch, widths, **options):
+    return lambda p, x, y: torch.nn.functional.cross_entropy(network(p, x, torch.relu, len(widths) - 1), y)
+
+
+def tensorflow_loss(tf, widths, **options):
+    def loss(p, x, y):
+        z = network(p, x, tf.nn.relu, len(widths) - 1)
+        return tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(labels=y, logits=z))
+
+    return loss
+
+
+def pytensor_loss(pt, widths, batch, **options):
+    def loss(p, x, y):
+        z = network(p, x, lambda h: pt.maximum(h, np.float32(0)), len(widths) - 1)
+        return -pt.mean(pt.special.log_softmax(z, axis=1)[pt.arange(batch), y])
+
+    return loss
+
+
+def autograd_loss(anp, widths, batch, **options):
+    from autograd.scipy.special import logsumexp
+
+    def loss(p, x, y):
+        z = network(p, x, lambda h: anp.maximum(h, 0), len(widths) - 1)
+        return anp.mean(logsumexp(z, axis=1) - z[anp.arange(batch), y])
+
+    return loss
+
+
+LOSSES = {
+    "jax": jax_loss,
+    "torch": torch_loss,
+    "tensorflow": tensorflow_loss,
+    "pytensor": pytensor_loss,
+    "autograd": autograd_loss,
+}
+FRAMEWORKS = {"tapefuse": with_tapefuse, **training_steps(LOSSES)}

@@ -16,9 +16,9 @@ from tapefuse._errors import DTypeError, ShapeError
 from tapefuse.cli import output
 from tapefuse.cli.errors import UsageError
 from tapefuse.cli.target import load_graph
-from tapefuse.ir.graph import Graph, Value
+from tapefuse.ir.graph import Graph
 from tapefuse.ir.interp import bind, evaluate, replay
-from tapefuse.ir.types import type_of
+from tapefuse.ir.types import Type, type_of
 
 FREE = 8  # the extent of a dimension that nothing fixes
 ENGINES = ("llvm", "numba", "interp")
@@ -73,10 +73,12 @@ def random_inputs(graph: Graph, seed: int) -> list[np.ndarray]:
     """Normally distributed floats, small non-negative integers, both truth values."""
     rng = np.random.default_rng(seed)
     free = dict.fromkeys(graph.symbols, FREE)
-    return [_random(rng, p, tuple(int(d) for d in p.type.substitute(free).shape)) for p in graph.params]
+    return [random_array(rng, p.type.substitute(free)) for p in graph.params]
 
 
-def _random(rng: np.random.Generator, p: Value, shape: tuple[int, ...]) -> np.ndarray:
-    if p.dtype.kind == "f":
-        return rng.normal(size=shape).astype(p.dtype)
-    return rng.integers(0, 2, shape).astype(p.dtype)  # 0 and 1 are good indices of nearly every axis
+def random_array(rng: np.random.Generator, type: Type) -> np.ndarray:
+    """An array of a type without free dimensions."""
+    shape = tuple(int(d) for d in type.shape)
+    if type.dtype.kind == "f":
+        return rng.normal(size=shape).astype(type.dtype)
+    return rng.integers(0, 2, shape).astype(type.dtype)  # 0 and 1 are good indices of nearly every axis

@@ -11,7 +11,7 @@ import numpy as np
 
 from tapefuse.cli.errors import UsageError
 from tapefuse.codegen import pipeline
-from tapefuse.compilation import optimised
+from tapefuse.compiler import optimised
 from tapefuse.function import TapeFunction, tape_function
 from tapefuse.ir.graph import Graph
 from tapefuse.ir.interp import replay
@@ -22,6 +22,7 @@ from tapefuse.ir.program import State
 from tapefuse.ir.types import Type
 from tapefuse.runtime.compile import assembly
 from tapefuse.tracer.signature import TensorSpec
+from tapefuse.tracer.trace import Traced
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,16 +67,21 @@ def from_graph(graph: Graph) -> Subject:
 
 
 def from_function(function: Any, specs: Sequence[TensorSpec] | None, target: str) -> Subject:
+    """What a function's trace comes to. Raises `UsageError` if the specs do not fit its parameters."""
+    traced = trace(function, specs, target)
+    written = set(traced.written)
+    states = tuple(State(v.type, k in written, v.name) for k, v in enumerate(traced.variables))
+    return Subject(traced.graph, traced.n_inputs, states, traced.arrays)
+
+
+def trace(function: Any, specs: Sequence[TensorSpec] | None, target: str) -> Traced:
     """Trace a tape_function or a plain function. Raises `UsageError` if the specs do not fit its parameters."""
     traced_function = function if isinstance(function, TapeFunction) else tape_function(function)
     if specs is None and traced_function._input_signature is None and _required(function):
         raise UsageError(f'{target} has no input signature; give --args, e.g. --args "f32[B,3], i64[]"')
     if specs is not None:
         _check_count(function, specs, target)
-    traced = traced_function.specialise(*(specs or ())).traced
-    written = set(traced.written)
-    states = tuple(State(v.type, k in written, v.name) for k, v in enumerate(traced.variables))
-    return Subject(traced.graph, traced.n_inputs, states, traced.arrays)
+    return traced_function.specialise(*(specs or ())).traced
 
 
 def _required(function: Any) -> list[str]:

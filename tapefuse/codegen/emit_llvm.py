@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from tapefuse.codegen.contraction_llvm import contraction
 from tapefuse.codegen.llvm_instructions import Declarations, Instructions, dim_text, literal, memory_type, register_type
 from tapefuse.codegen.loops import (
     CHUNK,
@@ -18,6 +19,7 @@ from tapefuse.codegen.loops import (
     INT,
     LO,
     Buffer,
+    Contract,
     Declare,
     For,
     Gemm,
@@ -93,6 +95,8 @@ class Writer(Instructions):
                 self.loop(s)
             case Gemm():
                 self.gemm(s)
+            case Contract():
+                self.contract(s)
 
     def update(self, slot: str, op: str, dtype: np.dtype, value: str) -> None:
         old = self.new(f"load {self.t(dtype)}, ptr {slot}")
@@ -158,6 +162,19 @@ class Writer(Instructions):
             f"i32 {sizes[0]}, i32 {sizes[1]}, i32 {sizes[2]}, {t} {one}, "
             f"ptr {a}, i32 {strides[0]}, ptr {b}, i32 {strides[1]}, {t} {zero}, ptr {c}, i32 {strides[2]})"
         )
+
+    def contract(self, s: Contract) -> None:
+        function = contraction(self.needs, s)
+        places = [self.element(*x) for x in ((s.c, s.at_c), (s.a, s.at_a), (s.b, s.at_b))]
+        sizes = [s.rows, s.columns, s.row_c, s.row_a, *(x for t in s.terms for x in (t.extent, t.a, t.b))]
+        operands = [f"ptr {p}" for p in places] + [f"i64 {self.use(x)}" for x in sizes]
+        self.line(f"call void {function}({', '.join(operands)})")
+
+    def element(self, buffer: Buffer, index: Sequence[Scalar]) -> str:
+        """Address of an element that may lie outside, if nobody reads it there."""
+        linear, at = self.offset(buffer, index), f"%{buffer.name}"
+        memory = memory_type(buffer.type.dtype)
+        return at if linear is None else self.new(f"getelementptr {memory}, ptr {at}, i64 {linear}")
 
     def at_least_one(self, value: str) -> str:
         if value.isdigit():

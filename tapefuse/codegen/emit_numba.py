@@ -23,9 +23,10 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from tapefuse.codegen.context import Place, Step
+from tapefuse.codegen.costs import GRAIN
 from tapefuse.codegen.emit_numba_kernel import Imports, dim_text, kernel_text, parameters
 from tapefuse.codegen.loops import INT, Kernel
-from tapefuse.codegen.lower import GRAIN, Place, Step
 from tapefuse.codegen.memory import ALIGN
 from tapefuse.codegen.plan import Plan, pieces
 from tapefuse.ir.types import Dim, Shape, Type, show_dtype

@@ -27,7 +27,10 @@ from tapefuse.codegen.loops import (
     HI,
     INT,
     LO,
+    MOST_TERMS,
+    ZERO,
     Buffer,
+    Contract,
     Declare,
     For,
     Gemm,
@@ -38,11 +41,12 @@ from tapefuse.codegen.loops import (
     Scalar,
     Stmt,
     Store,
+    Term,
     Update,
     Var,
     dimension,
 )
-from tapefuse.ir.types import Dim, Poly, Type, show_dtype
+from tapefuse.ir.types import Dim, Poly, Type, show_dtype, size
 
 LONGEST = 72  # an expression longer than this gets a name of its own
 OPERATORS = {
@@ -54,7 +58,7 @@ FLOAT_FUNCTIONS = frozenset({
     "floor", "ceil", "round",
 })  # fmt: skip
 FUNCTIONS = FLOAT_FUNCTIONS | {"floordiv", "mod", "pow", "maximum", "minimum", "abs", "sign", "select"}
-ARRAY_FUNCTIONS = frozenset({"carve", "reshaped", "matmul_rows", "matmul_columns"})
+ARRAY_FUNCTIONS = frozenset({"carve", "reshaped", "matmul_rows", "matmul_columns", "contract"})
 RENAMED = {"abs": "absolute", "round": "round_even", "pow": "power"}  # Python's own names stay what they are
 
 
@@ -175,6 +179,8 @@ class _Writer:
                     self.loop(s)
                 case Gemm():
                     self.effect(self.gemm(s))
+                case Contract():
+                    self.effect(self.contract(s))
         self.flush()
 
     def loop(self, s: For) -> None:
@@ -273,6 +279,25 @@ class _Writer:
         operands = [matrix(s.a, s.at_a, s.transpose_a), matrix(s.b, s.at_b, s.transpose_b), matrix(s.c, s.at_c, False)]
         return f"{name}({', '.join([*operands, self.plain(s.start), self.plain(s.stop)])})"
 
+    def contract(self, s: Contract) -> str:
+        places = ((s.c, s.at_c), (s.a, s.at_a), (s.b, s.at_b))
+        operands = [text for buffer, at in places for text in (buffer.name, self.linear(buffer, at))]
+        sizes = [self.plain(x) for x in (s.rows, s.columns, s.row_c, s.row_a)]
+        none = [Term(Num(1, INT), ZERO, ZERO)] * (MOST_TERMS - len(s.terms))
+        sizes += [self.plain(x) for t in (*none, *s.terms) for x in (t.extent, t.a, t.b)]
+        return f"{self.imports.function('contract')}({', '.join([*operands, *sizes, str(s.add)])})"
+
+    def linear(self, buffer: Buffer, index: Sequence[Scalar]) -> str:
+        """The linear index of an element."""
+        terms = []
+        for axis, i in enumerate(index):
+            stride = size(buffer.type.shape[axis + 1 :])
+            if not (isinstance(i, Num) and i.value == 0):
+                terms.append(
+                    self.operand(i) if stride == 1 else f"{self.operand(i)} * ({dim_text(stride, self.symbols)})"
+                )
+        return " + ".join(terms) or "0"
+
 
 def _any_size(type: Type) -> str:
     """A type as far as a kernel depends on it: its code takes arrays of any size."""
@@ -316,4 +341,7 @@ def _operands(s: Stmt) -> Iterator[Var]:
             found = (start, stop)
         case Gemm():
             found = (*s.at_a, *s.at_b, *s.at_c, s.start, s.stop)
+        case Contract():
+            sizes = (x for t in s.terms for x in (t.extent, t.a, t.b))
+            found = (*s.at_c, *s.at_a, *s.at_b, s.rows, s.columns, s.row_c, s.row_a, *sizes)
     yield from (x for x in found if isinstance(x, Var))

@@ -7,10 +7,11 @@ only computes values that depend on dimension symbols, so that launching kernels
 
 from __future__ import annotations
 
+from tapefuse.codegen.context import Place, Step
+from tapefuse.codegen.costs import GRAIN
 from tapefuse.codegen.llvm_instructions import Declarations, dim_text
 from tapefuse.codegen.llvm_vectors import kernel_text
 from tapefuse.codegen.loops import Kernel
-from tapefuse.codegen.lower import GRAIN, Place, Step
 from tapefuse.codegen.memory import ALIGN
 from tapefuse.codegen.plan import Plan, pieces
 from tapefuse.ir.types import Dim

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from tapefuse.codegen.costs import WEIGHTS
 from tapefuse.codegen.emit_llvm import Writer
 from tapefuse.codegen.llvm_instructions import LIBM, Declarations, memory_type, register_type
 from tapefuse.codegen.loops import INT, Buffer, For, Kernel, Let, Load, Num, Scalar, Store, Update, Var, identity
-from tapefuse.codegen.schedule import WEIGHTS
 from tapefuse.ir.types import show_dtype, size
 
 REGISTER = 64  # bytes of the widest vector registers; LLVM splits vectors on machines with narrower ones
@@ -160,7 +160,7 @@ class _Loop:
             if isinstance(t, Load | Store) and (isinstance(t, Store) or t.dst in self.slopes):
                 self.base(t.buffer, t.index)
             if isinstance(t, Update) and t.acc not in self.totals:
-                slot = f"%{t.acc.name}.lanes"
+                slot = f"%{t.acc.name}.lanes{len(w.slots)}"  # an accumulator may be that of several loops
                 self.totals[t.acc] = slot
                 w.slots.append(f"  {slot} = alloca {self.type(t.acc.dtype)}")
                 init = identity(t.op, t.acc.dtype)

@@ -131,7 +131,43 @@ class Gemm:
     split: str  # "m" or "n"
 
 
-Stmt = Let | Load | Store | Declare | Update | For | Gemm
+MOST_TERMS = 4  # nested sums of one contraction
+
+
+@dataclass(frozen=True, slots=True)
+class Term:
+    """One of the sums of a contraction: its extent, and by how many elements its operands move from one to the next."""
+
+    extent: Scalar
+    a: Scalar
+    b: Scalar
+
+
+@dataclass(frozen=True, slots=True)
+class Contract:
+    """`c[at_c + i row_c + j] = sum over terms k of a[at_a + i row_a + k.a] * b[at_b + j + k.b]`, or `+=` if `add`.
+
+    i counts `rows`, j counts `columns`; `at_*` index the first element, the other steps are in elements. At most
+    MOST_TERMS terms, added in their order, the last one fastest, for each element by itself: how rows are cut changes
+    no result. `c` is no part of `a` or `b`. `typical`: how many rows there mostly are, if `rows` does not say it.
+    """
+
+    c: Buffer
+    a: Buffer
+    b: Buffer
+    at_c: tuple[Scalar, ...]
+    at_a: tuple[Scalar, ...]
+    at_b: tuple[Scalar, ...]
+    rows: Scalar
+    columns: Scalar
+    row_c: Scalar
+    row_a: Scalar
+    terms: tuple[Term, ...]
+    add: bool = False
+    typical: int = 0
+
+
+Stmt = Let | Load | Store | Declare | Update | For | Gemm | Contract
 
 LO, HI, CHUNK = Var("lo", INT), Var("hi", INT), Var("chunk", INT)
 
@@ -272,6 +308,15 @@ class Builder:
         with self.loop(ZERO, self.dim(extents[0])) as first, self.loops(extents[1:]) as rest:
             yield (first, *rest)
 
+    @contextmanager
+    def piece(self, extents: Sequence[Dim]) -> Iterator[tuple[Var, ...]]:
+        """Nested loops over the rows of the kernel's piece and the other extents; none if there are no extents."""
+        if not extents:
+            yield ()
+            return
+        with self.loop(LO, HI) as first, self.loops(extents[1:]) as rest:
+            yield (first, *rest)
+
     def declare(self, kind: str, dtype: np.dtype) -> Var:
         """A new accumulator that holds the identity of a reduction."""
         acc = self._fresh("a", dtype)
@@ -386,4 +431,10 @@ def _line(s: Stmt) -> str:
             a = at(s.a, s.at_a) + (".T" if s.transpose_a else "")
             b = at(s.b, s.at_b) + (".T" if s.transpose_b else "")
             return f"{at(s.c, s.at_c)} = {a} @ {b}  ({s.m} x {s.n} x {s.k}, {s.split} {s.start}..{s.stop})"
+        case Contract():
+            terms = ", ".join(f"{t.extent} by {t.a} and {t.b}" for t in s.terms)
+            return (
+                f"{at(s.c, s.at_c)} {'+' * s.add}= {at(s.a, s.at_a)} . {at(s.b, s.at_b)}  ({s.rows} rows by {s.row_c} "
+                f"and {s.row_a}, {s.columns} columns, sum of {terms})"
+            )
     raise TypeError(f"not a statement: {s!r}")

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from heapq import heappop, heappush
 
-from tapefuse.codegen.lower import Place, Step
-from tapefuse.codegen.schedule import Group, Schedule, is_row_reduction
+from tapefuse.codegen.context import Place, Step
+from tapefuse.codegen.schedule import Group, Schedule, chained, is_row_reduction
 from tapefuse.ir.graph import Value
 from tapefuse.ir.types import Dim
 
@@ -41,7 +41,12 @@ def in_place(plan: Schedule, updates: Mapping[Value, Value], checks: Sequence[Va
 
 def whole_reads(plan: Schedule, node: Value) -> set[Value]:
     """Everything in memory that computing a grouped value reads, by the value whose memory it is."""
-    found, stack = set(), [a.value for a in plan.reads[node]]
+    return _bases(plan, [a.value for a in plan.reads[node]])
+
+
+def _bases(plan: Schedule, values: list[Value]) -> set[Value]:
+    """The values whose memory is read for `values`, looking through inline ones."""
+    found, stack = set(), list(values)
     while stack:
         value = stack.pop()
         if value in plan.inline:
@@ -53,6 +58,8 @@ def whole_reads(plan: Schedule, node: Value) -> set[Value]:
 
 def _overwrites_own_element(plan: Schedule, new: Value, state: Value) -> bool:
     group = plan.group_of[new]
+    if group.kind == "scatter":
+        return _scatters_into(plan, new, state)
     if group.kind != "rows" or any(is_row_reduction(n) for n in group.nodes):
         return False
     for node in group.nodes:
@@ -64,6 +71,15 @@ def _overwrites_own_element(plan: Schedule, new: Value, state: Value) -> bool:
                 if not same or group.shape != new.shape:
                     return False
     return True
+
+
+def _scatters_into(plan: Schedule, new: Value, state: Value) -> bool:
+    """Whether a scatter adds to `state`, and reads it for nothing else."""
+    first, *_ = chain = chained(new, plan.inline)
+    if first.op is None or not first.op.has_base or first.args[0] is not state:
+        return False
+    others = [a for n in chain for a in n.args[n is first :] if a not in chain]
+    return state not in _bases(plan, others)
 
 
 def _dependents(plan: Schedule, groups: set[Group]) -> set[Group]:

@@ -7,7 +7,8 @@ from functools import cache
 
 from tapefuse.codegen.emit_program import program_text
 from tapefuse.codegen.loops import show
-from tapefuse.codegen.plan import Plan, Request, plan, show_memory, show_schedule
+from tapefuse.codegen.plan import Plan, Request, show_memory, show_schedule
+from tapefuse.codegen.recompute import within
 from tapefuse.ir.program import Program
 from tapefuse.ir.types import Dim, Poly
 
@@ -16,7 +17,7 @@ __all__ = ["Request", "compiled", "stages"]
 
 def compiled(request: Request) -> Program:
     """Schedule, lower, lay out and print. Raises CompileError for what compiled code cannot express."""
-    return _program(plan(request))
+    return _program(within(request))
 
 
 def _program(p: Plan) -> Program:
@@ -59,7 +60,7 @@ def _nanoseconds(cost: Dim) -> Dim:
 
 def stages(request: Request) -> dict[str, Callable[[], str]]:
     """Name -> text of each stage of code generation, made when asked for."""
-    p = cache(lambda: plan(request))
+    p = cache(lambda: within(request))
     return {
         "schedule": lambda: show_schedule(p()),
         "loops": lambda: "\n\n".join(show(s.kernel) for s in p().steps),

@@ -7,10 +7,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from tapefuse.codegen.context import Place, Step
+from tapefuse.codegen.costs import GRAIN
 from tapefuse.codegen.loops import HI, LO, Buffer, Builder, Kernel
-from tapefuse.codegen.lower import GRAIN, Place, Step, steps
+from tapefuse.codegen.lower import steps
 from tapefuse.codegen.memory import Layout, arena, in_place, memory_of, ordered
 from tapefuse.codegen.prepare import prepared
+from tapefuse.codegen.products import described
 from tapefuse.codegen.schedule import Schedule, schedule
 from tapefuse.ir.graph import Graph, Value
 from tapefuse.ir.program import Check, State
@@ -29,6 +32,7 @@ class Request:
     checks: tuple[Check, ...] = ()
     name: str = "program"
     strict: bool = False  # sums in their written order, no fused multiply-add, libm's functions
+    memory_budget: int | None = None  # most bytes of outputs and scratch memory
 
     @property
     def written(self) -> tuple[int, ...]:
@@ -109,9 +113,8 @@ def pieces(step: Step) -> tuple[int, Dim] | int:
     cost // GRAIN."""
     if step.chunks == 1:
         return 1
-    if isinstance(step.kernel.cost, int):
-        return max(1, min(step.chunks, step.kernel.cost // GRAIN))
-    return step.chunks, step.kernel.cost
+    cost = step.kernel.cost if step.cut is None else step.cut
+    return max(1, min(step.chunks, cost // GRAIN)) if isinstance(cost, int) else (step.chunks, cost)
 
 
 def show_schedule(p: Plan) -> str:
@@ -127,6 +130,8 @@ def _schedule_lines(p: Plan) -> Iterator[str]:
         for place in step.places:
             mark = "writes" if place in step.written else "reads"
             yield f"    {mark} {_where(p, place)} {place.type}"
+        if step.kernel.name[1:].isdigit():
+            yield from (f"    {line}" for line in described(g))
         if g.why and step.kernel.name[1:].isdigit():
             yield f"    apart from its operands: {g.why}"
         for check in p.checks_after.get(number, ()):

@@ -12,7 +12,8 @@ import numpy as np
 from tapefuse.ir import ops
 from tapefuse.ir.graph import Graph, Value, here, param
 from tapefuse.ir.op import OPS
-from tapefuse.ir.types import Shape, size
+from tapefuse.ir.passes.one_hot import hit
+from tapefuse.ir.types import broadcast_shapes
 
 
 def prepared(graph: Graph) -> tuple[Graph, tuple[np.ndarray, ...]]:
@@ -41,10 +42,10 @@ def _spelled(node: Value, args: tuple[Value, ...]) -> Value:
         return _arg_extremum(args[0], node.attributes["axis"], node.op.name == "argmax")
     if node.op.reduction is not None:
         return _reduced(node.op, args[0], node.attributes["axes"])
+    if node.op.library == "matmul" and node.dtype.kind == "f":
+        return thin_product(*args) or node.op.emit(*args)
     if node.op.name == "gather" and args[0].dtype.kind == "f" and args[0].op is not None and args[0].op.elementwise:
         return _picked(args[0], args[1:]) or node.op.emit(*args)
-    if node.op.name == "scatter_add" and node.dtype.kind == "f":
-        return _placed(args[0], args[1:], node.shape) or node.op.emit(*args, **node.attributes)
     return node.op.emit(*args, **node.attributes)
 
 
@@ -72,43 +73,41 @@ def _reduced(op, x: Value, axes: tuple[int, ...]) -> Value:
     return op.emit(ops.transpose.emit(x, perm=perm), axes=tuple(range(rank - len(axes), rank)))
 
 
-def _hit(indices: tuple[Value, ...], shape: Shape) -> Value | None:
-    """Where element (i..., n) of `shape` is the one that row i's only index names; None if rows have other indices.
-
-    The indices of the leading axes must count those axes, as in x[arange(B), labels]; the last one is in range by then.
+def thin_product(a: Value, b: Value) -> Value | None:
+    """A product of matrices of which one is a single row or column, as a sum of products along the other's rows, or
+    across them: it is bound by memory and fuses with what computes its operands and what reads it. None for others.
     """
-    lead, labels = indices[:-1], indices[-1]
-    if len(indices) != len(shape) or not lead or labels.shape not in (shape[:-1], (*shape[:-1], 1)):
+    if len(a.shape) != 2 or len(b.shape) != 2 or 1 not in (*a.shape, *b.shape):
         return None
-    if len(labels.shape) != len(shape) and len(lead) > 1:
+    m, k, n = *a.shape, b.shape[1]
+    if k == 1:
+        return ops.mul.emit(a, b)
+    if n == 1:
+        matrix, across = _untransposed(a)
+        vector = b
+    elif m == 1:
+        matrix, along = _untransposed(b)
+        vector, across = a, not along
+    else:
         return None
-    for axis, index in enumerate(lead):
-        counts = index.op is not None and index.op.name == "iota" and index.attributes["axis"] == axis
-        if not counts or size(index.shape) != shape[axis] or len(index.shape) != len(labels.shape):
-            return None
-    labels = ops.reshape.emit(labels, shape=(*shape[:-1], 1))
-    extent = ops.dim.emit(value=shape[-1], dtype=labels.dtype)
-    labels = ops.select.emit(ops.lt.emit(labels, 0), ops.add.emit(labels, extent), labels)
-    numbers = (*(1 for _ in lead), shape[-1])
-    return ops.eq.emit(labels, ops.iota.emit(shape=numbers, axis=len(lead), dtype=labels.dtype))
+    terms = ops.mul.emit(matrix, ops.reshape.emit(vector, shape=(k, 1) if across else (1, k)))
+    return ops.reshape.emit(OPS["reduce_sum"].emit(terms, axes=(0,) if across else (1,)), shape=(m, n))
+
+
+def _untransposed(x: Value) -> tuple[Value, bool]:
+    """The matrix whose rows lie in memory one after the other, and whether `x` is its transpose."""
+    if x.op is not None and x.op.name == "transpose" and x.attributes["perm"] == (1, 0):
+        return x.args[0], True
+    return x, False
 
 
 def _picked(x: Value, indices: tuple[Value, ...]) -> Value | None:
     """One element of each row of a computed `x`, as a reduction that fuses with it: `x` needs no memory."""
-    hit = _hit(indices, x.shape)
-    if hit is None:
+    found = hit(indices, x.shape) if len(indices) == len(x.shape) else None
+    if found is None:
         return None
-    found = OPS["reduce_max"].emit(ops.select.emit(hit, x, float("-inf")), axes=(len(x.shape) - 1,))
-    return ops.reshape.emit(found, shape=indices[-1].shape)
-
-
-def _placed(v: Value, indices: tuple[Value, ...], shape: Shape) -> Value | None:
-    """The transpose of `_picked`: zeros but for one element of each row."""
-    hit = _hit(indices, shape)
-    if hit is None or v.shape != indices[-1].shape:
-        return None
-    v = ops.reshape.emit(ops.add.emit(v, 0.0), shape=(*shape[:-1], 1))  # 0 + v, as adding to zeros gives
-    return ops.select.emit(hit, v, 0.0)
+    picked = OPS["reduce_max"].emit(ops.select.emit(found, x, float("-inf")), axes=(len(x.shape) - 1,))
+    return ops.reshape.emit(picked, shape=broadcast_shapes(*(k.shape for k in indices)))
 
 
 def _own(value: Value, taken: set[Value]) -> Value:

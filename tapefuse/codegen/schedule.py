@@ -10,26 +10,18 @@ and no cycle can arise.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 
-import numpy as np
-
 from tapefuse.codegen.access import Access, Axis, accesses, is_squeeze
+from tapefuse.codegen.convolution_shape import is_tiled
+from tapefuse.codegen.costs import CALL, INLINE_CHAIN, LIMIT, weight
+from tapefuse.codegen.products_operands import bases, is_contraction, is_product
 from tapefuse.ir.graph import Graph, Value
 from tapefuse.ir.types import Shape, show_shape
 
 VIEWS = frozenset({"broadcast", "transpose", "slice", "flip", "reshape"})
-WEIGHTS = {
-    **dict.fromkeys(("exp", "log", "expm1", "log1p", "sin", "cos", "tanh", "sigmoid"), 24),
-    **dict.fromkeys(("softplus", "erf", "tan"), 40),
-    **dict.fromkeys(("div", "sqrt", "rsqrt", "floordiv", "mod"), 8),
-    "pow": 60,
-}
-LIMIT = 600  # instructions of one kernel, roughly: LLVM's time grows faster than linearly past this
-CALL = 12  # instructions of an elementary function, at most: many are called, not copied
 _FULL = f"the kernel has reached {LIMIT} instructions"
-INLINE_CHAIN = 4  # operations that are recomputed at each reader rather than kept in memory
 
 
 @dataclass(eq=False)
@@ -60,8 +52,8 @@ class Schedule:
     reads: dict[Value, tuple[Access, ...]]  # what computing one element of a grouped value reads
 
     def base(self, value: Value) -> Value:
-        """The value whose memory `value` is: itself, or what it is a reshape of."""
-        while value.op is not None and value.op.name == "reshape" and value not in self.group_of:
+        """The value whose memory `value` is: itself, or what it is another name or a reshape of."""
+        while value.op is not None and value.op.name in ("reshape", "after") and value not in self.group_of:
             value = value.args[0]
         return value
 
@@ -83,28 +75,8 @@ def domain(node: Value) -> Shape:
     return node.args[0].shape if is_sink(node) or is_row_reduction(node) else node.shape
 
 
-def weight(node: Value) -> int:
-    assert node.op is not None
-    if node.dtype.kind == "f" or node.op.name in ("floordiv", "mod", "pow"):
-        return WEIGHTS.get(node.op.name, 1)
-    return 1
-
-
-def is_product(node: Value) -> bool:
-    return node.op is not None and node.op.library == "matmul" and node.dtype in (np.float32, np.float64)
-
-
-def folded(operand: Value) -> tuple[Value, bool]:
-    """A product's operand without a transposition of its last two axes, and whether there was one."""
-    if operand.op is not None and operand.op.name == "transpose":
-        perm, rank = operand.attributes["perm"], len(operand.shape)
-        if rank >= 2 and perm == (*range(rank - 2), rank - 1, rank - 2):
-            return operand.args[0], True
-    return operand, False
-
-
 def is_alias(node: Value) -> bool:
-    return node.op is not None and node.op.name == "reshape" and not is_squeeze(node)
+    return node.op is not None and (node.op.name == "after" or node.op.name == "reshape" and not is_squeeze(node))
 
 
 def schedule(graph: Graph) -> Schedule:
@@ -125,8 +97,8 @@ def _needs_memory(graph: Graph) -> set[Value]:
     needed = set(graph.outs)
     for node in graph.nodes:
         if is_product(node):
-            needed.update(folded(a)[0] for a in node.args)
-        elif is_alias(node):
+            needed.update(bases(node))
+        elif is_alias(node) or node.op is not None and node.op.has_base:
             needed.add(node.args[0])
         elif node.op is not None and node.op.name == "matmul":
             needed.update(node.args)
@@ -147,11 +119,11 @@ def _inline(graph: Graph, needed: set[Value], kept: frozenset[Value]) -> frozens
         elif node.op.name in VIEWS:
             chain[node] = chain.get(node.args[0], 0)
         elif node.op.elementwise and weight(node) == 1 and all(a.op is None or a in chain for a in node.args):
-            length = 1 + sum(chain.get(a, 0) for a in node.args)
+            length = 1 + sum(chain.get(a, 0) for a in set(node.args))
             if length <= INLINE_CHAIN:
                 chain[node] = length
         elif node.op.elementwise and weight(node) == 1:
-            known = [chain.get(a, cheap.get(a, 0 if a.op is None or a in kept else None)) for a in node.args]
+            known = [chain.get(a, cheap.get(a, 0 if a.op is None or a in kept else None)) for a in set(node.args)]
             length = 1 + sum(k for k in known if k is not None)
             if None not in known and length <= INLINE_CHAIN:
                 cheap[node] = length
@@ -161,7 +133,25 @@ def _inline(graph: Graph, needed: set[Value], kept: frozenset[Value]) -> frozens
         if node not in chain:
             chain[node] = cheap[node]
             stack.extend(a for a in node.args if a in cheap and a not in kept)
-    return frozenset(n for n in chain if n not in needed or n.type.size == 1 and not n.args and n not in graph.outs)
+    literals = (n for n in needed if n in chain and n.type.size == 1 and not n.args and n not in graph.outs)
+    return frozenset((*(n for n in chain if n not in needed), *literals, *_continued(graph)))
+
+
+def _continued(graph: Graph) -> Iterator[Value]:
+    """Scatters whose results other scatters add to, and nothing else reads: the kernels of those do them as well."""
+    for node in graph.nodes:
+        base = node.args[0] if node.op is not None and node.op.has_base else None
+        if base is not None and base.op is not None and base.op.push is not None:
+            if graph.users[base] == (node,) and base not in graph.outs:
+                yield base
+
+
+def chained(node: Value, inline: Collection[Value]) -> tuple[Value, ...]:
+    """The scatters that one kernel does to compute `node`, in order."""
+    chain = [node]
+    while chain[-1].op.has_base and chain[-1].args[0] in inline and chain[-1].args[0].op.push is not None:  # type: ignore[union-attr]
+        chain.append(chain[-1].args[0])
+    return tuple(reversed(chain))
 
 
 class _Scheduler:
@@ -195,9 +185,10 @@ class _Scheduler:
                 return (Access(operand, tuple(Axis(k) for k in range(len(operand.shape)))),)
             return accesses(operand, self.inline.__contains__)
         if is_product(node):
-            return tuple(Access(folded(a)[0], ()) for a in node.args)
+            return tuple(Access(base, ()) for base in bases(node))
         if node.op is not None and node.op.push is not None:
-            return tuple(Access(a, ()) for a in node.args)
+            chain = chained(node, self.inline)
+            return tuple(Access(a, ()) for n in chain for a in n.args if a not in chain)
         return accesses(node, self.inline.__contains__)
 
     def _group(self, value: Value) -> Group:
@@ -208,9 +199,9 @@ class _Scheduler:
 
     def _available(self, value: Value) -> int:
         """The level after which a value is in memory; -1 for what is there from the start."""
-        while is_alias(value):
-            value = value.args[0]
-        return -1 if value.op is None else self._group(value).level
+        if value in self.group_of:
+            return self._group(value).level
+        return max(map(self._available, value.args), default=-1)  # an alias (`after` has two operands), or inline
 
     def _keep(self, value: Value) -> None:
         while is_alias(value):
@@ -225,7 +216,9 @@ class _Scheduler:
             for value in self._bases(reads):
                 self._keep(value)
             level = 1 + max((self._available(v) for v in self._bases(reads)), default=-1)
-            kind = "gemm" if is_product(node) else "scatter" if node.op.push is not None else "rows"
+            kind = "scatter" if node.op.push is not None else "rows"
+            kind = "gemm" if is_product(node) and not is_contraction(node) else kind
+            kind = "conv" if is_tiled(node) else kind
             return self._start(node, level, kind)
         level = max((self._earliest(a.value) for a in reads), default=0)
         inside = [a for a in reads if self._fusible(a.value) and self._group(a.value).level == level]
@@ -290,7 +283,7 @@ class _Scheduler:
         if is_row_reduction(node):
             group.rows = len(node.shape)
         if node.op is not None and node.op.library == "matmul":
-            group.rows = len(node.shape)
+            group.rows = len(node.shape) - is_contraction(node)
 
     def _merged(self, groups: Iterable[Group]) -> Group | None:
         """Groups of one level as one group, or None."""
@@ -298,12 +291,17 @@ class _Scheduler:
         for other in rest:
             a, b = (first, other) if first.rows is not None or other.rows is None else (other, first)
             rows = b.rows if a.rows is None else a.rows
-            fits = a.shape == b.shape and a.rows is None and b.rows is None or (
-                a.rows is not None
-                and b.rows in (None, a.rows)
-                and len(b.shape) >= a.rows
-                and a.row_shape == b.shape[: a.rows]
-                and a.rows <= b.limit
+            fits = (
+                a.shape == b.shape
+                and a.rows is None
+                and b.rows is None
+                or (
+                    a.rows is not None
+                    and b.rows in (None, a.rows)
+                    and len(b.shape) >= a.rows
+                    and a.row_shape == b.shape[: a.rows]
+                    and a.rows <= b.limit
+                )
             )
             if not fits or a.weight + b.weight > LIMIT:
                 return None

@@ -101,6 +101,20 @@ class Graph:
         return tuple(sorted((v for v in reachable(self.outs) if v.op is not None), key=lambda v: v.id))
 
     @cached_property
+    def in_order(self) -> tuple[Value, ...]:
+        """The same nodes in an order that depends on the graph alone, not on what this process has built before.
+
+        Values of no parameter (constants, `iota`) are shared between graphs: each stands before its first user.
+        """
+        is_open: dict[Value, bool] = dict.fromkeys(self.params, True)
+        for v in self.nodes:
+            is_open[v] = any([is_open.get(a, True) for a in v.args])
+        order: dict[Value, None] = {}
+        for root in (*[v for v in self.nodes if is_open[v]], *self.outs):
+            _place(root, is_open, order)
+        return tuple(order)
+
+    @cached_property
     def users(self) -> Mapping[Value, tuple[Value, ...]]:
         """For each value, the nodes that read it (once per read)."""
         table: dict[Value, list[Value]] = {v: [] for v in (*self.params, *self.nodes)}
@@ -113,6 +127,20 @@ class Graph:
     def symbols(self) -> tuple[str, ...]:
         """Dimension symbols of the parameters, sorted."""
         return tuple(sorted(symbols(d for p in self.params for d in p.shape)))
+
+
+def _place(root: Value, is_open: Mapping[Value, bool], order: dict[Value, None]) -> None:
+    """Append a node to `order`, closed ones that it needs before it."""
+    stack = [root]
+    while stack:
+        v = stack[-1]
+        waiting = [a for a in reversed(v.args) if a not in order and not is_open.get(a, True)]
+        if waiting:
+            stack.extend(waiting)
+            continue
+        stack.pop()
+        if v.op is not None:
+            order[v] = None
 
 
 def reachable(outs: Iterable[Value]) -> set[Value]:

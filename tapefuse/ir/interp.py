@@ -35,7 +35,7 @@ def evaluate(graph: Graph, *arrays: Any) -> tuple[np.ndarray, ...]:
         return y
 
     with np.errstate(all="ignore"):
-        return _run(graph, inputs, apply)
+        return walk(graph, inputs, apply)
 
 
 def replay(graph: Graph, args: Sequence[Any]) -> tuple:
@@ -55,7 +55,7 @@ def replay(graph: Graph, args: Sequence[Any]) -> tuple:
 
     outer = here.loc
     try:
-        return _run(graph, args, apply)
+        return walk(graph, args, apply)
     finally:
         here.loc = outer
 
@@ -74,7 +74,8 @@ def substituted(v: Value, env: Mapping[str, Dim]) -> dict[str, Any]:
     return {k: substitute(x, env) for k, x in v.attrs}
 
 
-def _run(graph: Graph, args: Sequence[Any], apply: Callable[[Value, list[Any]], Any]) -> tuple:
+def walk(graph: Graph, args: Sequence[Any], apply: Callable[[Value, list[Any]], Any]) -> tuple:
+    """The outputs, from `apply(node, operands)` for each node in order. Values are freed after their last use."""
     kept = {*graph.outs}
     uses = {v: len(readers) for v, readers in graph.users.items()}
     values: dict[Value, Any] = dict(zip(graph.params, args, strict=True))

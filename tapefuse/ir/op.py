@@ -36,6 +36,7 @@ class Op:
     sample: Callable[..., Any]  # rng, dtype -> [(args, attrs), ...] of good inputs; feeds every generic test
     at: Callable[..., Any] | None = None  # b, i, *xs, **attrs -> scalar: the result at index i
     push: Callable[..., Any] | None = None  # b, j, *xs, **attrs -> (index, scalar): source j adds scalar at index
+    has_base: bool = False  # push adds to the first operand, not to zeros; its sources are those of the next one
     reduction: str | None = None  # "add", "mul", "maximum", "minimum", "and", "or" over attribute `axes`
     library: str | None = None  # kernel of the run-time library that computes it ("matmul")
     elementwise: bool = False  # broadcasting scalar function: result[i] depends on operands at i only

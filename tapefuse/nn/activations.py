@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from math import sqrt
+from math import pi, sqrt
 from typing import Any
 
 from tapefuse import numpy as tp
@@ -50,9 +50,20 @@ def silu(x: Any) -> Tensor:
     return x * tp.sigmoid(x)
 
 
-def gelu(x: Any) -> Tensor:
-    """x times the standard normal distribution function at x. (Hendrycks and Gimpel 2016, the exact form)"""
+def gelu(x: Any, approximate: bool = False) -> Tensor:
+    """x times the standard normal distribution function at x. (Hendrycks and Gimpel 2016)
+
+    `approximate`: their form 0.5 x (1 + tanh(sqrt(2/pi) (x + 0.044715 x**3))), off by 5e-4 at most, computed without
+    cancellation as x * sigmoid(2 sqrt(2/pi) (x + 0.044715 x**3)).
+    """
+    if approximate:
+        return x * tp.sigmoid(2.0 * sqrt(2.0 / pi) * (x + 0.044715 * x * x * x))
     return 0.5 * x * (1.0 + tp.erf(x / sqrt(2.0)))
+
+
+def gelu_tanh(x: Any) -> Tensor:
+    """gelu in its approximate form, as an activation by name."""
+    return gelu(x, approximate=True)
 
 
 def softmax(x: Any, axis: int = -1) -> Tensor:
@@ -67,7 +78,7 @@ def log_softmax(x: Any, axis: int = -1) -> Tensor:
 
 ACTIVATIONS: dict[str, Callable[[Any], Tensor]] = {
     f.__name__: f
-    for f in (linear, relu, leaky_relu, elu, sigmoid, tanh, softplus, silu, gelu, softmax, log_softmax)
+    for f in (linear, relu, leaky_relu, elu, sigmoid, tanh, softplus, silu, gelu, gelu_tanh, softmax, log_softmax)
 }
 
 

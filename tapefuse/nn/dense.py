@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import prod
 from typing import Any, ClassVar
 
 import numpy as np
@@ -17,15 +18,26 @@ from tapefuse.tracer.variable import Variable
 Initializer = Callable[[np.random.Generator, tuple[int, ...]], np.ndarray]
 
 
+def fans(shape: tuple[int, ...]) -> tuple[int, int]:
+    """How many inputs and units a kernel `[*taps, inputs, units]` connects, a connection for each tap."""
+    taps = prod(shape[:-2])
+    return (taps * shape[-2] if len(shape) > 1 else shape[0]), taps * shape[-1]
+
+
 def glorot_uniform(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
     """Uniform in +-sqrt(6 / (inputs + units)), to keep the variance of signals. (Glorot and Bengio 2010)"""
-    limit = np.sqrt(6.0 / (shape[0] + shape[-1]))
+    limit = np.sqrt(6.0 / sum(fans(shape)))
     return rng.uniform(-limit, limit, shape)
 
 
 def he_normal(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
     """Normal with variance 2 / inputs, for layers under relu. (He et al. 2015)"""
-    return rng.normal(0.0, np.sqrt(2.0 / shape[0]), shape)
+    return rng.normal(0.0, np.sqrt(2.0 / fans(shape)[0]), shape)
+
+
+def uniform(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+    """Uniform in +-0.05, for tables of embeddings."""
+    return rng.uniform(-0.05, 0.05, shape)
 
 
 def zeros(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
@@ -36,7 +48,7 @@ def ones(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
     return np.ones(shape)
 
 
-INITIALIZERS: dict[str, Initializer] = {f.__name__: f for f in (glorot_uniform, he_normal, zeros, ones)}
+INITIALIZERS: dict[str, Initializer] = {f.__name__: f for f in (glorot_uniform, he_normal, uniform, zeros, ones)}
 
 
 def initializer(which: str | Initializer) -> Initializer:
@@ -100,7 +112,7 @@ class Dense(Module):
         if not x.shape:
             raise ShapeError(f"{self.name} needs at least one axis, got a scalar of dtype {x.dtype}")
         if self.kernel is None:
-            self.build(_width(self.name, x.shape[-1]))
+            self.build(width_of(self.name, x.shape[-1]))
         assert self.kernel is not None
         if x.shape[-1] != self.kernel.shape[0]:
             raise ShapeError(
@@ -111,10 +123,11 @@ class Dense(Module):
         return self.activation(y if self.bias is None else y + self.bias)
 
 
-def _width(name: str, size: Any) -> int:
+def width_of(name: str, size: Any) -> int:
+    """An extent of x that sizes variables. Raises ShapeError if it is a symbol."""
     if not isinstance(size, int):
         raise ShapeError(
-            f"{name} cannot make its kernel: the last axis of x has the symbolic size {size}; "
-            "give Dense(inputs=...) or a fixed size in the TensorSpec"
+            f"{name} cannot make its variables: the last axis of x has the symbolic size {size}; "
+            "give inputs=... or a fixed size in the TensorSpec"
         )
     return size

@@ -114,14 +114,21 @@ def arange(start: Any, stop: Any = None, step: Any = 1, dtype: Any = None) -> Te
     if isinstance(start, Poly) or isinstance(stop, Poly):
         if type(step) is not int or step != 1:
             raise ShapeError(f"arange over the symbolic extent {stop} at {user_loc()} takes a step of 1")
-        dtype = np.dtype(dtype or np.int32)
-        counts = apply(ops.iota, (), {"shape": (stop - start,), "axis": 0, "dtype": dtype})
-        return counts if isinstance(start, int) and start == 0 else ops.add(counts, dim(start, dtype))
+        return _counts(start, stop - start, dtype)
+    if all(type(n) is int for n in (start, stop, step)) and step == 1 and np.dtype(dtype or np.int32).kind in "iuf":
+        return _counts(start, max(stop - start, 0), dtype)  # in a trace no array, but what is counted as it is read
     numbers = [np.asarray(v).item() if isinstance(v, Operators) else v for v in (start, stop, step)]
     values = np.arange(*numbers)
     if dtype is None and all(python_kind(v) for v in numbers):
         dtype = np.float32 if values.dtype.kind == "f" else np.int32
     return constant(values, dtype)
+
+
+def _counts(start: Dim, count: Dim, dtype: Any) -> Tensor:
+    """start, start + 1, ...: so many."""
+    dtype = np.dtype(dtype or np.int32)
+    counts: Tensor = apply(ops.iota, (), {"shape": (count,), "axis": 0, "dtype": dtype})
+    return counts if isinstance(start, int) and start == 0 else ops.add(counts, dim(start, dtype))
 
 
 def linspace(start: Any, stop: Any, num: int = 50, dtype: Any = None) -> Tensor:

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import ctypes
 import importlib.util
+import os
 from functools import cache
-from pathlib import Path
 
 from tapefuse._errors import CompileError
 
@@ -27,21 +27,21 @@ def description() -> str:
     return config().decode().strip()
 
 
-def path() -> Path:
+def path() -> str:
     """Where the shared library is. Raises CompileError when it is not installed."""
     spec = importlib.util.find_spec("scipy_openblas32")  # finds the package without running it
     for folder in spec.submodule_search_locations or () if spec else ():
-        for suffix in ("so", "dylib", "dll"):
-            found = sorted((Path(folder) / "lib").glob(f"libscipy_openblas*.{suffix}"))
-            if found:
-                return found[0]
+        library = os.path.join(folder, "lib")
+        for name in sorted(os.listdir(library)) if os.path.isdir(library) else ():
+            if name.startswith("libscipy_openblas") and name.endswith((".so", ".dylib", ".dll")):
+                return os.path.join(library, name)
     raise CompileError("matrix products need the package scipy-openblas32: pip install scipy-openblas32")
 
 
 @cache
 def _library() -> ctypes.CDLL:
     try:
-        library = ctypes.CDLL(str(path()), mode=ctypes.RTLD_LOCAL)
+        library = ctypes.CDLL(path(), mode=ctypes.RTLD_LOCAL)
         library.scipy_openblas_set_num_threads(1)
         for name in FUNCTIONS:
             getattr(library, name)

@@ -1,4 +1,4 @@
-"""Object code kept on disk between processes: one file per key, checked whenever it is read.
+"""Compiled programs kept on disk between processes: one file per key, checked whenever it is read.
 
 A file is  magic, version, length of metadata and object, SHA-256, metadata (JSON), object code.  The digest covers the
 key too, so a file under another's name is not taken for it. Files appear whole (written aside, then renamed), so any
@@ -17,13 +17,12 @@ import threading
 import time
 import warnings
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from tapefuse._config import config
 from tapefuse._errors import CacheWarning
 
-VERSION = 1
+VERSION = 2
 LIMIT = 1 << 29  # bytes a folder may grow to
 _MAGIC = b"TAPEFUSE"
 _HEAD = struct.Struct("<8sIIQ32s")
@@ -43,6 +42,13 @@ class Entry(NamedTuple):
     metadata: dict[str, Any]
 
 
+class Kept(NamedTuple):
+    """What is in a file: code, and what is to be known about it (JSON)."""
+
+    metadata: dict[str, Any]
+    code: bytes
+
+
 def digest(*parts: str) -> str:
     """The key for everything that object code depends on: equal parts, equal code."""
     h = hashlib.sha256()
@@ -59,17 +65,22 @@ def current() -> ObjectCache | None:
     try:
         folder = default_folder()
         return ObjectCache(folder) if _usable(folder) else None
-    except (OSError, RuntimeError) as e:  # RuntimeError: there is no home folder
+    except OSError as e:
         _warn_once("folder", f"programs are not kept on disk: {e}")
         return None
 
 
-def default_folder() -> Path:
+def default_folder() -> str:
     """The folder the flags ask for: `cache_dir`, or `tapefuse` in the user's cache folder."""
     if config.cache_dir:
-        return Path(config.cache_dir).expanduser()
+        return os.path.expanduser(config.cache_dir)
     base = os.environ.get("XDG_CACHE_HOME", "")
-    return (Path(base) if os.path.isabs(base) else Path.home() / ".cache") / "tapefuse"
+    if not os.path.isabs(base):
+        home = os.path.expanduser("~")
+        if not os.path.isabs(home):
+            raise OSError("there is no home folder; set TAPEFUSE_CACHE_DIR")
+        base = os.path.join(home, ".cache")
+    return os.path.join(base, "tapefuse")
 
 
 class ObjectCache:
@@ -77,12 +88,12 @@ class ObjectCache:
 
     _stores = 0
 
-    def __init__(self, folder: Path, limit: int = LIMIT):
-        self.folder = folder
+    def __init__(self, folder: str | os.PathLike[str], limit: int = LIMIT):
+        self.folder = os.fspath(folder)
         self.limit = limit
 
-    def load(self, key: str) -> bytes | None:
-        """The object code kept under `key`, or None. A damaged file is removed, with one warning per process."""
+    def load(self, key: str) -> Kept | None:
+        """What is kept under `key`, or None. A damaged file is removed, with one warning per process."""
         path = self._path(key)
         try:
             data = _read(path)
@@ -90,11 +101,11 @@ class ObjectCache:
             return None
         except OSError as e:
             _warn_once("read", f"{path} cannot be read, the program is compiled again: {e}")
-            if path.is_dir():  # anything else is replaced when the program is stored
+            if os.path.isdir(path):  # anything else is replaced when the program is stored
                 _discard(path)
             return None
-        parts = _unpack(key, data)
-        if parts is None:
+        found = _unpack(key, data)
+        if found is None:
             _warn_once("damage", f"{path} is damaged or of another version; the program is compiled again")
             _discard(path)
             return None
@@ -102,11 +113,11 @@ class ObjectCache:
             os.utime(path)
         except OSError as e:
             _log.debug("cannot note the use of %s: %s", path, e)
-        return parts[1]
+        return found
 
     def store(self, key: str, object_code: bytes, metadata: Mapping[str, Any]) -> bool:
         """Keep object code. False, with one warning per process, when the disk does not take it."""
-        aside = self.folder / f"{_ASIDE}{os.getpid()}-{threading.get_ident()}-{time.time_ns()}"
+        aside = os.path.join(self.folder, f"{_ASIDE}{os.getpid()}-{threading.get_ident()}-{time.time_ns()}")
         try:
             with open(aside, "xb", opener=_private) as file:
                 file.write(_pack(key, object_code, metadata))
@@ -126,7 +137,7 @@ class ObjectCache:
         """Remove what was written aside by processes that died, then the longest unused programs above the limit."""
         total, now = 0, time.time()
         for used, size, path in sorted(self._files(), reverse=True):
-            aside = path.name.startswith(_ASIDE)
+            aside = os.path.basename(path).startswith(_ASIDE)
             total += 0 if aside else size
             if (aside and now - used > _STALE) or total > self.limit:
                 _discard(path)
@@ -134,38 +145,45 @@ class ObjectCache:
     def entries(self) -> Iterator[Entry]:
         """What is kept, the last used first; damaged files are left out."""
         for used, size, path in sorted(self._files(), reverse=True):
-            if path.suffix == _SUFFIX:
+            key, suffix = os.path.splitext(os.path.basename(path))
+            if suffix == _SUFFIX:
                 try:
-                    parts = _unpack(path.stem, _read(path))
+                    found = _unpack(key, _read(path))
                 except OSError:
                     continue
-                if parts is not None:
-                    yield Entry(path.stem, size, used, parts[0])
+                if found is not None:
+                    yield Entry(key, size, used, found.metadata)
 
     def clear(self) -> int:
         """Remove every program; how many there were."""
         return sum(_discard(path) for _, _, path in self._files())
 
-    def _path(self, key: str) -> Path:
-        return self.folder / f"{key}{_SUFFIX}"
+    def _path(self, key: str) -> str:
+        return os.path.join(self.folder, key + _SUFFIX)
 
-    def _files(self) -> list[tuple[float, int, Path]]:
+    def _files(self) -> list[tuple[float, int, str]]:
         found = []
         try:
             with os.scandir(self.folder) as items:
                 for item in items:
                     if item.name.endswith(_SUFFIX) or item.name.startswith(_ASIDE):
                         info = item.stat(follow_symlinks=False)
-                        found.append((info.st_mtime, info.st_size, Path(item.path)))
+                        found.append((info.st_mtime, info.st_size, item.path))
         except OSError as e:
             _log.debug("cannot list %s: %s", self.folder, e)
         return found
 
 
-def _usable(folder: Path) -> bool:
+def _usable(folder: str) -> bool:
     """Make the folder; refuse one that others could put code into."""
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    info = folder.stat()
+    os.makedirs(os.path.dirname(folder) or ".", exist_ok=True)
+    try:
+        os.mkdir(folder, 0o700)
+    except FileExistsError:
+        pass  # it is looked at now
+    info = os.stat(folder)
+    if not stat.S_ISDIR(info.st_mode):
+        raise NotADirectoryError(f"{folder} is not a folder")
     if not hasattr(os, "geteuid"):
         return True
     if info.st_uid != os.geteuid():
@@ -181,7 +199,7 @@ def _private(path: str, flags: int) -> int:
     return os.open(path, flags, 0o600)
 
 
-def _read(path: Path) -> bytes:
+def _read(path: str) -> bytes:
     """The bytes of a regular file; a link or anything else in its place is an OSError."""
     handle = os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0))
     with os.fdopen(handle, "rb") as file:
@@ -201,8 +219,8 @@ def _pack(key: str, object_code: bytes, metadata: Mapping[str, Any]) -> bytes:
     return _HEAD.pack(_MAGIC, VERSION, len(text), len(object_code), check) + text + object_code
 
 
-def _unpack(key: str, data: bytes) -> tuple[dict[str, Any], bytes] | None:
-    """(metadata, object code), or None if a single bit differs from what was written under this key."""
+def _unpack(key: str, data: bytes) -> Kept | None:
+    """What was packed, or None if a single bit differs from what was written under this key."""
     if len(data) < _HEAD.size:
         return None
     magic, version, n_text, n_object, check = _HEAD.unpack_from(data)
@@ -211,16 +229,16 @@ def _unpack(key: str, data: bytes) -> tuple[dict[str, Any], bytes] | None:
     text, object_code = data[_HEAD.size : _HEAD.size + n_text], data[_HEAD.size + n_text :]
     if _checksum(key, version, text, object_code) != check:
         return None
-    return json.loads(text), object_code
+    return Kept(json.loads(text), object_code)
 
 
-def _discard(path: Path) -> bool:
+def _discard(path: str) -> bool:
     """Remove a file (or what stands in its place); False when that is not possible."""
     try:
-        if path.is_dir() and not path.is_symlink():
-            os.rename(path, path.with_name(f"{path.name}.aside-{os.getpid()}-{time.time_ns()}"))
+        if os.path.isdir(path) and not os.path.islink(path):
+            os.rename(path, f"{path}.aside-{os.getpid()}-{time.time_ns()}")
         else:
-            path.unlink()
+            os.unlink(path)
     except OSError as e:
         _log.debug("cannot remove %s: %s", path, e)
         return False

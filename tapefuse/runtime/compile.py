@@ -1,4 +1,4 @@
-"""LLVM text to object code for the CPU this process runs on.
+"""LLVM text to position-independent object code for the CPU this process runs on.
 
 `compile_object("define i64 @f(i64 %x) { ret i64 %x }")` is an ELF, Mach-O or COFF object as bytes, the same in every
 process, so that it can be kept on disk. llvmlite is imported with the first compilation.
@@ -13,6 +13,7 @@ from functools import cache
 from typing import Any
 
 from tapefuse._errors import CompileError
+from tapefuse.runtime import elf
 
 # Loops come with their vectors (codegen/llvm_vectors), so a few passes do what O3 does, in a tenth of its time.
 PASSES = ("always_inliner", "sroa", "new_gvn", "instruction_combine", "simplify_cfg", "global_dead_code_eliminate")
@@ -38,7 +39,7 @@ def fingerprint() -> tuple[str, ...]:
     """Everything besides the text that object code depends on."""
     import llvmlite
 
-    llvm = _binding()
+    llvm = initialised()
     version = ".".join(map(str, llvm.llvm_version_info))
     return (
         *PASSES,
@@ -52,7 +53,7 @@ def fingerprint() -> tuple[str, ...]:
 
 
 def _optimized(text: str) -> Any:
-    llvm = _binding()
+    llvm = initialised()
     try:
         module = llvm.parse_assembly(text)
         module.verify()
@@ -77,7 +78,7 @@ def _diagnosis(message: str, text: str) -> str:
 
 
 @cache
-def _binding() -> Any:
+def initialised() -> Any:
     import llvmlite.binding as llvm
 
     llvm.initialize_native_target()
@@ -87,15 +88,16 @@ def _binding() -> Any:
 
 @cache
 def _features() -> str:
-    return _binding().get_host_cpu_features().flatten()
+    return initialised().get_host_cpu_features().flatten()
 
 
 @cache
 def _machine(level: int = CODE_GENERATION) -> Any:
-    """The host's target machine. The default code model of a JIT places no bound on distances between symbols."""
-    llvm = _binding()
+    """The host's target machine. ELF objects are position-independent: our linker takes those (`elf`)."""
+    llvm = initialised()
     target = llvm.Target.from_triple(llvm.get_process_triple())
-    return target.create_target_machine(cpu=llvm.get_host_cpu_name(), features=_features(), opt=level)
+    model = {"reloc": "pic", "codemodel": "small"} if elf.is_supported() else {}
+    return target.create_target_machine(cpu=llvm.get_host_cpu_name(), features=_features(), opt=level, **model)
 
 
 if hasattr(os, "register_at_fork"):  # a fork waits for LLVM to be idle: the child would find its locks held for ever

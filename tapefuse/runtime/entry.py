@@ -17,10 +17,9 @@ What a call promises:
 from __future__ import annotations
 
 import ctypes
-import re
+import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache
-from pathlib import Path
 from string import Template
 from typing import Any
 
@@ -33,6 +32,8 @@ from tapefuse.runtime.abi import ALIGNED, ARRAY, C_CONTIGUOUS, OBJECT_TYPE, WRIT
 
 GIL_LIMIT = 20_000  # nanoseconds of work from which a call lets other Python threads run
 STACK_ARENA = 4096  # bytes of scratch memory that live on the stack
+LARGE = 1 << 20  # bytes from which an output's memory is kept when it is freed
+SHELF_PLACES, SHELF_BYTES = 8, 256 << 20  # most blocks, and most bytes, that are kept
 FIELDS = (
     "program", "n_inputs", "n_states", "n_constants", "n_outputs", "n_symbols", "n_polys", "n_checked", "n_patches",
     "n_sizes", "records", "states", "constants", "polys", "checked", "out_records", "sizes", "patches", "arena",
@@ -47,24 +48,30 @@ FIXED, BIND, SAME, POLYNOMIAL = range(4)  # kinds of axes
 @cache
 def entry_text() -> str:
     """LLVM text of `ptr @tapefuse_entry(ptr %self, ptr %args, i64 %nargs)`; `%self` is an array, the table."""
-    here = Path(__file__).parent
-    text = (here / "entry_arrays.ll").read_text() + (here / "entry.ll").read_text()
-    names: dict[str, int] = {f: k for k, f in enumerate(FIELDS)}
+    text = "".join(map(source, ("entry_arrays", "blocks", "entry")))
+    names: dict[str, int | str] = {f: k for k, f in enumerate(FIELDS)}
+    names |= {"large": LARGE, "shelf_bytes": SHELF_BYTES, "shelf_places": SHELF_PLACES, "shelf_last": SHELF_PLACES - 1}
+    names |= {"name_padding": "\\00" * (127 - len("tapefuse"))}
     names |= {f"array_{k}": v for k, v in ARRAY.items()}
     names |= {"object_type": OBJECT_TYPE, "record_words": RECORD_WORDS, "stack_arena": STACK_ARENA}
     names |= {"flags_layout": C_CONTIGUOUS | ALIGNED, "flags_writeable": WRITEABLE}
     return Template(text).substitute(names)
 
 
+def source(name: str) -> str:
+    """The text of one of the `.ll` files beside this one."""
+    with open(os.path.join(os.path.dirname(__file__), f"{name}.ll"), encoding="utf-8") as file:
+        return file.read()
+
+
 @cache
 def entry_symbols() -> dict[str, int]:
-    """Addresses of what the entry's text imports: functions of CPython and NumPy."""
-    declared = re.findall(r"^declare [\w ]+ @(Py\w+)\(", entry_text(), re.M)
-    api = ctypes.pythonapi
-    table = {n: ctypes.cast(getattr(api, n), ctypes.c_void_p).value for n in declared if hasattr(api, n)}
-    table["_Py_NotImplementedStruct"] = id(NotImplemented)
-    table["PyArray_NewFromDescr"] = numpy_function(94)
-    return {k: int(v or 0) for k, v in table.items()}
+    """Addresses of what the entry's text imports and no library exports: an object of CPython, functions of NumPy."""
+    return {
+        "_Py_NotImplementedStruct": id(NotImplemented),
+        "PyArray_NewFromDescr": numpy_function(94),
+        "PyDataMem_SetHandler": numpy_function(304),
+    }
 
 
 class Table(np.ndarray):
@@ -168,12 +175,12 @@ def _axes(types: Iterable[Type], values: _Values, program: Program) -> tuple[lis
 
 
 def _outputs(types: Iterable[Type], values: _Values) -> tuple[list[int], list[int], list[int]]:
-    """Records (descr, rank, first size), all sizes in a row, and (position, value) of the symbolic ones."""
+    """Records (descr, rank, first size, bytes of an element), all sizes in a row, and (position, value) of the symbolic ones."""
     records: list[int] = []
     sizes: list[int] = []
     patches: list[int] = []
     for type in types:
-        records += [id(canonical(type.dtype)), len(type.shape), len(sizes)]
+        records += [id(canonical(type.dtype)), len(type.shape), len(sizes), type.dtype.itemsize]
         for dim in type.shape:
             if isinstance(dim, Poly):
                 patches += [len(sizes), values.index(dim)]

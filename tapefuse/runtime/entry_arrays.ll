@@ -389,6 +389,23 @@ no:
   ret i1 false
 }
 
+define internal i64 @product(ptr %dims, i64 %n, i64 %first) nounwind {
+entry:
+  br label %next
+next:
+  %k = phi i64 [0, %entry], [%k1, %more]
+  %so_far = phi i64 [%first, %entry], [%times, %more]
+  %some = icmp slt i64 %k, %n
+  br i1 %some, label %more, label %done
+more:
+  %d = call i64 @word(ptr %dims, i64 %k)
+  %times = mul i64 %so_far, %d
+  %k1 = add i64 %k, 1
+  br label %next
+done:
+  ret i64 %so_far
+}
+
 ; Fresh arrays for the outputs. False, with an exception set and nothing kept, without memory.
 define internal i1 @make_outputs(ptr %table, ptr %sizes, ptr %outputs, ptr %pointers) {
 entry:
@@ -401,15 +418,17 @@ next:
   %more = icmp slt i64 %k, %n
   br i1 %more, label %make, label %yes
 make:
-  %at = mul i64 %k, 3
+  %at = shl i64 %k, 2
   %record = getelementptr inbounds i64, ptr %records, i64 %at
   %descr = call ptr @pointer(ptr %record, i64 0)
   %nd = call i64 @word(ptr %record, i64 1)
   %nd32 = trunc i64 %nd to i32
   %first = call i64 @word(ptr %record, i64 2)
   %dims = getelementptr inbounds i64, ptr %sizes, i64 %first
+  %itemsize = call i64 @word(ptr %record, i64 3)
+  %bytes = call i64 @product(ptr %dims, i64 %nd, i64 %itemsize)
   call void @Py_IncRef(ptr %descr)                  ; the next call takes it
-  %array = call ptr @PyArray_NewFromDescr(ptr %ndarray, ptr %descr, i32 %nd32, ptr %dims, ptr null, ptr null, i32 0, ptr null)
+  %array = call ptr @fresh_array(ptr %ndarray, ptr %descr, i32 %nd32, ptr %dims, i64 %bytes)
   %empty = icmp eq ptr %array, null
   br i1 %empty, label %no, label %accept
 accept:

@@ -2,12 +2,13 @@
 ;
 ; `values`: an array of i64: pointers, sizes and dimensions of one call. `steps`: the plan. A kernel finds its arguments through
 ; `indices`, positions in `values`. A kernel is cut into as many pieces as its sizes say, whatever the number of threads is, so
-; that results do not depend on it.
+; that results do not depend on it. What stands in braces is there when kernels are timed (runtime/launch.py).
 
 %step = type { ptr, ptr, i64, i64, i64, i64 } ; kernel, indices, rows at, pieces at, flag at (-1: none), status if the flag is set
 %job = type { ptr, ptr, ptr, i64, i64 }       ; kernel, values, indices, rows, pieces
 %fixed = type { i64, i64 }                    ; 0: the number itself, 1: that pointer of the table, 2: so far into the arena
 @numbers = private constant [64 x i64] [NUMBERS]
+{stamps_declared}
 
 define internal void @piece(ptr %job, i64 %c) nounwind {
   %kernel = load ptr, ptr %job
@@ -87,6 +88,7 @@ entry:
   %dims = alloca i64
   %strides = alloca i64
   call void @fill(ptr %values, ptr %fixed, i64 %n, ptr %pointers, ptr %arena)
+  {started}
   %none = icmp eq i64 %count, 0
   br i1 %none, label %done, label %step
 step:
@@ -134,6 +136,7 @@ here:
   %left = icmp slt i64 %c1, %pieces
   br i1 %left, label %here, label %check
 check:
+  {stepped}
   %flag.index.at = getelementptr %step, ptr %steps, i64 %s, i32 4
   %flag.index = load i64, ptr %flag.index.at
   %flagged = icmp sge i64 %flag.index, 0

@@ -1,29 +1,30 @@
 """The LLVM engine: a `Program` becomes a builtin function of Python.
 
-Text -> object code (kept on disk) -> linked into this process by LLJIT -> entered through `entry.ll`. Addresses come in
-as symbols when linking, so the object code is the same in every process.
+Text -> object code -> image (kept on disk) -> mapped into this process -> entered through `entry.ll`. Addresses come in
+as symbols when an image is mapped, so it is the same in every process. A program that is on disk needs no LLVM.
 """
 
 from __future__ import annotations
 
 import atexit
 import ctypes
-import itertools
+import logging
 import platform
-import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache as once
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from tapefuse._errors import CompileError
 from tapefuse.ir.program import Program
-from tapefuse.runtime import blas, cache, threads
+from tapefuse.runtime import blas, cache, host, linking, threads
 from tapefuse.runtime.abi import Layout, check_abi
-from tapefuse.runtime.compile import QUICK, compile_object, fingerprint, llvm_lock
-from tapefuse.runtime.entry import build_table, entry_symbols, entry_text
+from tapefuse.runtime.compile import QUICK, compile_object, fingerprint
+from tapefuse.runtime.entry import build_table, entry_symbols, entry_text, source
+from tapefuse.runtime.image import Mapped
+from tapefuse.runtime.launch import Stamps, launcher_text, timed_symbols
+from tapefuse.runtime.linking import Code
 
 _ENTRY, _PROGRAM, _RUN = "tapefuse_entry", "tapefuse_program", "tapefuse_run"
 _POOL, _POOL_START = "tapefuse_parallel_for", "tapefuse_pool_start"
@@ -33,9 +34,24 @@ _PAUSES = {  # how a processor is told that a loop waits
     "aarch64": ("declare void @llvm.aarch64.hint(i32)", "call void @llvm.aarch64.hint(i32 1)"),
     "arm64": ("declare void @llvm.aarch64.hint(i32)", "call void @llvm.aarch64.hint(i32 1)"),
 }
-_pools: list[Any] = []  # linked code of the pool: its threads run in it as long as the process lives
 _METH_FASTCALL = 0x80
-_names = itertools.count()
+_log = logging.getLogger("tapefuse.cache")
+
+
+class Built(NamedTuple):
+    """Code of a program, and whether it was on disk."""
+
+    code: Code
+    cached: bool
+    seconds: float  # that compiling took; 0.0 when it was on disk
+
+
+class Found(NamedTuple):
+    """What was on disk: code, and what was stored with it."""
+
+    built: Built
+    metadata: dict[str, Any]
+    rest: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,8 +89,11 @@ def load(
     handler: Callable[[int], Any],
     *,
     threads: int | None = None,
+    built: Built | None = None,
+    stamps: Stamps | None = None,
 ) -> Loaded:
-    """Compile (or read from disk), link and wrap a program.
+    """Map and wrap a program. `built`: its code; None: compile it, or find it on disk by its text. `stamps`: each call
+    writes there when it began, and when each of its kernels ended, in ns.
 
     `states`: one Variable per state of the program. `handler(status)` is called for a failed check; it raises.
     `threads`: for this program; None: the process's number. Raises CompileError.
@@ -82,35 +101,101 @@ def load(
     if len(states) != len(program.states):
         raise CompileError(f"{program.name} has {len(program.states)} states, got {len(states)} variables")
     check_abi()
-    entry = _linked_entry()
+    code, cached, compile_seconds = built or _filed_by_text(program)
     start = time.perf_counter()
-    text = program.llvm()
-    object_code, cached = _object_code(text, program.name)
-    compiled = time.perf_counter()
+    entry = _support()
     word, words, symbols, kept = _parallel(program, threads)
     symbols |= {n: blas.address(n) for n in program.externals if n in blas.FUNCTIONS}
-    launcher = _linked_launcher() if _RUN in program.externals else {_RUN: 0}
-    tracker = _link(object_code, _PROGRAM, symbols | {_RUN: launcher[_RUN]}, text)
-    table = build_table(program, layout, states, handler, {"program": tracker[_PROGRAM], **words})
+    launcher = entry if stamps is None else _timed_launcher(stamps)
+    symbols[_RUN] = launcher[_RUN]
+    mapped = linking.loaded(code, symbols, (_PROGRAM,))
+    table = build_table(program, layout, states, handler, {"program": mapped[_PROGRAM], **words})
     call = _builtin(program.name, entry[_ENTRY], table)
-    table.keep += (tracker, entry, launcher, *kept)
-    compile_seconds, link_seconds = compiled - start, time.perf_counter() - compiled
-    pointer, size = tracker[_PROGRAM], len(object_code)
-    return Loaded(call, pointer, size, cached, 0.0 if cached else compile_seconds, link_seconds, word, table)
+    table.keep += (mapped, launcher, stamps, *kept)
+    link_seconds = time.perf_counter() - start
+    return Loaded(call, mapped[_PROGRAM], code.size, cached, compile_seconds, link_seconds, word, table)
 
 
-def _object_code(text: str, name: str) -> tuple[bytes, bool]:
-    """(object code, was it on disk)"""
-    kept = cache.current()
+# -- code, from the compiler or from the disk -------------------------------------------------------------------------
+
+
+def built(program: Program, key: str | None, metadata: Mapping[str, Any] | None = None, rest: bytes = b"") -> Built:
+    """Compile a program, and keep it on disk under `key`, if any, with `metadata` (JSON) and `rest`.
+
+    Raises CompileError.
+    """
+    start = time.perf_counter()
+    code = linking.code_of(compile_object(program.llvm()))
+    seconds = time.perf_counter() - start
+    if key:
+        _store(key, code, {"name": program.name, "seconds": round(seconds, 3), **(metadata or {})}, rest)
+    return Built(code, False, seconds)
+
+
+def found(key: str) -> Found | None:
+    """What is on disk under `key`."""
+    folder = cache.current()
+    kept = folder.load(key) if folder is not None else None
     if kept is None:
-        return compile_object(text), False
-    key = cache.digest(text, *fingerprint())
-    found = kept.load(key)
-    if found is not None:
-        return found, True
-    object_code = compile_object(text)
-    kept.store(key, object_code, {"name": name, "llvm": len(text), "compiler": " ".join(fingerprint()[:5])})
-    return object_code, False
+        return None
+    n = kept.metadata["bytes"]
+    code = Code.unpack(kept.code[:n], kept.metadata["code"])
+    return Found(Built(code, True, 0.0), kept.metadata, kept.code[n:])
+
+
+def _filed_by_text(program: Program) -> Built:
+    key = cache.digest(program.llvm(), *fingerprint())
+    kept = found(key)
+    return kept.built if kept else built(program, key)
+
+
+def _store(key: str, code: Code, metadata: dict[str, Any], rest: bytes = b"") -> None:
+    folder = cache.current()
+    if folder is not None:
+        data, described = code.pack()
+        folder.store(key, data + rest, {**metadata, "bytes": len(data), "code": described})
+
+
+@once
+def _support() -> Mapped:
+    """What all programs share: the entry from Python, the launcher of kernels and the pool of threads.
+
+    Compiled once per installation. Never unmapped: threads run in it, arrays may be freed by it.
+    """
+    machine = host.fingerprint()
+    key = cache.digest("support", machine) if machine else cache.digest(_support_text(), *fingerprint())
+    kept = found(key)
+    code = kept.built.code if kept else linking.code_of(compile_object(_support_text(), QUICK))
+    if not kept:
+        atexit.register(_keep_support, key)
+    mapped = linking.loaded(code, entry_symbols(), (_ENTRY, _RUN, _POOL, _POOL_START))
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(mapped.keep))
+    return mapped
+
+
+def _keep_support(key: str) -> None:
+    """Keep the best code for later processes, when this one ends.
+
+    It takes LLVM several times as long as code that is a tenth slower, longer than most programs do.
+    """
+    if cache.current() is not None and host.is_current():
+        _store(key, linking.code_of(compile_object(_support_text())), {"name": "entry, launcher and pool"})
+
+
+def _support_text() -> str:
+    pool = source("pool")
+    declaration, pause = _PAUSES.get(platform.machine().lower(), ("", ""))
+    pool = pool.replace("SPIN", str(threads.SPIN)).replace("PAUSE_DECLARATION", declaration).replace("PAUSE", pause)
+    return "\n".join((entry_text(), launcher_text(), pool))
+
+
+def _timed_launcher(stamps: Stamps) -> Mapped:
+    """A launcher that reads the clock after each kernel."""
+    code = linking.code_of(compile_object(launcher_text(timed=True), QUICK))
+    return linking.loaded(code, timed_symbols(stamps), (_RUN,))
+
+
+# -- threads ----------------------------------------------------------------------------------------------------------
 
 
 def _parallel(program: Program, wanted: int | None) -> _Parallel:
@@ -125,41 +210,6 @@ def _parallel(program: Program, wanted: int | None) -> _Parallel:
     return _Parallel(word, words, symbols, (word, warn))
 
 
-@once
-def _jit() -> Any:
-    import llvmlite.binding as llvm
-
-    fingerprint()  # initialises LLVM's targets
-    return llvm.create_lljit_compiler(suppress_errors=True)  # they come as exceptions
-
-
-@once
-def _linked_entry() -> Any:
-    text = entry_text()
-    return _link(_soon(text, "entry"), _ENTRY, entry_symbols(), text)
-
-
-@once
-def _linked_launcher() -> Any:
-    numbers = ", ".join(f"i64 {k}" for k in range(64))
-    text = (Path(__file__).parent / "launch.ll").read_text().replace("NUMBERS", numbers)
-    return _link(_soon(text, "launch"), _RUN, {}, text)
-
-
-def _soon(text: str, name: str) -> bytes:
-    """Object code that every program needs, without waiting for the best: that is made when this process ends.
-
-    Level 2 takes 50 ms for the entry, more than most programs do; level 0 takes 8 and costs 0.05 us a call.
-    """
-    kept = cache.current()
-    found = kept.load(cache.digest(text, *fingerprint())) if kept is not None else None
-    if found is not None:
-        return found
-    if kept is not None:
-        atexit.register(_object_code, text, name)
-    return compile_object(text, QUICK)
-
-
 def pool() -> threads.Pool:
     """The pool that parallel programs run on. Raises CompileError."""
     return threads.pool(_started_pool)
@@ -168,38 +218,12 @@ def pool() -> threads.Pool:
 @once
 def _started_pool(size: int) -> threads.Pool:
     """Our own pool with `size` threads, the caller among them."""
-    text = (Path(__file__).parent / "pool.ll").read_text().replace("SPIN", str(threads.SPIN))
-    declaration, pause = _PAUSES.get(platform.machine().lower(), ("", ""))
-    text = text.replace("PAUSE_DECLARATION", declaration).replace("PAUSE", pause)
-    tracker = _link(_object_code(text, "pool")[0], _POOL, {}, text, _POOL_START)
-    start = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_int64)(tracker[_POOL_START])
-    _pools.append(tracker)
-    return threads.Pool("tapefuse", 1 + start(size - 1), tracker[_POOL], 0, 0)
+    code = _support()
+    start = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_int64)(code[_POOL_START])
+    return threads.Pool("tapefuse", 1 + start(size - 1), code[_POOL], 0, 0)
 
 
-def _link(object_code: bytes, name: str, symbols: dict[str, int], text: str, *more: str) -> Any:
-    import llvmlite.binding as llvm
-
-    builder = llvm.JITLibraryBuilder().add_object_img(object_code).add_current_process()
-    for exported in (name, *more):
-        builder.export_symbol(exported)
-    for symbol, address in symbols.items():
-        builder.import_symbol(symbol, address)
-    with llvm_lock:
-        try:
-            return builder.link(_jit(), f"tapefuse{next(_names)}")
-        except RuntimeError as e:
-            missing = ", ".join(_undefined(name, symbols, text)) or str(e)
-            raise CompileError(f"the compiled program cannot be linked, it lacks: {missing}") from None
-
-
-def _undefined(name: str, symbols: dict[str, int], text: str) -> list[str]:
-    """Names that a program's text uses and nobody defines."""
-    declared = re.findall(r"^declare [^@]*@(?!llvm\.)([\w.$]+)|^@([\w.$]+) = external", text, re.M)
-    needed = {a or b for a, b in declared}
-    if not re.search(rf"^define [^@]*@{name}\(", text, re.M):
-        needed.add(name)
-    return sorted(n for n in needed if n not in symbols and not hasattr(ctypes.pythonapi, n))
+# -- the builtin ------------------------------------------------------------------------------------------------------
 
 
 class _MethodDef(ctypes.Structure):

@@ -118,3 +118,39 @@ def _blas_function(builder, t, given):
 def _at_least_one(builder, v):
     one = ir.Constant(v.type, 1)
     return builder.select(builder.icmp_signed(">", v, one), v, one)
+
+
+# -- contractions ---------------------------------------------------------------------------------------
+
+
+def contract(
+    c, at_c, a, at_a, b, at_b, rows, columns, row_c, row_a, n0, a0, b0, n1, a1, b1, n2, a2, b2, n3, a3, b3, add
+):
+    """`codegen.loops.Contract` with four sums, on row-major arrays; `at_*` and steps count elements."""
+    c, a, b = reshaped(c, (c.size,)), reshaped(a, (a.size,)), reshaped(b, (b.size,))
+    for i in range(rows):
+        row = at_c + i * row_c
+        if not add:
+            for j in range(row, row + columns):
+                c[j] = 0
+        for k0 in range(n0):
+            for k1 in range(n1):
+                for k2 in range(n2):
+                    for k3 in range(n3):
+                        x = a[at_a + i * row_a + k0 * a0 + k1 * a1 + k2 * a2 + k3 * a3]
+                        y = at_b + k0 * b0 + k1 * b1 + k2 * b2 + k3 * b3
+                        for j in range(columns):
+                            c[row + j] += x * b[y + j]
+
+
+def _no_result(
+    c, at_c, a, at_a, b, at_b, rows, columns, row_c, row_a, n0, a0, b0, n1, a1, b1, n2, a2, b2, n3, a3, b3, add
+):
+    return types.none
+
+
+@compiled(contract, typer=_no_result)
+def _contract(context, builder, sig, args):
+    wanted = types.none(*(t if isinstance(t, types.Array | types.Boolean) else types.intp for t in sig.args))
+    given = [context.cast(builder, v, t, w) for v, t, w in zip(args, sig.args, wanted.args, strict=True)]
+    return context.compile_internal(builder, contract, wanted, given)

@@ -36,7 +36,7 @@ declare i32 @sched_yield()
 PAUSE_DECLARATION
 
 ; piece number c, in gufunc form
-define internal void @piece(ptr %fn, ptr %first, i64 %stride, ptr %data, i64 %c) nounwind {
+define internal void @pool_piece(ptr %fn, ptr %first, i64 %stride, ptr %data, i64 %c) nounwind {
   %args = alloca ptr
   %dims = alloca i64
   %steps = alloca i64
@@ -63,7 +63,7 @@ take:
   %some = icmp slt i64 %c, %n
   br i1 %some, label %run, label %end
 run:
-  call void @piece(ptr %fn, ptr %first, i64 %stride, ptr %data, i64 %c)
+  call void @pool_piece(ptr %fn, ptr %first, i64 %stride, ptr %data, i64 %c)
   %d = atomicrmw add ptr @done, i64 1 seq_cst
   br label %take
 end:
@@ -158,7 +158,7 @@ alone:
   %left = icmp slt i64 %c, %n
   br i1 %left, label %one, label %gone
 one:
-  call void @piece(ptr %fn, ptr %first, i64 %stride, ptr %data, i64 %c)
+  call void @pool_piece(ptr %fn, ptr %first, i64 %stride, ptr %data, i64 %c)
   %c1 = add i64 %c, 1
   br label %alone
 gone:

@@ -18,7 +18,6 @@ import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from tapefuse._config import config
@@ -149,8 +148,8 @@ def _load_omp() -> Any:
     numba = importlib.util.find_spec("numba")  # finds the package without running it
     for folder in numba.submodule_search_locations or () if numba else ():
         for suffix in importlib.machinery.EXTENSION_SUFFIXES:
-            file = Path(folder, "np", "ufunc", f"omppool{suffix}")
-            spec = importlib.util.spec_from_file_location(_OMP, file) if file.exists() else None
+            file = os.path.join(folder, "np", "ufunc", f"omppool{suffix}")
+            spec = importlib.util.spec_from_file_location(_OMP, file) if os.path.exists(file) else None
             if spec is None or spec.loader is None:
                 continue
             try:

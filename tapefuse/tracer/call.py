@@ -6,10 +6,11 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from tapefuse._config import config
-from tapefuse.ir.graph import Graph, Value, here, param
+from tapefuse.ir.graph import Graph, Value, param
 from tapefuse.ir.interp import replay
 from tapefuse.ir.passes.adjoint import adjoint, records_of
-from tapefuse.tracer.record import Node, Pullback, Record
+from tapefuse.ir.passes.forward import tangents
+from tapefuse.tracer.record import Node, Pullback, Pushforward, Record, pinned
 from tapefuse.tracer.source import current_loc
 from tapefuse.tracer.state import state
 from tapefuse.tracer.tensor import Tensor, as_tensor, key_of
@@ -27,6 +28,7 @@ class GraphCall:
         self._compile = compile
         self._entries: dict[tuple, Callable[..., Any]] = {}
         self._backwards: dict[tuple, tuple[GraphCall, tuple[int, ...]]] = {}
+        self._forwards: dict[tuple, tuple[GraphCall, tuple[int, ...]]] = {}
 
     @property
     def _entry(self) -> Callable[..., Any]:
@@ -51,12 +53,8 @@ class GraphCall:
         return ys
 
     def _inlined(self, xs: Sequence[Tensor]) -> tuple[Tensor, ...]:
-        before = state.pinned, here.loc
-        state.pinned = True  # every value keeps the line it was traced from
-        try:
+        with pinned():  # every value keeps the line it was traced from
             return tuple([as_tensor(y) for y in replay(self.graph, xs)])
-        finally:
-            state.pinned, here.loc = before
 
     def _record(self, xs: tuple[Tensor, ...], ys: tuple[Tensor, ...]) -> None:
         keys = [key_of(x) for x in xs]
@@ -65,7 +63,8 @@ class GraphCall:
             inputs = tape.nodes(keys, xs)
             wanted = tuple([k for k, x in enumerate(inputs) if x.key is not None and x.dtype.kind == "f"])
             if wanted:
-                tape.add_record(Record(inputs, outputs, self._pullback(xs, wanted), current_loc()))
+                pull, push = self._pullback(xs, wanted), self._pushforward(xs)
+                tape.add_record(Record(inputs, outputs, pull, push, current_loc()))
 
     def _pullback(self, xs: tuple[Tensor, ...], wanted: tuple[int, ...]) -> Pullback:
         def pullback(gs: Sequence[Tensor | None]) -> Sequence[Tensor | None]:
@@ -78,6 +77,29 @@ class GraphCall:
             return [found.get(k) for k in range(len(xs))]
 
         return pullback
+
+    def _pushforward(self, xs: tuple[Tensor, ...]) -> Pushforward:
+        def pushforward(ts: Sequence[Tensor | None]) -> Sequence[Tensor | None]:
+            given = tuple([k for k, t in enumerate(ts) if t is not None])
+            forward, connected = self._forward(given)
+            moved = forward(*xs, *[t for t in ts if t is not None]) if connected else ()
+            found = dict(zip(connected, moved, strict=True))
+            return [found.get(k) for k in range(len(self.graph.outs))]
+
+        return pushforward
+
+    def _forward(self, given: tuple[int, ...]) -> tuple[GraphCall, tuple[int, ...]]:
+        """(inputs, tangents of inputs `given`) -> tangents of outputs, and which are connected."""
+        if given not in self._forwards:
+            graph = self.graph
+            sources = [graph.params[k] for k in given]
+            directions = [param(s.type, f"t{k}") for k, s in zip(given, sources, strict=True)]
+            moved = tangents(records_of(graph), sources, directions, graph.outs)
+            connected = tuple([k for k, t in enumerate(moved) if t is not None])
+            outs: tuple[Value, ...] = tuple([t for t in moved if t is not None])
+            forward = Graph((*graph.params, *directions), outs, f"{graph.name}_forward")
+            self._forwards[given] = GraphCall(forward, self._compile), connected
+        return self._forwards[given]
 
     def _backward(self, wanted: tuple[int, ...], given: tuple[int, ...]) -> tuple[GraphCall, tuple[int, ...]]:
         """(inputs, cotangents of outputs `given`) -> cotangents of inputs `wanted`, and which are

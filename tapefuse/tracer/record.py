@@ -6,21 +6,25 @@ trace, and under other tapes alike.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
+from tapefuse._errors import TapeError
 from tapefuse.ir.graph import Loc, Value, here, param, reachable
 from tapefuse.ir.op import Op
 from tapefuse.ir.passes.adjoint import adjoint, missing_rule
+from tapefuse.ir.passes.forward import tangents
 from tapefuse.ir.types import Shape, Type
 from tapefuse.tracer.state import state
 from tapefuse.tracer.tensor import Tensor, TracedTensor, as_tensor, key_of
 
 Pullback = Callable[[Sequence[Tensor | None]], Sequence[Any]]  # cotangents of results -> of operands; None: zero
+Pushforward = Callable[[Sequence[Tensor | None]], Sequence[Any]]  # tangents of operands -> of results
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,11 +45,12 @@ class Node:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Record:
-    """One recorded operation, as `ir.passes.adjoint` reads it."""
+    """One recorded operation, as `ir.passes.adjoint` and `ir.passes.forward` read it."""
 
     xs: tuple[Node, ...]
     ys: tuple[Node, ...]
     pullback: Pullback
+    pushforward: Pushforward
     loc: Loc | None = None
     op: Op | None = None
 
@@ -56,21 +61,31 @@ def op_record(
     """The record of `y = op(*values, **attrs)`. `lean`: hold only those values that the derivative rule reads."""
     result = Node(key_of(y), y.type)
     if op.vjp is None:
-        return Record(xs, (result,), _raises(lambda: missing_rule(op, xs, attrs, loc)), loc, op)
+        rule = _raises(lambda: missing_rule(op, xs, attrs, loc))
+        return Record(xs, (result,), rule, rule, loc, op)
+    vjp, jvp = op.vjp, op.jvp
     if lean and not isinstance(y, TracedTensor):
         reads = values_read(op, tuple([x.type for x in xs]), tuple(sorted(attrs.items())))
         held = [v if read else n for v, n, read in zip((y, *values), (result, *xs), reads, strict=True)]
-    else:
-        held = [y, *values]
-    vjp = op.vjp
-    return Record(xs, (result,), lambda gs: vjp(gs[0], *held, **attrs), loc, op)
+        return Record(xs, (result,), lambda gs: vjp(gs[0], *held, **attrs), _no_values, loc, op)
+    held = [y, *values]
+    return Record(
+        xs, (result,), lambda gs: vjp(gs[0], *held, **attrs), lambda ts: [jvp(ts, *held, **attrs)], loc, op
+    )
 
 
-def _raises(error: Callable[[], Exception]) -> Pullback:
-    def pullback(gs: Sequence[Tensor | None]) -> Sequence[Any]:
+def _raises(error: Callable[[], Exception]) -> Callable[[Sequence[Tensor | None]], Sequence[Any]]:
+    def rule(given: Sequence[Tensor | None]) -> Sequence[Any]:
         raise error()
 
-    return pullback
+    return rule
+
+
+def _no_values(ts: Sequence[Tensor | None]) -> Sequence[Any]:
+    raise TapeError(
+        "a non-persistent tape keeps what the reverse pass reads and nothing more; make it with "
+        "GradientTape(persistent=True) to take derivatives forwards"
+    )
 
 
 @lru_cache(maxsize=4096)
@@ -89,10 +104,27 @@ def backward(
 ) -> list[Tensor | None]:
     """The cotangent of each source from those of the targets, None where nothing connects them."""
     seeds = list(seeds)
-    before = state.pinned, here.loc
-    state.pinned = True  # what rules compute belongs to the line of the operation that is differentiated
-    try:
+    with pinned():
         found = adjoint(records, [n for n, _ in seeds], [g for _, g in seeds], sources, key=lambda node: node.key)
+    return [None if g is None else as_tensor(g) for g in found]
+
+
+def forward(
+    records: Sequence[Record], given: Iterable[tuple[Node, Tensor]], targets: Sequence[Node]
+) -> list[Tensor | None]:
+    """The tangent of each target from those of the sources, None where nothing connects them."""
+    given = list(given)
+    with pinned():
+        found = tangents(records, [n for n, _ in given], [t for _, t in given], targets, key=lambda node: node.key)
+    return [None if t is None else as_tensor(t) for t in found]
+
+
+@contextmanager
+def pinned() -> Iterator[None]:
+    """What is computed in the block belongs to the lines of source that `ir.graph.here` is set to, not the user's."""
+    before = state.pinned, here.loc
+    state.pinned = True
+    try:
+        yield
     finally:
         state.pinned, here.loc = before
-    return [None if g is None else as_tensor(g) for g in found]

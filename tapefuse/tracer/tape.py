@@ -23,13 +23,14 @@ from tapefuse._errors import DTypeError, PerformanceWarning, ShapeError, TapeErr
 from tapefuse._tree import flatten, leaves_with_paths, unflatten
 from tapefuse.ir.graph import Loc
 from tapefuse.ir.op import Op
-from tapefuse.ir.types import show_shape
+from tapefuse.ir.types import Type, show_shape
 from tapefuse.tracer.operators import functions
-from tapefuse.tracer.record import Node, Record, backward, op_record
+from tapefuse.tracer.record import Node, Record, backward, forward, op_record
 from tapefuse.tracer.source import user_loc, user_stacklevel
 from tapefuse.tracer.state import busy, state
 from tapefuse.tracer.tensor import Tensor, as_tensor, key_of, python_kind
 from tapefuse.tracer.variable import Variable
+from tapefuse.tracer.vectorise import columns, rows, units
 
 logger = logging.getLogger("tapefuse.tape")
 
@@ -198,22 +199,52 @@ class GradientTape:
             grads = [functions.zeros(s.shape, s.dtype) if g is None else g for g, s in zip(grads, wanted, strict=True)]
         return unflatten(flatten(sources)[1], grads)
 
+    def jvp(
+        self,
+        target: Any,
+        sources: Any,
+        tangents: Any,
+        unconnected_gradients: UnconnectedGradients | str = UnconnectedGradients.NONE,
+    ) -> Any:
+        """The derivative of the targets along `tangents` of the sources, in the structure of `target`: forward mode.
+
+        `tangents` has an entry of its shape and dtype for each source. A target that no source reaches gets None, or
+        zeros with `unconnected_gradients="zero"`. Raises TapeError unless the tape is persistent.
+        """
+        zero = _unconnected(unconnected_gradients) is UnconnectedGradients.ZERO
+        targets, moved = _tensors(target, "target"), _tensors(sources, "sources")
+        directions = [
+            (_node(x), _seed(x, t, "tangent", "source"))
+            for x, t in zip(moved, _given_seeds(moved, tangents, "tangents", "source"), strict=True)
+            if x.dtype.kind == "f"
+        ]
+        found = forward(self._take_records(), directions, [_node(y) for y in targets])
+        if zero:
+            found = [functions.zeros(y.shape, y.dtype) if t is None else t for t, y in zip(found, targets, strict=True)]
+        return unflatten(flatten(target)[1], found)
+
     def jacobian(
         self, target: Any, sources: Any, unconnected_gradients: UnconnectedGradients | str = UnconnectedGradients.NONE
     ) -> Any:
         """Derivatives of every element of one target tensor: shape `target.shape + source.shape` for each source.
 
-        Takes one reverse pass per element of the target, whose extents must be known.
+        Takes one reverse pass with an axis for the elements of the target.
         """
         zero = _unconnected(unconnected_gradients) is UnconnectedGradients.ZERO
         (y,), wanted = _single(target, "jacobian"), _tensors(sources, "sources")
-        rows = self._rows(y, wanted, [_one_hot(y, i) for i in np.ndindex(*y.shape)])
         shapes = [(*y.shape, *s.shape) for s in wanted]
-        parts = [_stacked(row, shape) for row, shape in zip(rows, shapes, strict=True)]
+        found = rows(self._take_records(), _node(y), units(y.type), [_node(s) for s in wanted])
+        parts = [None if r is None else functions.reshape(r, shape) for r, shape in zip(found, shapes, strict=True)]
         if zero:
             both = zip(parts, shapes, wanted, strict=True)
             parts = [functions.zeros(shape, s.dtype) if p is None else p for p, shape, s in both]
         return unflatten(flatten(sources)[1], parts)
+
+    def jacobian_columns(self, targets: Sequence[Tensor], source: Tensor) -> list[Tensor]:
+        """For each target its jacobian by one source, as of `jacobian`, zeros where unconnected: one forward pass with
+        an axis for the elements of the source. Raises TapeError unless the tape is persistent."""
+        found = columns(self._take_records(), _node(source), units(source.type), [_node(y) for y in targets])
+        return [_last(c, y, source) for c, y in zip(found, targets, strict=True)]
 
     def batch_jacobian(self, target: Any, source: Any) -> Tensor:
         """The jacobian of each example, `[b, ...target.shape[1:], ...source.shape[1:]]`; zeros where unconnected.
@@ -226,20 +257,13 @@ class GradientTape:
             raise ShapeError(f"batch_jacobian: target and source must have rank at least 2, got {y.type} and {x.type}")
         if y.shape[0] != x.shape[0]:
             raise ShapeError(f"batch_jacobian: need first dimension to match, got {y.type} and {x.type}")
-        shape = (y.shape[0], *y.shape[1:], *x.shape[1:])
-        seeds = [_one_hot(y, (slice(None), *i)) for i in np.ndindex(*y.shape[1:])]
-        (rows,) = self._rows(y, [x], seeds)
-        columns = [functions.zeros(x.shape, x.dtype) if r is None else r for r in rows]
-        return (
-            functions.reshape(functions.stack(columns, axis=1), shape) if columns else functions.zeros(shape, x.dtype)
-        )
-
-    def _rows(self, y: Any, sources: Sequence[Any], seeds: Sequence[np.ndarray]) -> list[list[Tensor | None]]:
-        """For each source, its gradient under every seed of `y`."""
-        records = self._take_records()
-        nodes = [_node(s) for s in sources]
-        found = [backward(records, [(_node(y), as_tensor(seed))], nodes) for seed in seeds]
-        return [[f[k] for f in found] for k in range(len(sources))]
+        unit = units(Type(y.dtype, y.shape[1:]))
+        seeds = functions.broadcast_to(functions.expand_dims(unit, 1), (unit.shape[0], *y.shape))
+        (found,) = rows(self._take_records(), _node(y), seeds, [_node(x)])
+        shape = (*y.shape, *x.shape[1:])
+        if found is None:
+            return functions.zeros(shape, x.dtype)
+        return functions.reshape(functions.swapaxes(found, 0, 1), shape)
 
     def _take_records(self) -> list[Record]:
         if not self._used:
@@ -301,12 +325,13 @@ def _single(tree: Any, what: str) -> list[Tensor | Variable]:
 
 def _seeds(targets: list[Tensor | Variable], given: Any) -> list[tuple[Node, Tensor]]:
     """Cotangents of the floating-point targets."""
-    seeds: list[Any] = [1.0] * len(targets) if given is None else _given_seeds(targets, given)
-    return [(_node(t), _seed(t, s)) for t, s in zip(targets, seeds, strict=True) if t.dtype.kind == "f"]
+    name, what = "output gradient", "target"
+    seeds = [1.0] * len(targets) if given is None else _given_seeds(targets, given, "output_gradients", what)
+    return [(_node(t), _seed(t, s, name, what)) for t, s in zip(targets, seeds, strict=True) if t.dtype.kind == "f"]
 
 
-def _given_seeds(targets: list[Tensor | Variable], given: Any) -> list[Any]:
-    """`output_gradients` as one entry per target; one tensor, array or number may stand without a list."""
+def _given_seeds(targets: list[Tensor | Variable], given: Any, name: str, what: str) -> list[Any]:
+    """`given` as one entry per target; one tensor, array or number may stand without a list."""
     if not isinstance(given, (list, tuple, dict)):
         seeds = [given]
     elif isinstance(given, (list, tuple)) and len(given) == len(targets):
@@ -315,37 +340,37 @@ def _given_seeds(targets: list[Tensor | Variable], given: Any) -> list[Any]:
         seeds = flatten(given)[0]
     if len(seeds) != len(targets):
         raise ValueError(
-            f"output_gradients has {len(seeds)} entries for {len(targets)} targets; give one for each target"
+            f"{name} has {len(seeds)} entries for {len(targets)} {what}s; give one for each {what}"
         )
     if any(s is None for s in seeds):
-        raise ValueError("output_gradients has a None entry; give a number or a tensor for each target")
+        raise ValueError(f"{name} has a None entry; give a number or a tensor for each {what}")
     return seeds
 
 
-def _seed(target: Tensor | Variable, seed: Any) -> Tensor:
+def _seed(target: Tensor | Variable, seed: Any, name: str, what: str) -> Tensor:
     """A seed in the shape and dtype of its target; scalars are broadcast."""
     g = as_tensor(seed, target.dtype) if python_kind(seed) is not None else as_tensor(seed)
     if g.dtype != target.dtype:
         raise DTypeError(
-            f"an output gradient has dtype {g.dtype}, its target {target.dtype}; cast it to the target's dtype"
+            f"{_a(name)} has dtype {g.dtype}, its {what} {target.dtype}; cast it to the {what}'s dtype"
         )
     if g.shape not in ((), target.shape):
         raise ShapeError(
-            f"an output gradient has shape {show_shape(g.shape)}, its target {show_shape(target.shape)}; give the "
-            "target's shape or a scalar"
+            f"{_a(name)} has shape {show_shape(g.shape)}, its {what} {show_shape(target.shape)}; give the "
+            f"{what}'s shape or a scalar"
         )
     return g if g.shape == target.shape else functions.broadcast_to(g, target.shape)
 
 
-def _one_hot(y: Tensor | Variable, index: tuple) -> np.ndarray:
-    seed = np.zeros(y.shape, y.dtype)
-    seed[index] = 1
-    return seed
+def _a(name: str) -> str:
+    return f"an {name}" if name[0] in "aeiou" else f"a {name}"
 
 
-def _stacked(rows: list[Tensor | None], shape: tuple) -> Tensor | None:
-    parts = [r for r in rows if r is not None]
-    return functions.reshape(functions.stack(parts), shape) if parts else None
+def _last(column: Tensor | None, y: Tensor, x: Tensor) -> Tensor:
+    """Tangents of `y` by the elements of `x`, along the first axis, as derivatives with the axes of `x` last."""
+    if column is None:
+        return functions.zeros((*y.shape, *x.shape), y.dtype)
+    return functions.reshape(functions.moveaxis(column, 0, -1), (*y.shape, *x.shape))
 
 
 def _unconnected(x: UnconnectedGradients | str) -> UnconnectedGradients:

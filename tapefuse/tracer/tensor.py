@@ -306,7 +306,7 @@ def apply(op: Op, args: tuple, attrs: dict[str, Any]) -> Tensor:
     """
     operands, traced = _operands(args)
     trace = state.trace
-    if traced or (trace is not None and (not args or _is_symbolic(tuple(attrs.values())))):
+    if traced or (trace is not None and (trace.captures or not args or _is_symbolic(tuple(attrs.values())))):
         here.loc = current_loc()
         if trace is None:
             raise leaked(next(x for x in operands if isinstance(x, TracedTensor)))

@@ -19,7 +19,7 @@ from tapefuse.ir.op import OPS, Literal
 from tapefuse.ir.types import Type
 from tapefuse.tracer.source import user_loc
 from tapefuse.tracer.state import state, tracing
-from tapefuse.tracer.tensor import Tensor, TracedTensor, leaked
+from tapefuse.tracer.tensor import Tensor, TracedTensor, key_of, leaked
 from tapefuse.tracer.variable import Variable
 
 LITERAL_ELEMENTS = 16  # larger arrays become inputs of the program instead of text in it
@@ -37,7 +37,7 @@ class Traced:
     n_inputs: int
     variables: tuple[Variable, ...]
     arrays: tuple[np.ndarray, ...]  # constants too large for the text
-    captured: tuple[TracedTensor, ...]  # values of an enclosing trace; such a result serves one call only
+    captured: tuple[Tensor, ...]  # values of an enclosing trace; such a result serves one call only
     n_results: int
     written: tuple[int, ...]  # the outs after the results are new values of these variables
     created: bool  # a variable was made while tracing
@@ -46,29 +46,32 @@ class Traced:
 class Trace:
     """The program under construction while one function is traced."""
 
-    def __init__(self, name: str, may_create: bool, parent: Trace | None = None):
+    def __init__(self, name: str, may_create: bool, parent: Trace | None = None, captures: bool = False):
         self.name = name
         self.parent = parent
+        self.captures = captures  # outer tensors are operands to be put in later, so that tapes see their use
         self.may_create = may_create
         self.created = False
         self._variables: dict[int, tuple[Variable, Value]] = {}  # by identity of the variable
         self._current: dict[int, Value] = {}  # values assigned so far
         self._arrays: dict[tuple, tuple[np.ndarray, Value]] = {}  # by dtype, shape and contents
-        self._captured: dict[Value, tuple[TracedTensor, Value]] = {}
+        self._captured: dict[int, tuple[Tensor, Value]] = {}  # by identity on tapes
 
     # -- operands --------------------------------------------------------------------------------
     def value_of(self, x: Tensor) -> Value:
         """The value that stands for `x` in this program. Raises LeakedValueError for a value of a trace that is
         over."""
-        if not isinstance(x, TracedTensor):
+        if isinstance(x, TracedTensor):
+            if x._trace is self:
+                return x._value
+            if not self._is_inside(x._trace):
+                raise leaked(x)
+        elif not self.captures:
             return self._constant(x._array)
-        if x._trace is self:
-            return x._value
-        if not self._is_inside(x._trace):
-            raise leaked(x)
-        if x._value not in self._captured:
-            self._captured[x._value] = x, param(x.type)
-        return self._captured[x._value][1]
+        key = key_of(x)
+        if key not in self._captured:
+            self._captured[key] = x, param(x.type)
+        return self._captured[key][1]
 
     def _is_inside(self, other: Trace) -> bool:
         outer = self.parent
@@ -79,6 +82,9 @@ class Trace:
     def _constant(self, array: np.ndarray) -> Value:
         if array.size <= LITERAL_ELEMENTS:
             return OPS["const"].emit(value=Literal(array))
+        if _is_uniform(array):
+            one = OPS["const"].emit(value=Literal(array.reshape(-1)[0]))
+            return OPS["broadcast"].emit(one, shape=array.shape, axes=())
         key = array.dtype, array.shape, hashlib.blake2b(array.data).digest()
         if key not in self._arrays:
             self._arrays[key] = array, param(Type(array.dtype, array.shape))
@@ -87,6 +93,10 @@ class Trace:
     def constant_value(self, value: Value) -> np.ndarray | None:
         """The array a value has whatever the inputs are, or None if it depends on a parameter."""
         known = {p: array for array, p in self._arrays.values()}
+        for x, p in self._captured.values():
+            array = x._trace.constant_value(x._value) if isinstance(x, TracedTensor) else x._array
+            if array is not None:
+                known[p] = array
         if any(v.op is None and v not in known for v in reachable([value])):
             return None
         return np.asarray(evaluate(Graph(tuple(known), (value,)), *known.values())[0])
@@ -131,15 +141,29 @@ class Trace:
         )
 
 
+def _is_uniform(array: np.ndarray) -> bool:
+    """Whether all elements are the same, to the bit: the cotangents of a mean, say."""
+    elements = array.reshape(-1)
+    if elements[0].tobytes() != elements[-1].tobytes():
+        return False
+    as_bytes = elements.view(np.uint8).reshape(array.size, array.itemsize)
+    return bool((as_bytes == as_bytes[0]).all())
+
+
 def trace_function(
     f: Callable[[list[TracedTensor]], Sequence[Tensor]],
     types: Sequence[Type],
     names: Sequence[str | None],
     name: str,
     may_create: bool = True,
+    captures: bool = False,
 ) -> Traced:
-    """Run `f` on one symbolic tensor per type; it returns the tensors that are the program's results."""
-    trace = Trace(name, may_create, state.trace)
+    """Run `f` on one symbolic tensor per type; it returns the tensors that are the program's results.
+
+    `captures`: outer tensors are not constants of the program but values captured by it, as those of an enclosing
+    trace always are.
+    """
+    trace = Trace(name, may_create, state.trace, captures)
     loc = here.loc
     try:
         with tracing(trace):

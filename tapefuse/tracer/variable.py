@@ -260,8 +260,11 @@ def own(array: np.ndarray) -> np.ndarray:
 
 def alias(x: Tensor) -> Tensor:
     """The same value as a new source of gradients, connected to `x` on the tapes that record."""
-    if isinstance(x, TracedTensor):
-        twin: Tensor = TracedTensor(x._value, x._trace)
+    trace = state.trace
+    if isinstance(x, TracedTensor) and x._trace is trace:
+        twin: Tensor = TracedTensor(x._value, trace)
+    elif trace is not None and (trace.captures or isinstance(x, TracedTensor)):
+        twin = TracedTensor(trace.value_of(x), trace)
     else:
         twin = Tensor.__new__(Tensor)
         twin._array = x._array

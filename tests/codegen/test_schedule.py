@@ -9,7 +9,7 @@ import tapefuse as tp
 from tapefuse.codegen.emit_program import program_text
 from tapefuse.codegen.loops import show
 from tapefuse.codegen.plan import Plan, Request, pieces, plan, show_memory, show_schedule
-from tapefuse.compilation import request
+from tapefuse.compiler import request
 from tapefuse.ir import ops
 from tapefuse.ir.graph import Graph, Value, param
 from tapefuse.ir.program import State

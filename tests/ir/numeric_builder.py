@@ -158,7 +158,9 @@ def lower(op: Op, args: tuple, attrs: dict, types: list[Type], env: Mapping[str,
                 assert value.dtype == y.dtype, f"{op.name}: lowering gives {value.dtype}, the type is {y.dtype}"
                 y[i] = value
             return y
-        for j in np.ndindex(*args[0].shape):
+        if op.has_base:
+            y[...] = args[0]
+        for j in np.ndindex(*args[op.has_base].shape):
             where, value = op.push(b, tuple(map(np.int64, j)), *xs, **attrs)
             assert all(0 <= k < n for k, n in itertools.zip_longest(where, y.shape)), where
             y[tuple(where)] += value

@@ -31,9 +31,10 @@ from tapefuse.ir.graph import Graph, Loc, Value, here, param
 from tapefuse.ir.interp import evaluate
 from tapefuse.ir.op import constant
 from tapefuse.ir.parse import parse
-from tapefuse.ir.passes import BY_NAME, PASSES, Pass, dce, optimise, simplify
-from tapefuse.ir.passes.adjoint import OpRecord, adjoint, gradient_graph, jvp_graph
+from tapefuse.ir.passes import BY_NAME, PASSES, Pass, dce, optimise, simplify, units
+from tapefuse.ir.passes.adjoint import OpRecord, adjoint, gradient_graph
 from tapefuse.ir.passes.checks import with_checks
+from tapefuse.ir.passes.forward import jvp_graph
 from tapefuse.ir.print import show
 from tapefuse.ir.rewrite import Rewriter
 from tapefuse.ir.types import Poly, Type
@@ -99,9 +100,9 @@ def test_case(path: Path) -> None:
     assert show(after) == show(parse(case.after)) if case.after else after is before or show(after) == show(before)
     assert case.headers["expect"] == ["fires", str(fired.total())], dict(fired)
     assert bool(fired.total()) == bool(case.after)
-    if path.parent.name in ("simplify", "dce"):
+    if path.parent.name in ("simplify", "units", "dce"):
         assert case.rules == dict(fired)
-    if path.parent.name != "adjoint":
+    if path.parent.name not in ("adjoint", "forward", "batch"):
         tolerance = float(case.headers.get("tolerance", ["0"])[0])
         for seed in range(5):
             xs = inputs(before, seed, "finite" in case.headers.get("inputs", []))
@@ -109,7 +110,7 @@ def test_case(path: Path) -> None:
                 same(a, b, tolerance)
 
 
-@pytest.mark.parametrize("rewriter", [simplify.RULES, dce.RULES])
+@pytest.mark.parametrize("rewriter", [simplify.RULES, units.RULES, dce.RULES])
 def test_every_rule_has_a_case(rewriter: Rewriter) -> None:
     fired = {name for path in CASES for name in Case.read(path).rules}
     assert {r.name for r in rewriter.rules} <= fired
@@ -138,9 +139,9 @@ def test_optimise_shows_each_pass_and_keeps_meaning() -> None:
     result = optimise(
         graph, seen=lambda p, before, after: seen.append(f"{p.name} {len(before.nodes)}->{len(after.nodes)}")
     )
-    assert seen == ["fold 6->5", "simplify 5->3", "dce 3->1"]
+    assert seen == ["fold 6->5", "simplify 5->3", "units 3->3", "rows 3->3", "dce 3->1"]
     assert show(result).splitlines()[1] == "  %0 = add %y, %x : f32[B,4]"
-    assert [p.name for p in PASSES] == ["fold", "simplify", "dce"]
+    assert [p.name for p in PASSES] == ["fold", "simplify", "units", "rows", "dce"]
 
 
 EXACT = [ops.neg, ops.abs, ops.relu, ops.sign, ops.floor, ops.stop_gradient]  # rounded alike on arrays and scalars

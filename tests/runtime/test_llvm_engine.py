@@ -31,7 +31,7 @@ def test_what_is_told_about_a_program(tmp_path):
         first, second = load(add()), load(add())
     assert not first.cached and first.compile_seconds > 0
     assert second.cached and second.compile_seconds == 0
-    assert first.object_size == second.object_size > 100
+    assert first.object_size == second.object_size > 50
     assert first.call.__name__ == "handmade" and first.threads is None
 
 
@@ -169,7 +169,7 @@ def test_matrix_products(kind: str, llvm: str, type: str):
 
 
 def test_our_blas_is_ours_alone():
-    assert blas.path().is_file() and "OpenBLAS" in blas.description()
+    assert os.path.isfile(blas.path()) and "OpenBLAS" in blas.description()
     assert blas._library().scipy_openblas_get_num_threads() == 1
     assert not hasattr(ctypes.CDLL(None), "scipy_cblas_sgemm")
 

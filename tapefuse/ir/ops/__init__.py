@@ -1,18 +1,35 @@
 """All primitive ops, by name. Importing this module fills `tapefuse.ir.op.OPS`."""
 
 from tapefuse.ir.op import OPS
-from tapefuse.ir.ops import elementwise, index, linalg, logic, reduce, shape, slicing  # noqa: F401
+from tapefuse.ir.ops import (  # noqa: F401
+    convolution,
+    elementwise,
+    index,
+    linalg,
+    logic,
+    order,
+    pooling,
+    reduce,
+    shape,
+    slicing,
+)
 
 abs = OPS["abs"]
 add = OPS["add"]
+add_at = OPS["add_at"]
+after = OPS["after"]
 and_ = OPS["and"]
 argmax = OPS["argmax"]
 argmin = OPS["argmin"]
+basis = OPS["basis"]
 broadcast = OPS["broadcast"]
 cast = OPS["cast"]
 ceil = OPS["ceil"]
 concat = OPS["concat"]
 const = OPS["const"]
+conv = OPS["conv"]
+conv_input = OPS["conv_input"]
+conv_kernel = OPS["conv_kernel"]
 cos = OPS["cos"]
 dim = OPS["dim"]
 div = OPS["div"]
@@ -66,4 +83,12 @@ sub = OPS["sub"]
 tan = OPS["tan"]
 tanh = OPS["tanh"]
 transpose = OPS["transpose"]
+window_argmax = OPS["window_argmax"]
+window_max = OPS["window_max"]
+window_pick = OPS["window_pick"]
+window_place = OPS["window_place"]
+window_spread = OPS["window_spread"]
+window_sum = OPS["window_sum"]
 xor_ = OPS["xor"]
+
+BUILT_IN = frozenset(OPS.values())  # operations whose meaning is in the sources of this package

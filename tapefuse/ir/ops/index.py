@@ -179,3 +179,50 @@ class scatter_add:
         return [*cases, case((3, 2), (7,), (7,))]
 
     dtypes = "fiu"
+
+
+@defop
+class add_at:
+    """y = x; y[idx0[i...], idx1[i...], ..., r...] += v[i..., r...]: x + scatter_add(v), without touching all of x."""
+
+    @quiet
+    def ref(x, v, *idx):
+        y = np.array(x)
+        try:
+            np.add.at(y, tuple(map(np.asarray, idx)), np.asarray(v))
+        except IndexError as e:
+            raise IndexOutOfRangeError(f"add_at: {e}") from None
+        return y
+
+    def type(x, v, *idx):
+        wanted = (*_index_shape(x.shape, idx), *x.shape[len(idx) :])
+        if v.shape != wanted:
+            raise ShapeError(f"the values {v} must have shape {show_shape(wanted)}: the indices', then the rest's")
+        return Type(same_dtype([x, v], "fiu"), x.shape)
+
+    def vjp(g, y, x, v, *idx):
+        return [g, gather(g, *idx), *[None] * len(idx)]
+
+    def jvp(ts, y, x, v, *idx):
+        tx, tv = ts[:2]
+        if tv is None:
+            return tx
+        return scatter_add(tv, *idx, shape=shape_of(x)) if tx is None else add_at(tx, tv, *idx)
+
+    def batch(flags, x, v, *idx):
+        n = batch_size(flags, (x, v, *idx))
+        table, values = (a if flag else with_batch(a, n) for a, flag in zip((x, v), flags[:2], strict=True))
+        if not any(flags[2:]):  # the batch as one more axis after those that are indexed
+            rank = max(len(shape_of(k)) for k in idx)
+            return _to_front(add_at(_to_axis(table, len(idx)), _to_axis(values, rank), *idx), len(idx))
+        return add_at(table, values, *_with_counter(flags[2:], idx, v, n))
+
+    def push(b, j, x, v, *idx):
+        rank = max(len(k.shape) for k in idx)
+        return (*_positions(b, j[:rank], idx, x.shape), *j[rank:]), v(j)
+
+    def sample(rng, dtype):
+        return [((draw(rng, dtype, attrs["shape"]), *args), {}) for args, attrs in scatter_add.sample(rng, dtype)]
+
+    has_base = True
+    dtypes = "fiu"

@@ -1,4 +1,4 @@
-"""Ops that rename indices: reshape, transpose, broadcast, flip; and arrays made of indices: iota, dim."""
+"""Ops that rename indices: reshape, transpose, broadcast, flip; and arrays made of indices: iota, basis, dim."""
 
 # To mypy the body of an op stays a class after @defop.
 # mypy: disable-error-code="arg-type, attr-defined, call-arg"
@@ -215,6 +215,37 @@ class iota:
     def sample(rng, dtype):
         cases = ((7,), 0), ((2, 7), 1), ((7, 3), 0), ((0,), 0)
         return [((), {"shape": s, "axis": a, "dtype": np.dtype(dtype)}) for s, a in cases]
+
+    dtypes = "fiu"
+
+
+@defop
+class basis:
+    """All arrays of a shape with one 1 among zeros: y[k, i...] = 1 where i is the k-th index in row-major order."""
+
+    def ref(*, shape, dtype):
+        n = size(shape)
+        return np.eye(n, dtype=dtype).reshape(n, *shape)
+
+    def type(*, shape, dtype):
+        return Type(np.dtype(dtype), (size(shape), *shape))
+
+    def vjp(g, y, *, shape, dtype):
+        return []
+
+    def jvp(ts, y, *, shape, dtype):
+        return None
+
+    batch = _no_batch
+
+    def at(b, i, *, shape, dtype):
+        axes = [a for a, n in enumerate(shape) if n != 1]
+        number = _regroup(b, [i[1 + a] for a in axes], [shape[a] for a in axes], [size(shape)]) if axes else i[:1]
+        hit = b.op("eq", i[0], number[0])
+        return b.op("select", hit, b.number(1, np.dtype(dtype)), b.number(0, np.dtype(dtype)))
+
+    def sample(rng, dtype):
+        return [((), {"shape": s, "dtype": np.dtype(dtype)}) for s in ((7,), (2, 7), (7, 1, 2), (), (1,), (0, 2))]
 
     dtypes = "fiu"
 

@@ -1,6 +1,6 @@
 """The passes on graphs, and the order in which a traced graph goes through them.
 
-    graph = optimise(graph)                        # fold, simplify, dce
+    graph = optimise(graph)                        # fold, simplify, units, rows, dce
     graph, fired = BY_NAME["simplify"].run(graph)  # one of them, with how often each of its rules fired
 
 With TAPEFUSE_CHECK=1 the graph is verified before the first pass and after each.
@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from tapefuse._config import config
 from tapefuse._errors import VerifyError
 from tapefuse.ir.graph import Graph
-from tapefuse.ir.passes import adjoint, checks, dce, fold, simplify
+from tapefuse.ir.passes import adjoint, batching, checks, dce, fold, forward, rows, simplify, units
 from tapefuse.ir.verify import verify
 
 
@@ -26,17 +26,23 @@ class Pass:
     name: str
     run: Callable[[Graph], tuple[Graph, Counter[str]]]
     meaning: str
+    exact: bool = True  # whether sums keep the order of their terms
 
 
 PASSES = (
     Pass("fold", fold.run, "compute what depends on small constants only"),
     Pass("simplify", simplify.run, "algebraic identities that are exact in IEEE arithmetic"),
+    Pass("units", units.run, "select by unit vectors, do not multiply by them", exact=False),
+    Pass("rows", rows.run, "add a scatter at the rows it names, not to a whole table", exact=False),
     Pass("dce", dce.run, "drop elements that nobody reads"),
 )
 DERIVED = (  # graphs with another signature: not part of `optimise`
     Pass("adjoint", adjoint.run, "append seeds to the parameters and gradients to the outputs"),
+    Pass("forward", forward.run, "append tangents to the parameters and to the outputs"),
+    Pass("batch", batching.run, "put an axis of examples in front of every parameter and output"),
     Pass("checks", checks.run, "append to the outputs whether indices are out of range"),
 )
+EXACT = tuple(p for p in PASSES if p.exact)
 BY_NAME = {p.name: p for p in (*PASSES, *DERIVED)}
 
 

@@ -1,7 +1,7 @@
-"""Derivatives: the rules of ops run backwards (or forwards) over what was recorded.
+"""Derivatives: the rules of ops run backwards over what was recorded.
 
 `adjoint` works on records, whatever they hold: IR values when a graph is differentiated, tensors when a tape is.
-`gradient_graph` and `jvp_graph` turn a graph into the graph of its derivatives:
+`gradient_graph` turns a graph into the graph of its derivatives:
 
     fn f(%x: f32[]) { return exp %x }  ->  fn f(%x: f32[], %d0: f32[]) { return exp %x, %d0 * exp %x }
 """
@@ -52,6 +52,11 @@ class OpRecord:
         if self.op.vjp is None:
             raise missing_rule(self.op, self.xs, self.attrs, self.loc)
         return self.op.vjp(gs[0], self.y, *self.xs, **self.attrs)
+
+    def pushforward(self, ts: Sequence[Any]) -> Sequence[Any]:
+        if self.op.jvp is None:
+            raise missing_rule(self.op, self.xs, self.attrs, self.loc)
+        return [self.op.jvp(ts, self.y, *self.xs, **self.attrs)]
 
 
 def missing_rule(op: Op, xs: Sequence[Any], attrs: dict[str, Any], loc: Loc | None) -> MissingGradientError:
@@ -157,32 +162,6 @@ def zeros(type: Type) -> Value:
     """An IR value full of zeros."""
     zero = constant(0, type.dtype)
     return ops.broadcast.emit(zero, shape=type.shape, axes=()) if type.shape else zero
-
-
-def jvp_graph(graph: Graph) -> Graph:
-    """parameters + tangents of the floating-point ones -> outputs + tangents of the floating-point ones."""
-    tangents: dict[Value, Value | None] = dict.fromkeys(graph.params)
-    given = [param(p.type, f"t_{p.name or k}") for k, p in enumerate(graph.params) if is_differentiable(p)]
-    tangents.update(zip(filter(is_differentiable, graph.params), given, strict=True))
-    outer = here.loc
-    try:
-        for v in graph.nodes:
-            here.loc = v.loc
-            tangents[v] = _push(v, [tangents[a] for a in v.args])
-    finally:
-        here.loc = outer
-    outs = [zeros(v.type) if (t := tangents[v]) is None else t for v in graph.outs if is_differentiable(v)]
-    return Graph((*graph.params, *given), (*graph.outs, *outs), graph.name)
-
-
-def _push(v: Value, ts: list[Value | None]) -> Value | None:
-    op = v.op
-    assert op is not None
-    if all(t is None for t in ts) or not is_differentiable(v):
-        return None
-    if op.jvp is None:
-        raise missing_rule(op, v.args, v.attributes, v.loc)
-    return op.jvp(ts, v, *v.args, **v.attributes)
 
 
 def run(graph: Graph) -> tuple[Graph, Counter[str]]:

@@ -41,7 +41,7 @@ def with_checks(graph: Graph) -> tuple[Graph, tuple[Check, ...]]:
     tests: dict[Value, Check] = {}
     outer = here.loc
     try:
-        for v in graph.nodes:
+        for v in graph.in_order:
             here.loc = v.loc
             for failed, check in _tests(v):
                 axes = tuple(range(len(failed.shape)))
@@ -54,7 +54,7 @@ def with_checks(graph: Graph) -> tuple[Graph, tuple[Check, ...]]:
 def _tests(v: Value) -> Iterator[Test]:
     if v.op is ops.gather:
         yield from _index_tests(v, v.args[0].type)
-    elif v.op is ops.scatter_add:
+    elif v.op in (ops.scatter_add, ops.add_at):
         yield from _index_tests(v, v.type)
     elif v.op in (ops.slice_, ops.pad):
         yield from _size_tests(v)
@@ -66,7 +66,7 @@ def _tests(v: Value) -> Iterator[Test]:
 
 def _index_tests(v: Value, array: Type) -> Iterator[Test]:
     assert v.op is not None
-    for axis, index in enumerate(v.args[1:]):
+    for axis, index in enumerate(v.args[2 if v.op is ops.add_at else 1 :]):
         failed = out_of_range(index, array.shape[axis])
         if failed is not None:
             message = f"{v.op.name}: an index lies outside axis {axis} of {array}; valid ones are at least "

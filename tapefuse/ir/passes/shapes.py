@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from tapefuse.ir import ops
 from tapefuse.ir.graph import Value
 from tapefuse.ir.op import Op
 from tapefuse.ir.passes.arithmetic import fill, number
-from tapefuse.ir.passes.checks import interval, never_negative
-from tapefuse.ir.passes.checks import number as dimension
+from tapefuse.ir.passes.one_hot import one_hot
 from tapefuse.ir.rewrite import Pattern, p, rule, variables
-from tapefuse.ir.types import Dim
 
 x, perm, first, then, axes, inner, outer = variables("x perm first then axes inner outer")
 
@@ -79,42 +75,6 @@ def pad_nothing(root: Value, x: Value) -> Value | None:
     a = root.attributes
     widths = (*a["low"], *a["high"], *a["interior"])
     return x if all(isinstance(w, int) and w == 0 for w in widths) else None
-
-
-def counts_rows(v: Value, n: Dim) -> bool:
-    """Whether `v` is [0, 1, ..., n - 1]."""
-    while v.op is ops.cast and _holds_sizes(v.dtype):
-        (v,) = v.args
-    return v.op is ops.iota and v.shape == (n,) and _holds_sizes(v.dtype)
-
-
-def _holds_sizes(dtype: np.dtype) -> bool:
-    return dtype.kind in "iu" and dtype.itemsize >= 4
-
-
-def one_hot(root: Value) -> Value | None:
-    """y[i, k[i]] += v[i] for every row i, as y[i, j] = (j == k[i]) ? v[i] + 0 : 0, which fuses with what follows.
-
-    Rows differ, so no two additions meet; `+ 0` is what adding to a zero does to -0. Negative k wrap.
-    """
-    shape, rank = root.attributes["shape"], len(root.shape)
-    v, *index = root.args
-    if len(index) != 2 or not counts_rows(index[0], shape[0]) or index[1].shape not in ((), (1,), (shape[0],)):
-        return None
-    rest = (1,) * (rank - 2)
-    k = _wrapped(index[1], shape[1])
-    column = ops.iota.emit(shape=(1, shape[1], *rest), axis=1, dtype=k.dtype)
-    hit = ops.eq(ops.reshape(k, shape=(k.type.size, 1, *rest)), column)
-    rows = ops.reshape(ops.add(v, number(0, v)), shape=(shape[0], 1, *shape[2:]))
-    return ops.select(hit, rows, number(0, v))
-
-
-def _wrapped(index: Value, n: Dim) -> Value:
-    """The index in int64, counted from the front."""
-    k = ops.cast(index, dtype=ops.family.INT64) if index.dtype != ops.family.INT64 else index
-    if never_negative(interval(index)[0]):
-        return k
-    return ops.select(ops.lt(k, number(0, k)), ops.add(k, dimension(n, k.dtype)), k)
 
 
 def _is_identity(perm: tuple[int, ...]) -> bool:

@@ -1,4 +1,4 @@
-"""Algebra: one bottom-up rewrite with the rules on elementwise ops (`arithmetic`) and on moves (`shapes`).
+"""Algebra: one bottom-up rewrite with the rules on elementwise ops (`arithmetic`), on moves (`shapes`) and on `products`.
 
     %0 = neg %y : f32[B]
     %1 = add %x, %0 : f32[B]   ->   sub %x, %y
@@ -11,10 +11,10 @@ from __future__ import annotations
 from collections import Counter
 
 from tapefuse.ir.graph import Graph
-from tapefuse.ir.passes import arithmetic, shapes
+from tapefuse.ir.passes import arithmetic, products, shapes
 from tapefuse.ir.rewrite import Rewriter
 
-RULES = Rewriter((*arithmetic.RULES, *shapes.RULES))
+RULES = Rewriter((*arithmetic.RULES, *shapes.RULES, *products.RULES))
 
 
 def run(graph: Graph) -> tuple[Graph, Counter[str]]:

@@ -1,0 +1,69 @@
+"""The cost model: every figure by which the code generator decides, with where it was measured.
+
+Measured on a 2-core AVX-512 machine (EPYC of the 7003-9004 line, 32 KB / 1 MB / 32 MB caches, 25 GB/s from memory).
+`python -m benchmarks.kernels` measures the figures again.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from tapefuse.ir.graph import Value
+
+# -- instructions: what one element of a vector loop takes, relative to an addition ---------------------------------
+# exp f32 takes 0.37 ns an element at 512 bits, an addition of data in the first cache about 1/64 ns; f64 twice as much
+WEIGHTS = {
+    **dict.fromkeys(("exp", "log", "expm1", "log1p", "sin", "cos", "tanh", "sigmoid"), 24),
+    **dict.fromkeys(("softplus", "erf", "tan"), 40),
+    **dict.fromkeys(("div", "sqrt", "rsqrt", "floordiv", "mod"), 8),
+    "pow": 60,
+}
+
+# -- time, in 1/64 ns ----------------------------------------------------------------------------------------------
+INSTRUCTION = 1  # an instruction for one element of a vector loop
+TRANSFER = 4  # an element to or from memory: 4 bytes at about 64 GB/s, the third cache's rate at one thread
+MULTIPLY_ADD = 1  # a term of a product: 64 a ns at one thread, 130 GF/s
+
+# -- cutting kernels into pieces -----------------------------------------------------------------------------------
+GRAIN = (
+    16_000 * 64
+)  # cost of the smallest piece worth a thread, 16 us: a launch takes 2 us
+CHUNKS = 16  # most pieces; fixed, so that results do not depend on the number of threads
+
+# -- size of kernels -----------------------------------------------------------------------------------------------
+LIMIT = 600  # instructions of one kernel, roughly: LLVM's time grows faster than linearly past this
+CALL = 12  # instructions of an elementary function, at most: many are called, not copied
+
+# -- computing again or keeping ------------------------------------------------------------------------------------
+INLINE_CHAIN = 4  # operations that are recomputed at each reader rather than kept in memory
+KEEP_WEIGHT = 6  # values at least this expensive are kept for the next phase of a row instead of being computed again
+
+# -- blocks of rows ------------------------------------------------------------------------------------------------
+BLOCK = 32  # most rows that go through their phases together
+BLOCK_BYTES = 65_536  # of such rows in one array: they are read again in the next phase, from the second cache at most
+ONCE = 24  # time of what is computed once a row, from which a loop with vectors over a block's rows pays
+TOGETHER = 4  # rows that share the loops over their columns, with what all of them read and sums over the rows
+LIGHT = 16  # instructions of such a loop's body for one row, at most: the rows' bodies are printed one after the other
+
+# -- products ------------------------------------------------------------------------------------------------------
+# Our contraction beside OpenBLAS, one thread, GF/s: 64x64x64 78 to 45, 32x256x784 113 to 78, 784x256x32 with a
+# transposed left operand 111 to 85, 1024x256x784 111 to 96; 1024x512x2048 (4 MB on the right) 62 to 87
+SECOND_CACHE = 1_048_576  # bytes of a right operand up to which our contraction is ahead of BLAS
+SMALL_PRODUCT = 1 << 21  # terms up to which it is on machines with vectors of 16 bytes
+TYPICAL = 512  # what an extent known at run time only is taken for
+HOT_BYTES = 16_384  # of a block's results that the first cache holds until they are read
+DEEP = 256  # terms of an element from which reading its block from the second cache does not matter (BLOCK_BYTES)
+LEAST_ROWS = 16  # of a piece of a product
+
+
+def weight(node: Value) -> int:
+    """Instructions of one element."""
+    assert node.op is not None
+    if node.dtype.kind == "f" or node.op.name in ("floordiv", "mod", "pow"):
+        return WEIGHTS.get(node.op.name, 1)
+    return 1
+
+
+def time(node: Value) -> int:
+    """Time of computing one element in a vector loop."""
+    return INSTRUCTION * weight(node) * max(np.dtype(node.dtype).itemsize // 4, 1)

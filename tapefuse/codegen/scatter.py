@@ -1,0 +1,88 @@
+"""A scatter as kernels: each source element added at the place that indices give.
+
+Targets may repeat, so sources are added one after the other, in their order. What is cut into pieces is the first axis
+that no index reaches, if rows are long: every thread adds all sources, each to columns of its own.
+"""
+
+from __future__ import annotations
+
+from tapefuse.codegen.access import Operand, at
+from tapefuse.codegen.context import Context, Step
+from tapefuse.codegen.costs import CHUNKS, GRAIN, TRANSFER
+from tapefuse.codegen.loops import HI, LO, Scalar
+from tapefuse.codegen.schedule import chained
+from tapefuse.ir.graph import Value
+from tapefuse.ir.types import Dim
+
+PIECES = 4  # most pieces of the columns: each goes through all indices
+SPAN = 1024  # bytes that a piece's part of a row should have at least: shorter ones cost more in misses than they save
+MISSES = 4  # how much slower an element at an unforeseen place is than one in sequence
+
+
+class Scatter(Context):
+    """The start (zeros, or a copy of the base unless it is overwritten in place), then one nest for each scatter of a
+    chain, whose results are only added to."""
+
+    def build(self, name: str) -> list[Step]:
+        (node,) = self.group.nodes
+        chain = chained(node, self.plan.inline)
+        start = _Start(self.plan, self.group, self.in_place).steps(f"{name}_start", node, chain[0])
+        cut = max(len(n.args) - 1 - _has_base(n) for n in chain)
+        for n in chain:
+            self._add(node, n, cut)
+        sources: Dim = sum((n.args[_has_base(n)].type.size for n in chain), start=0)
+        cost = TRANSFER * MISSES * sources
+        if cut == len(node.shape):
+            return [*start, self.step(name, 1, cost)]
+        columns = node.shape[cut]
+        row: Dim = node.dtype.itemsize
+        for d in node.shape[cut:]:
+            row = row * d
+        pieces = max(1, min(PIECES, row // SPAN)) if isinstance(row, int) else PIECES
+        small = isinstance(cost, int) and cost < 2 * GRAIN
+        return [*start, self.step(name, columns, cost, 1 if small else pieces)]
+
+    def _add(self, result: Value, node: Value, cut: int) -> None:
+        """The sources of one scatter, added to the memory of the chain's result."""
+        assert node.op is not None and node.op.push is not None
+        b, place, source = self.b, self.place(result), node.args[_has_base(node)]
+        before = len(source.shape) - (len(node.shape) - cut)  # axes of the sources before the one that is cut
+        with b.loops(source.shape[:before]) as j, b.piece(source.shape[before:]) as rest:
+            where, value = node.op.push(b, (*j, *rest), *map(self.operand, node.args), **node.attributes)
+            old = b.reload(self.buffer(place), where)
+            self.store(place, where, b.op("add", old, value))
+
+    def operand(self, value: Value) -> Operand:
+        return Operand(value, lambda index: self._pull(value, index))
+
+    def _pull(self, value: Value, index: tuple[Scalar, ...]) -> Scalar:
+        if value in self.plan.inline:
+            return at(self.b, value, index, self.operand)
+        return self.b.load(self.buffer(self.place(value)), index)
+
+
+class _Start(Context):
+    """What a scatter adds to, as one loop over all elements."""
+
+    def steps(self, name: str, node: Value, first: Value) -> list[Step]:
+        """`first`: the first scatter of the chain that ends in `node`."""
+        self.flat, b, size = True, self.b, node.type.size
+        base = first.args[0] if _has_base(first) else None
+        place = self.place(node)
+        if base is not None and self.place(base) == place:
+            return []
+        with b.loop(LO, HI) as i:
+            if base is None:
+                value: Scalar = b.number(0, node.dtype)
+            elif base in self.plan.inline:  # a literal
+                value = at(b, base, (b.number(0, "i8"),) * len(base.shape), lambda v: Operand(v, lambda index: None))
+            else:
+                value = b.load(self.buffer(self.place(base)), (i,))
+            self.store(place, (i,), value)
+        cost = TRANSFER * (size if base is None else 2 * size)
+        return [self.step(name, size, cost, 1 if isinstance(cost, int) and cost < 2 * GRAIN else CHUNKS)]
+
+
+def _has_base(node: Value) -> bool:
+    assert node.op is not None
+    return node.op.has_base

@@ -1,0 +1,35 @@
+"""The compiler: Traced -> Program. Its stages, read top to bottom; imported when a program is not on disk."""
+
+from __future__ import annotations
+
+from tapefuse._config import Options, config
+from tapefuse.codegen.pipeline import Request, compiled
+from tapefuse.ir.graph import Graph
+from tapefuse.ir.passes import EXACT, PASSES, optimise
+from tapefuse.ir.passes.checks import with_checks
+from tapefuse.ir.program import Check, Program, State
+from tapefuse.tracer.trace import Traced
+
+
+def program(traced: Traced, options: Options = Options()) -> Program:  # noqa: B008
+    """Optimise and generate code. Raises CompileError for what compiled code cannot express."""
+    return compiled(request(traced, options))
+
+
+def request(traced: Traced, options: Options = Options()) -> Request:  # noqa: B008
+    """What is compiled for a traced function: its optimised graph, which raises before it changes anything."""
+    strict = options.strict or config.strict
+    graph, checks = optimised(traced.graph, strict)
+    return Request(
+        graph, traced.n_inputs, states(traced), traced.arrays, checks, graph.name, strict, options.memory_budget
+    )
+
+
+def optimised(graph: Graph, strict: bool = False) -> tuple[Graph, tuple[Check, ...]]:
+    graph, checks = with_checks(graph)
+    return optimise(graph, EXACT if strict else PASSES), checks
+
+
+def states(traced: Traced) -> tuple[State, ...]:
+    written = set(traced.written)
+    return tuple(State(v.type, k in written, v.name) for k, v in enumerate(traced.variables))

@@ -1,0 +1,132 @@
+"""Sums with scatters, as additions at the rows that indices name, so that the rest of a table is never touched.
+
+    %0 = scatter_add %g, %ids shape=(V,64) : f32[V,64]
+    %1 = mul %rate, %0 : f32[V,64]
+    %2 = sub %table, %1 : f32[V,64]
+
+becomes `add_at %table, neg (mul %rate, %g), %ids`. Sums of scatters, their negatives and multiples count as scatters.
+
+This is algebra of real numbers: rows that are named twice are added to twice, each time with a rounding, and rows that
+are not named stay what they are, also where the factor is infinite or nan. So it is left out where sums keep their
+order (`strict`), and where more rows are added than the table has, which would round many times.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+
+from tapefuse.ir import ops
+from tapefuse.ir.graph import Graph, Value, here
+from tapefuse.ir.passes.checks import never_negative
+from tapefuse.ir.types import Dim, size
+
+LEAST_ROWS = 1024  # of a table to which an unknown number of rows is added
+Scale = tuple[tuple[str, Value | None], ...]  # what is done to a value: negation, or * or / by a scalar; the last first
+
+
+def run(graph: Graph) -> tuple[Graph, Counter[str]]:
+    """The graph with additions at rows, and how many there are. Time is linear in the nodes and those additions."""
+    sparse = _sparse(graph)
+    if not sparse:
+        return graph, Counter()
+    env: dict[Value, Value] = {p: p for p in graph.params}
+    outer = here.loc
+    try:
+        for v in graph.nodes:
+            here.loc = v.loc
+            assert v.op is not None
+            found = _added(v, sparse, env)
+            env[v] = v.op.emit(*(env[a] for a in v.args), **v.attributes) if found is None else found
+    finally:
+        here.loc = outer
+    result = Graph(graph.params, tuple(env[v] for v in graph.outs), graph.name)
+    count = _additions(result) - _additions(graph)
+    return (result, Counter({"rows": count})) if count else (graph, Counter())
+
+
+def _additions(graph: Graph) -> int:
+    return sum(v.op is ops.add_at for v in graph.nodes)
+
+
+def _sparse(graph: Graph) -> set[Value]:
+    """Values that are sums of multiples of scatters into few enough rows."""
+    found: set[Value] = set()
+    for v in graph.nodes:
+        if v.op is ops.scatter_add:
+            if _is_worth(size(v.args[0].shape), size(v.shape), v.shape[: len(v.args) - 1]):
+                found.add(v)
+        elif v.op in (ops.add, ops.sub):
+            if all(a in found and a.shape == v.shape for a in v.args):
+                found.add(v)
+        elif (part := _multiple(v)) is not None and part[0] in found:
+            found.add(v)
+    return found
+
+
+def _is_worth(added: Dim, whole: Dim, rows: tuple[Dim, ...]) -> bool:
+    """Whether a scatter adds no more elements than there are; if that depends on symbols, whether it probably does."""
+    if never_negative(whole - added):
+        return True
+    if isinstance(whole - added, int):
+        return False
+    count = size(rows)
+    return not isinstance(count, int) or count >= LEAST_ROWS
+
+
+def _multiple(v: Value) -> tuple[Value, tuple[str, Value | None]] | None:
+    """`v` as (x, what is done to x): its negative, or its product with or quotient by a scalar."""
+    if v.op is ops.neg:
+        return v.args[0], ("neg", None)
+    if v.op is ops.mul or v.op is ops.div:
+        x, k = v.args
+        if v.op is ops.mul and x.type.size == 1:
+            x, k = k, x
+        if k.type.size == 1 and x.shape == v.shape:
+            return x, (v.op.name, k)
+    return None
+
+
+def _added(v: Value, sparse: set[Value], env: dict[Value, Value]) -> Value | None:
+    """A sum or difference with a scatter as additions to what is in memory anyway; None for other values."""
+    if v.op is ops.add:
+        ways = [(v.args, ()), (v.args[::-1], ())]
+    elif v.op is ops.sub:
+        ways = [(v.args, (("neg", None),))]
+    else:
+        return None
+    for (x, s), scale in ways:
+        base = env[x]
+        is_kept = base.op is None or base.op in (ops.scatter_add, ops.add_at)
+        if s in sparse and is_kept and x.shape == s.shape == v.shape:
+            for scatter, how in _terms(s, scale):
+                source, *idx = (env[a] for a in scatter.args)
+                base = ops.add_at(base, _scaled(source, how, env), *idx)
+            return base
+    return None
+
+
+def _terms(s: Value, scale: Scale) -> Iterator[tuple[Value, Scale]]:
+    """The scatters whose multiples sum up to `scale` of `s`."""
+    stack = [(s, scale)]
+    while stack:
+        v, scale = stack.pop()
+        if v.op is ops.scatter_add:
+            yield v, scale
+        elif v.op in (ops.add, ops.sub):
+            x, y = v.args
+            stack += [(y, (*scale, ("neg", None)) if v.op is ops.sub else scale), (x, scale)]
+        else:
+            found = _multiple(v)
+            assert found is not None
+            stack.append((found[0], (*scale, found[1])))
+
+
+def _scaled(v: Value, scale: Scale, env: dict[Value, Value]) -> Value:
+    for name, k in reversed(scale):
+        if k is None:
+            v = ops.neg(v)
+        else:
+            factor = env[k] if k.shape == () else ops.reshape(env[k], shape=())
+            v = ops.mul(v, factor) if name == "mul" else ops.div(v, factor)
+    return v

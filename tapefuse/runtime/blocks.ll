@@ -1,0 +1,234 @@
+; Third part of the entry (see entry.ll): memory of large outputs, kept when an array is freed and given to the next one.
+;
+; A fresh page costs as much as reading it three times, so arrays of LARGE bytes or more get a NumPy memory handler of ours
+; (NEP 49). A block's 16 bytes in front hold what malloc gave and its capacity. The shelf holds the blocks freed last: as many
+; as there are places, and $shelf_bytes bytes in all. NumPy calls handlers under the interpreter's lock; `@lock` is for
+; interpreters that have none.
+
+%allocator = type { ptr, ptr, ptr, ptr, ptr }             ; context, malloc, calloc, realloc, free
+%handler = type { [127 x i8], i8, %allocator }            ; name, version
+@handler = internal global %handler { [127 x i8] c"tapefuse$name_padding", i8 1, %allocator { ptr null, ptr @block_malloc, ptr @block_calloc, ptr @block_realloc, ptr @block_free } }
+@handler.name = private constant [12 x i8] c"mem_handler\00"
+@handler.capsule = internal global ptr null
+@shelf = internal global [$shelf_places x ptr] zeroinitializer  ; the longest kept one first
+@shelf.bytes = internal global i64 0
+@lock = internal global i32 0
+
+declare ptr @PyCapsule_New(ptr, ptr, ptr)
+declare ptr @PyDataMem_SetHandler(ptr)
+declare void @llvm.memset.p0.i64(ptr, i8, i64, i1)
+declare void @llvm.memmove.p0.p0.i64(ptr, ptr, i64, i1)
+
+define internal void @enter_shelf() nounwind {
+entry:
+  br label %try
+try:
+  %was = atomicrmw xchg ptr @lock, i32 1 acquire
+  %free = icmp eq i32 %was, 0
+  br i1 %free, label %done, label %try
+done:
+  ret void
+}
+
+define internal void @leave_shelf() nounwind {
+  store atomic i32 0, ptr @lock release, align 4
+  ret void
+}
+
+; Take block number %k off the shelf; those behind it move up.
+define internal ptr @unshelve(i64 %k) nounwind {
+  %place = getelementptr ptr, ptr @shelf, i64 %k
+  %block = load ptr, ptr %place
+  %after = getelementptr ptr, ptr %place, i64 1
+  %left = sub i64 $shelf_last, %k
+  %bytes = shl i64 %left, 3
+  call void @llvm.memmove.p0.p0.i64(ptr %place, ptr %after, i64 %bytes, i1 false)
+  store ptr null, ptr getelementptr (ptr, ptr @shelf, i64 $shelf_last)
+  %capacity = call i64 @word(ptr %block, i64 -1)
+  %all = load i64, ptr @shelf.bytes
+  %rest = sub i64 %all, %capacity
+  store i64 %rest, ptr @shelf.bytes
+  ret ptr %block
+}
+
+; A kept block of at least %bytes and at most a quarter more, or null.
+define internal ptr @find_block(i64 %bytes) nounwind {
+entry:
+  %quarter = lshr i64 %bytes, 2
+  %most = add i64 %bytes, %quarter
+  br label %look
+look:
+  %k = phi i64 [$shelf_last, %entry], [%k1, %next]
+  %place = getelementptr ptr, ptr @shelf, i64 %k
+  %block = load ptr, ptr %place
+  %none = icmp eq ptr %block, null
+  br i1 %none, label %next, label %measure
+measure:
+  %capacity = call i64 @word(ptr %block, i64 -1)
+  %enough = icmp uge i64 %capacity, %bytes
+  %tight = icmp ule i64 %capacity, %most
+  %good = and i1 %enough, %tight
+  br i1 %good, label %found, label %next
+next:
+  %k1 = sub i64 %k, 1
+  %more = icmp sge i64 %k1, 0
+  br i1 %more, label %look, label %fail
+found:
+  %taken = call ptr @unshelve(i64 %k)
+  ret ptr %taken
+fail:
+  ret ptr null
+}
+
+define internal ptr @block_malloc(ptr %context, i64 %bytes) nounwind {
+entry:
+  call void @enter_shelf()
+  %kept = call ptr @find_block(i64 %bytes)
+  call void @leave_shelf()
+  %none = icmp eq ptr %kept, null
+  br i1 %none, label %new, label %done
+new:
+  %total = add i64 %bytes, 128
+  %raw = call ptr @PyMem_RawMalloc(i64 %total)
+  %empty = icmp eq ptr %raw, null
+  br i1 %empty, label %done, label %align
+align:
+  %address = ptrtoint ptr %raw to i64
+  %beyond = add i64 %address, 127
+  %aligned = and i64 %beyond, -64
+  %skip = sub i64 %aligned, %address
+  %block = getelementptr i8, ptr %raw, i64 %skip
+  call void @put(ptr %block, i64 -2, ptr %raw)
+  %capacity_at = getelementptr i64, ptr %block, i64 -1
+  store i64 %bytes, ptr %capacity_at
+  br label %done
+done:
+  %result = phi ptr [%kept, %entry], [null, %new], [%block, %align]
+  ret ptr %result
+}
+
+define internal ptr @block_calloc(ptr %context, i64 %count, i64 %size) nounwind {
+entry:
+  %product = call { i64, i1 } @llvm.umul.with.overflow.i64(i64 %count, i64 %size)
+  %bytes = extractvalue { i64, i1 } %product, 0
+  %too_large = extractvalue { i64, i1 } %product, 1
+  br i1 %too_large, label %fail, label %make
+make:
+  %block = call ptr @block_malloc(ptr %context, i64 %bytes)
+  %empty = icmp eq ptr %block, null
+  br i1 %empty, label %fail, label %clear
+clear:
+  call void @llvm.memset.p0.i64(ptr %block, i8 0, i64 %bytes, i1 false)
+  ret ptr %block
+fail:
+  ret ptr null
+}
+
+define internal ptr @block_realloc(ptr %context, ptr %old, i64 %bytes) nounwind {
+entry:
+  %fresh = icmp eq ptr %old, null
+  br i1 %fresh, label %make, label %measure
+measure:
+  %had = call i64 @word(ptr %old, i64 -1)
+  br label %make
+make:
+  %capacity = phi i64 [0, %entry], [%had, %measure]
+  %block = call ptr @block_malloc(ptr %context, i64 %bytes)
+  %empty = icmp eq ptr %block, null
+  br i1 %empty, label %done, label %copy
+copy:
+  %shrinks = icmp ult i64 %bytes, %capacity
+  %same = select i1 %shrinks, i64 %bytes, i64 %capacity
+  call void @llvm.memcpy.p0.p0.i64(ptr %block, ptr %old, i64 %same, i1 false)
+  call void @block_free(ptr %context, ptr %old, i64 %capacity)
+  br label %done
+done:
+  ret ptr %block
+}
+
+define internal void @block_free(ptr %context, ptr %block, i64 %bytes) nounwind {
+entry:
+  %nothing = icmp eq ptr %block, null
+  br i1 %nothing, label %done, label %measure
+measure:
+  %capacity = call i64 @word(ptr %block, i64 -1)
+  %too_large = icmp ugt i64 %capacity, $shelf_bytes
+  br i1 %too_large, label %drop, label %shelve
+drop:
+  call void @free_block(ptr %block)
+  br label %done
+shelve:
+  call void @enter_shelf()
+  br label %room
+room:
+  %all = load i64, ptr @shelf.bytes
+  %sum = add i64 %all, %capacity
+  %last = load ptr, ptr getelementptr (ptr, ptr @shelf, i64 $shelf_last)
+  %has_place = icmp eq ptr %last, null
+  %fits = icmp ule i64 %sum, $shelf_bytes
+  %good = and i1 %has_place, %fits
+  br i1 %good, label %search, label %evict
+evict:
+  %oldest = call ptr @unshelve(i64 0)
+  call void @free_block(ptr %oldest)
+  br label %room
+search:
+  %k = phi i64 [0, %room], [%k1, %taken]
+  %place = getelementptr ptr, ptr @shelf, i64 %k
+  %there = load ptr, ptr %place
+  %free = icmp eq ptr %there, null
+  br i1 %free, label %keep, label %taken
+taken:
+  %k1 = add i64 %k, 1
+  br label %search
+keep:
+  store ptr %block, ptr %place
+  store i64 %sum, ptr @shelf.bytes
+  call void @leave_shelf()
+  br label %done
+done:
+  ret void
+}
+
+define internal void @free_block(ptr %block) nounwind {
+  %raw = call ptr @pointer(ptr %block, i64 -2)
+  call void @PyMem_RawFree(ptr %raw)
+  ret void
+}
+
+declare { i64, i1 } @llvm.umul.with.overflow.i64(i64, i64)
+
+; A fresh array of %bytes bytes; large ones with our handler. Null, with an exception set, without memory.
+define internal ptr @fresh_array(ptr %ndarray, ptr %descr, i32 %nd, ptr %dims, i64 %bytes) {
+entry:
+  %large = icmp uge i64 %bytes, $large
+  br i1 %large, label %ours, label %plain
+plain:
+  %small = call ptr @PyArray_NewFromDescr(ptr %ndarray, ptr %descr, i32 %nd, ptr %dims, ptr null, ptr null, i32 0, ptr null)
+  ret ptr %small
+ours:
+  %made = load ptr, ptr @handler.capsule
+  %first = icmp eq ptr %made, null
+  br i1 %first, label %capsule, label %set
+capsule:
+  %new = call ptr @PyCapsule_New(ptr @handler, ptr @handler.name, ptr null)
+  %failed = icmp eq ptr %new, null
+  br i1 %failed, label %fail, label %remember
+remember:
+  store ptr %new, ptr @handler.capsule
+  br label %set
+set:
+  %mine = phi ptr [%made, %ours], [%new, %remember]
+  %theirs = call ptr @PyDataMem_SetHandler(ptr %mine)
+  %refused = icmp eq ptr %theirs, null
+  br i1 %refused, label %fail, label %make
+make:
+  %array = call ptr @PyArray_NewFromDescr(ptr %ndarray, ptr %descr, i32 %nd, ptr %dims, ptr null, ptr null, i32 0, ptr null)
+  %again = call ptr @PyDataMem_SetHandler(ptr %theirs)
+  call void @Py_DecRef(ptr %theirs)
+  call void @Py_DecRef(ptr %again)
+  ret ptr %array
+fail:
+  call void @Py_DecRef(ptr %descr)
+  ret ptr null
+}
