@@ -1,7 +1,7 @@
 """Adjoints of loop programs written by hand for Numba: the yardstick, and where NumPy has no fast form, the reference.
 
-Each takes float64 arrays and returns (value, gradients). A kernel that pays in parallel on large arrays is compiled both
-ways: `serial(kernel)`, `parallel(kernel)`; in a serial one `prange` is `range`.
+Each takes float64 arrays and returns the value and the gradients. A kernel that pays in parallel on large arrays is
+compiled both ways, `serial(kernel)` and `parallel(kernel)`; in a serial one `prange` is `range`.
 """
 
 from __future__ import annotations

@@ -53,6 +53,25 @@ def compile_traced(traced: Traced, options: Options = Options()) -> Compiled:  #
     return Compiled(loaded.call, engine, program, loaded)
 
 
+def njit_function(traced: Traced, options: Options) -> Callable[..., Any]:
+    """A traced function for callers in `@njit` code, see `runtime.njit`. Variables keep the values they have now.
+
+    Raises ValueError if it assigns variables, CompileError as `compile_traced`.
+    """
+    from tapefuse.runtime.njit import njit_function  # for few programs
+
+    if traced.written:
+        names = ", ".join(traced.variables[k].name for k in traced.written)
+        raise ValueError(
+            f"{traced.graph.name!r} assigns variables ({names}), which @njit code cannot see; return the new values "
+            "instead, and assign them in Python"
+        )
+    with config(disable_jit=False):
+        compiled = compile_traced(traced, options)
+    assert compiled.program is not None
+    return njit_function(compiled.program, compiled.loaded, [v.numpy() for v in traced.variables])
+
+
 def _numba(traced: Traced, options: Options) -> tuple[Program, Callable[..., Any]]:
     from tapefuse.runtime.numba_engine import load  # 6 ms that the LLVM engine has no use for
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from tapefuse._config import FLAGS, Options, busy, config, on_change
 from tapefuse._errors import PerformanceWarning, TapefuseError
 from tapefuse._tree import Tree, flatten, leaves_with_paths, unflatten
-from tapefuse.compilation import compile_traced
+from tapefuse.compilation import compile_traced, njit_function
 from tapefuse.ir.graph import Graph
 from tapefuse.tracer.interpreted import Entry
 from tapefuse.tracer.signature import Call, Leaf, Signature, TensorSpec, show_leaf
@@ -259,6 +259,16 @@ class TapeFunction:
 
         call = self._signature.call(args, kwargs)
         return profile(self._specialise(call).traced, call.inputs, self._options, self.__name__)
+
+    def njit(self, *args: Any, **kwargs: Any) -> Callable[..., Any]:
+        """The compiled function for these arguments as a function for callers in `@njit` code, of either engine.
+
+        TensorSpecs stand for tensors; without arguments it is that of the input_signature. The function takes a tensor
+        argument of the trace as an array of its dtype and rank (a number for rank 0), in the order of the parameters,
+        and returns an array, a number, or a flat tuple of them. Variables keep the values that they have now; raises
+        ValueError if the function assigns any.
+        """
+        return njit_function(self.specialise(*args, **kwargs).traced, self._options)
 
     def __repr__(self) -> str:
         return f"<tape_function {self.__qualname__}, {self.trace_count} traces>"

@@ -289,6 +289,14 @@ def counted(d: Draft, name: str) -> Value:
     return d.new(y, 0, max(max(sizes(shape[axis])) - 1, 0))
 
 
+@maker("basis")
+def units(d: Draft, name: str) -> Value | None:
+    shape = d.shape(d.one_of((1, 1, 2, 0)))
+    if max(sizes(size(shape))) > 24:
+        return None
+    return d.new(d.emit(name, shape=shape, dtype=d.one_of((d.dtype, d.dtype, I8))), 0, 1)
+
+
 @maker("dim")
 def extent(d: Draft, name: str) -> Value:
     n = d.one_of((B, 2 * B + 1, B * B - 1, 3 - B)) if d.symbolic else d.one_of((2, 3))

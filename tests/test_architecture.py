@@ -59,6 +59,7 @@ LAZY_OWN = {
     ("function.py", "tapefuse.reports.profile"),
     ("compilation.py", "tapefuse.compiler"),
     ("compilation.py", "tapefuse.runtime.numba_engine"),
+    ("compilation.py", "tapefuse.runtime.njit"),
     ("codegen/pipeline.py", "tapefuse.codegen.emit_numba"),
 }
 STANDARD = sys.stdlib_module_names

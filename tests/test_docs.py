@@ -20,6 +20,16 @@ def test_the_readmes_example_prints_what_it_says():
     assert out.getvalue() == printed
 
 
+EXAMPLES = [(d, k) for d in DOCUMENTS if d != "README.md" for k in range((ROOT / d).read_text().count("```python\n"))]
+
+
+@pytest.mark.parametrize(("document", "number"), EXAMPLES)
+def test_the_examples_of_the_documents_run(document, number, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code = re.findall(r"```python\n(.*?)```", (ROOT / document).read_text(), re.S)[number]
+    exec(compile(code, f"{document}[{number}]", "exec"), {"__name__": "example"})
+
+
 @pytest.mark.parametrize("document", DOCUMENTS)
 def test_links_inside_the_repository_lead_somewhere(document):
     targets = re.findall(r"\]\((?!https?:)([^)#]+)", (ROOT / document).read_text())

@@ -46,12 +46,9 @@ def by_hand(arrays: Arrays, kernel: str, n: int, steps: int) -> Program:
 
     many = next(iter(arrays.values())).size >= PARALLEL and kernel != "advection"
     compiled = (by_hand.parallel if many else by_hand.serial)(getattr(by_hand, kernel))
-    step = partial(compiled, *arrays.values(), count(kernel, steps))
+    count = steps if kernel == "advection" else 2 * (steps - 1)
+    step = partial(compiled, *arrays.values(), count)
     return Program(step, lambda first: dict(zip(("value", *arrays), first or step(), strict=True)))
-
-
-def count(kernel: str, steps: int) -> int:
-    return steps if kernel == "advection" else 2 * (steps - 1)
 
 
 def jacobi2d(x):
@@ -72,12 +69,99 @@ def heat_3d(x):
 INNER = {"jacobi2d": jacobi2d, "heat_3d": heat_3d}
 
 
-def formula(loop, renewed, concatenate, xp, kernel: str, n: int, steps: int):
-    """Of a framework's loop(step, count, state, *fixed), renewed(x) -> (inner points -> x with those), concatenate."""
-    square_sum = getattr(xp, "reduce_sum", None) or xp.sum
+def formula(xp, loop, renewing, kernel: str, n: int, steps: int):
+    """With a framework's loop(step, count, state) and renewing(first x) -> (x, inner points -> x with those)."""
+    total = getattr(xp, "reduce_sum", None) or xp.sum
+    joined = getattr(xp, "concat", None) or xp.concatenate
+
+    def advected(u, c):
+        step = lambda u: joined([u[:1], u[1:] - c[1:] * (u[1:] - u[:-1])], 0)
+        return total(loop(step, steps, u) ** 2)
+
+    def relaxed(x):
+        renewed = renewing(x)
+        return total(loop(lambda x: renewed(x, INNER[kernel](x)), 2 * (steps - 1), x) ** 2)
+
+    return advected if kernel == "advection" else relaxed
+
+
+def inside(x) -> tuple:
+    return (slice(1, -1),) * len(x.shape)
+
+
+def padded(pad):
+    """For frameworks without assignment: the boundary, which stays, and the inner points between zeros."""
+
+    def renewing(x):
+        width = [(1, 1)] * len(x.shape)
+        boundary = x - pad(x[inside(x)], width)
+        return lambda x, inner: boundary + pad(inner, width)
+
+    return renewing
+
+
+def jax_formula(jnp, **options):
+    import jax
+
+    loop = lambda step, count, x: jax.lax.fori_loop(0, count, lambda _, x: step(x), x)
+    return formula(jnp, loop, lambda _: lambda x, inner: x.at[inside(x)].set(inner), **options)
+
+
+def python_loop(step, count: int, x):
+    for _ in range(count):
+        x = step(x)
+    return x
+
+
+def torch_renewed(x, inner):
+    x = x.clone()
+    x[inside(x)] = inner
+    return x
+
+
+def torch_formula(torch, **options):
+    return formula(torch, python_loop, lambda _: torch_renewed, **options)
+
+
+def torch_compile_formula(torch, kernel: str, n: int, steps: int):
+    """Compiles a step; all of them in one graph would compile for minutes."""
+    torch._dynamo.reset()
     if kernel == "advection":
-        step = lambda u, c: concatenate([u[:1], u[1:] - c[1:] * (u[1:] - u[:-1])])
-        return lambda u, c: square_sum(loop(step, steps, u, c) ** 2)
-    inner = INNER[kernel]
-    step = lambda x, *fixed: renewed(xp, x, *fixed)(inner(x))
-    return lambda x: square_sum(loop(step, count(kernel, steps), x, *boundary(xp, x)) ** 2)
+        step = torch.compile(lambda u, c: torch.cat([u[:1], u[1:] - c[1:] * (u[1:] - u[:-1])]), dynamic=False)
+        return lambda u, c: torch.sum(python_loop(lambda u: step(u, c), steps, u) ** 2)
+    step = torch.compile(lambda x: torch_renewed(x, INNER[kernel](x)), dynamic=False)
+    return lambda x: torch.sum(python_loop(step, 2 * (steps - 1), x) ** 2)
+
+
+def tensorflow_formula(tf, **options):
+    def loop(step, count, x):
+        return tf.while_loop(lambda k, x: k < count, lambda k, x: (k + 1, step(x)), (0, x), maximum_iterations=count)[1]
+
+    return formula(tf, loop, padded(tf.pad), **options)
+
+
+def pytensor_formula(pt, **options):
+    import pytensor
+
+    def loop(step, count, x):
+        return pytensor.scan(lambda x: step(x), outputs_info=[x], n_steps=count, return_updates=False)[-1]
+
+    return formula(pt, loop, lambda _: lambda x, inner: pt.set_subtensor(x[inside(x)], inner), **options)
+
+
+def autograd_formula(anp, **options):
+    return formula(anp, python_loop, padded(lambda x, width: anp.pad(x, width, "constant")), **options)
+
+
+FORMULAS = {
+    "jax": jax_formula,
+    "torch": torch_formula,
+    "tensorflow": tensorflow_formula,
+    "pytensor": pytensor_formula,
+    "autograd": autograd_formula,
+}
+FRAMEWORKS = {
+    "numba_by_hand": by_hand,
+    **value_and_gradients(FORMULAS, by=None),
+    "torch_compile": value_and_gradients({"torch": torch_compile_formula}, by=None)["torch"],
+}

@@ -1,9 +1,10 @@
-"""The command line: `tapefuse dump | opt | run | bench | doctor`.
+"""The command line: `tapefuse dump | opt | run | bench | cache | doctor`.
 
     tapefuse dump examples/digits.py:train_step --stage optimized
     tapefuse dump model.py:loss --args "f32[B,784], i64[B]" --grad --stage loops
     tapefuse opt graph.ir --passes simplify,dce
     tapefuse run graph.ir x.npy
+    tapefuse cache ls
     tapefuse bench examples/digits.py:train_step --sizes B=32 --kernels
 
 A bad target, spec or stage is one line on stderr that says what was expected, and exit code 2.
@@ -18,10 +19,10 @@ from collections.abc import Sequence
 
 from tapefuse._config import FLAGS, config
 from tapefuse._errors import TapefuseError
-from tapefuse.cli import bench, doctor, dump, opt, run
+from tapefuse.cli import bench, cache, doctor, dump, opt, run
 from tapefuse.cli.errors import UsageError
 
-COMMANDS = (dump, opt, run, bench, doctor)
+COMMANDS = (dump, opt, run, bench, cache, doctor)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -33,7 +34,7 @@ class _Parser(argparse.ArgumentParser):
 
 def parser() -> argparse.ArgumentParser:
     top = _Parser(prog="tapefuse", description="Look at, transform and run what tapefuse compiles.")
-    commands = top.add_subparsers(dest="command", required=True, metavar="{dump,opt,run,bench,doctor}")
+    commands = top.add_subparsers(dest="command", required=True, metavar="{dump,opt,run,bench,cache,doctor}")
     for command in COMMANDS:
         name = command.__name__.rpartition(".")[2]
         first = (command.__doc__ or "").splitlines()[0]

@@ -17,7 +17,7 @@ from tapefuse import __version__
 from tapefuse._config import FLAGS, config
 from tapefuse._errors import CompileError
 from tapefuse.cli import output
-from tapefuse.runtime import blas, cache, llvm_engine, threads
+from tapefuse.runtime import blas, cache, linking, llvm_engine, threads
 
 PACKAGES = ("numpy", "numba", "llvmlite", "scipy-openblas32", "rich")
 VECTOR_FEATURES = ("sse4.2", "avx", "avx2", "fma", "avx512f", "avx512vl", "avx512bf16", "amx-tile", "neon", "sve")
@@ -43,6 +43,7 @@ def report() -> Iterator[tuple[str, str]]:
         yield package, _version(package)
     yield from _cpu()
     yield "threading layer", _threading_layer()
+    yield "linker", linking.way()
     yield "BLAS", _blas()
     yield "cache", _cache()
     for name, flag in FLAGS.items():

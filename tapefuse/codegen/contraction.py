@@ -16,8 +16,9 @@ from numpy._core import _multiarray_umath
 MOST_ROWS = 8  # one pointer for each row stays in a general register
 MOST_VECTORS = 4
 LATENCY = 4  # cycles of a multiply-add: so many sums must be under way at once
-LOADS = 0.3  # cycles of a load, beside the multiply-adds that hide most of it
-OVERHEAD = 12.0  # terms that starting and storing a tile costs as much as, roughly
+# Cycles of one term of a tile, beside a multiply-add for each vector: elements of `a` come from the first cache, vectors
+# of `b` from the second; storing the sums and starting the next tile is spread over 64 terms.
+LOAD_A, LOAD_B, STORE, START = 0.1, 0.5, 2 / 64, 40 / 64
 
 
 class Registers(NamedTuple):
@@ -78,4 +79,5 @@ def _fits(columns: int, of: int, exactly: bool) -> bool:
 def _cost(t: Tile, rows: int, columns: int) -> float:
     """Of all tiles, in cycles a term."""
     tiles = -(-rows // t.rows) * -(-columns // t.columns)
-    return tiles * (max(t.rows * t.vectors, LATENCY) + LOADS * (t.rows + t.vectors) + OVERHEAD / 64 * t.rows)
+    vectors = t.rows * t.vectors
+    return tiles * (max(vectors, LATENCY) + LOAD_A * t.rows + LOAD_B * t.vectors + STORE * vectors + START)

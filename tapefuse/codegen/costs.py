@@ -24,6 +24,8 @@ INSTRUCTION = 1  # an instruction for one element of a vector loop
 TRANSFER = 4  # an element to or from memory: 4 bytes at about 64 GB/s, the third cache's rate at one thread
 MULTIPLY_ADD = 1  # a term of a product: 64 a ns at one thread, 130 GF/s
 
+RUNNING_SUM = 8  # an element of a running sum: five steps of shuffling and adding for a vector of them
+
 # -- cutting kernels into pieces -----------------------------------------------------------------------------------
 GRAIN = (
     16_000 * 64
@@ -36,6 +38,7 @@ CALL = 12  # instructions of an elementary function, at most: many are called, n
 
 # -- computing again or keeping ------------------------------------------------------------------------------------
 INLINE_CHAIN = 4  # operations that are recomputed at each reader rather than kept in memory
+MOVED_CHAIN = 16  # the same if the reader reads at other indices, so that keeping would take one more kernel
 KEEP_WEIGHT = 6  # values at least this expensive are kept for the next phase of a row instead of being computed again
 
 # -- blocks of rows ------------------------------------------------------------------------------------------------

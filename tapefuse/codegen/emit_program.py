@@ -7,11 +7,13 @@ only computes values that depend on dimension symbols, so that launching kernels
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from tapefuse.codegen.context import Place, Step
 from tapefuse.codegen.costs import GRAIN
 from tapefuse.codegen.llvm_instructions import Declarations, dim_text
 from tapefuse.codegen.llvm_vectors import kernel_text
-from tapefuse.codegen.loops import Kernel
+from tapefuse.codegen.loops import HI, INT, LO, For, Kernel, Num
 from tapefuse.codegen.memory import ALIGN
 from tapefuse.codegen.plan import Plan, pieces
 from tapefuse.ir.types import Dim
@@ -19,6 +21,7 @@ from tapefuse.ir.types import Dim
 _STEP = "{ ptr, ptr, i64, i64, i64, i64 }"
 _RUN = "declare i64 @tapefuse_run(ptr, ptr, i64, ptr, i64, ptr, ptr, ptr, ptr)"
 _FIXED = "{ i64, i64 }"  # kind (a number, a pointer of the table, an address in the arena) and number
+_FEW = 64  # rows from which kernels of different sizes rather share their code
 _POOL = """\
 @tapefuse_threads = external global i32
 declare void @numba_parallel_for(ptr, ptr, ptr, ptr, ptr, i64, i64, i32)"""
@@ -140,7 +143,7 @@ class _Program:
             rows, cut = self._value(self.dim(kernel.rows)), self._value(self._pieces(step))
         pieces_of[kernel.name] = cut
         checks = [(self._flag(c), c + 1) for c in self.plan.checks_after.get(number, ())] or [(-1, 0)]
-        name = self._function(kernel)
+        name = self._function(_bounded(step))
         one = self._value("1")
         for k, (flag, status) in enumerate(checks):
             step_of = (name, indices, rows, cut) if k == 0 else ("nothing", indices, one, one)
@@ -171,6 +174,18 @@ class _Program:
         outs = self.plan.graph.outs
         value = outs[len(outs) - len(self.plan.request.checks) + check]
         return self._place(Place(value, value.type))
+
+
+def _bounded(step: Step) -> Kernel:
+    """The kernel; if it runs over few rows, in one piece, with their number in its loops: that is a third of the code."""
+    kernel, rows = step.kernel, step.kernel.rows
+    if step.rows_of or pieces(step) != 1 or not isinstance(rows, int) or not 0 < rows <= _FEW:
+        return kernel
+    lo, hi = Num(0, INT), Num(rows, INT)
+    body = tuple(
+        replace(s, start=lo, stop=hi) if isinstance(s, For) and s.start is LO and s.stop is HI else s for s in kernel.body
+    )
+    return replace(kernel, body=body)
 
 
 def _fixed(value: str) -> str:

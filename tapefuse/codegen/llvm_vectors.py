@@ -115,6 +115,16 @@ def _is_vector_op(t: Let, slopes: dict[Var, int | None]) -> bool:
     return t.op == "pow" and t.dst.dtype.kind == "f"
 
 
+@dataclass(frozen=True)
+class _Choice:
+    """An index that is `inside`, `inside + slope`, ... in lanes where the condition holds, `outside` in the others."""
+
+    condition: Scalar
+    inside: str
+    outside: str
+    slope: int
+
+
 class _VectorWriter(Writer):
     def loop(self, s: For) -> None:
         shape = None if self.needs.strict and _is_strictly_scalar(s) else _examined(s)
@@ -131,6 +141,7 @@ class _Loop:
         self.w, self.s, self.slopes, self.trips, self.lanes = w, s, shape.slopes, shape.trips, shape.width
         self.vectors: dict[Scalar, str] = {}  # vector form of uniform scalars: valid in the whole loop
         self.local: dict[Scalar, str] = {}  # vector form of varying scalars: valid in one copy of the body
+        self.chosen: dict[Scalar, _Choice] = {}  # indices that are affine where a condition holds, else fixed
         self.bases: dict[tuple[Buffer, tuple[Scalar, ...]], str] = {}
         self.totals: dict[Var, str] = {}
 
@@ -253,7 +264,7 @@ class _Loop:
     def body(self, at: str, mask: str | None) -> None:
         w = self.w
         w.names[self.s.var] = at
-        self.local, self.condition = {}, mask
+        self.local, self.chosen, self.condition = {}, {}, mask
         for t in self.s.body:
             if isinstance(t, Let):
                 if t.dst in self.slopes:
@@ -266,8 +277,23 @@ class _Loop:
             elif isinstance(t, Update):
                 self.update(t)
 
+    def choose(self, t: Let) -> None:
+        """Follow indices such as `select inside i-1 0`, which stay consecutive where it matters."""
+        w, known = self.w, self.chosen
+        if t.op == "select" and t.args[2] not in self.slopes and (slope := self.slope(t.args[1])) is not None:
+            known[t.dst] = _Choice(t.args[0], w.use(t.args[1]), w.use(t.args[2]), slope)
+        elif t.op in ("add", "sub") and t.args[0] in known and t.args[1] not in self.slopes:
+            old, more = known[t.args[0]], w.use(t.args[1])
+            inside, outside = (w.new(f"{t.op} i64 {x}, {more}") for x in (old.inside, old.outside))
+            known[t.dst] = _Choice(old.condition, inside, outside, old.slope)
+
+    def slope(self, x: Scalar) -> int | None:
+        return self.slopes.get(x) if isinstance(x, Var) else None
+
     def let(self, t: Let) -> None:
         w = self.w
+        if t.dst.dtype == INT:
+            self.choose(t)
         divisor = t.args[1] if len(t.args) == 2 and isinstance(t.args[1], Num) else None
         if self.slopes[t.dst] is not None:
             w.names[t.dst] = w.instruction(t.op, [w.use(a) for a in t.args], INT, INT, divisor)
@@ -301,9 +327,27 @@ class _Loop:
             f = w.needs.intrinsic(f"llvm.masked.load.{self.suffix(memory)}.p0", v, "ptr", "i32", self.bits, v)
             mask = f"{self.bits} {self.condition}"
             value = w.new(f"call {v} {f}(ptr {self.address(t)}, i32 {align}, {mask}, {v} zeroinitializer)")
+        elif (varying := [i for i in t.index if i in self.slopes]) and all(self.chosen.get(i) for i in varying):
+            value = self.chosen_load(t, v, memory, align) or self.gather(t, v, memory, align)
         else:
             value = self.gather(t, v, memory, align)
         return w.new(f"icmp ne {v} {value}, zeroinitializer") if t.dst.dtype.kind == "b" else value
+
+    def chosen_load(self, t: Load, v: str, memory: str, align: int) -> str | None:
+        """Consecutive elements under the condition of the only varying index, the fixed one in the other lanes."""
+        w, axes = self.w, [k for k, i in enumerate(t.index) if i in self.slopes]
+        choice = self.chosen[t.index[axes[0]]]
+        if len(axes) > 1 or choice.slope != 1 or size(t.buffer.type.shape[axes[0] + 1 :]) != 1:
+            return None
+        base = self.bases[t.buffer, t.index]
+        inside = w.new(f"getelementptr {memory}, ptr {base}, i64 {choice.inside}")
+        outside = w.new(f"getelementptr {memory}, ptr {base}, i64 {choice.outside}")
+        mask = self.vector(choice.condition)
+        if self.condition is not None:
+            mask = w.new(f"and {self.bits} {mask}, {self.condition}")
+        fixed = self.splat(w.new(f"load {memory}, ptr {outside}"), memory)
+        f = w.needs.intrinsic(f"llvm.masked.load.{self.suffix(memory)}.p0", v, "ptr", "i32", self.bits, v)
+        return w.new(f"call {v} {f}(ptr {inside}, i32 {align}, {self.bits} {mask}, {v} {fixed})")
 
     def gather(self, t: Load, v: str, memory: str, align: int) -> str:
         w, p = self.w, f"<{self.lanes} x ptr>"

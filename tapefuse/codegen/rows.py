@@ -80,7 +80,7 @@ class Rows(Context):
         if self.together == 1 and (once < ONCE or each_row > 16 * once):
             return 1
         width = sum(size(c) for c in {self.columns(n) for n in vectors}) * max(n.dtype.itemsize for n in vectors)
-        fits = BLOCK_BYTES // max(width, 1)  # type: ignore[operator]
+        fits = BLOCK_BYTES // max(width, 1)
         return min(BLOCK, fits - fits % TOGETHER) if fits >= TOGETHER else 1
 
     def _shares_columns(self) -> bool:
@@ -97,9 +97,21 @@ class Rows(Context):
     def _cost(self) -> Dim:
         total: Dim = 0
         for n in self.needed:
-            total = total + size(domain(n)) * (time(n) + TRANSFER * (n in self.plan.kept))
+            each = time(n) + sum(map(time, self._inlined(n))) + TRANSFER * (n in self.plan.kept)
+            total = total + size(domain(n)) * each
         memory = {a.value for n in self.needed for a in self.plan.reads[n] if a.value not in self.members}
         return total + sum((TRANSFER * v.type.size for v in memory), start=0)
+
+    def _inlined(self, node: Value) -> set[Value]:
+        """What is computed for an element of `node` alone: functions that are inline, views and literals left out."""
+        found: set[Value] = set()
+        stack = list(node.args)
+        while stack:
+            v = stack.pop()
+            if v in self.plan.inline and v not in found:
+                found.add(v)
+                stack.extend(v.args)
+        return {v for v in found if v.op is not None and v.op.elementwise}
 
     def _is_flat(self) -> bool:
         """Whether all loops may be one loop over all elements: everything is read at the reader's own index."""

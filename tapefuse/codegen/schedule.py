@@ -15,11 +15,12 @@ from dataclasses import dataclass, field
 
 from tapefuse.codegen.access import Access, Axis, accesses, is_squeeze
 from tapefuse.codegen.convolution_shape import is_tiled
-from tapefuse.codegen.costs import CALL, INLINE_CHAIN, LIMIT, weight
+from tapefuse.codegen.costs import CALL, INLINE_CHAIN, LIMIT, MOVED_CHAIN, weight
 from tapefuse.codegen.products_operands import bases, is_contraction, is_product
 from tapefuse.ir.graph import Graph, Value
 from tapefuse.ir.types import Shape, show_shape
 
+_NONE: frozenset = frozenset()
 VIEWS = frozenset({"broadcast", "transpose", "slice", "flip", "reshape"})
 _FULL = f"the kernel has reached {LIMIT} instructions"
 
@@ -107,26 +108,32 @@ def _needs_memory(graph: Graph) -> set[Value]:
 
 def _inline(graph: Graph, needed: set[Value], kept: frozenset[Value]) -> frozenset[Value]:
     """Values computed where they are read: literals, views, and short chains of cheap functions of parameters, or of
-    `kept` values if they would have to be kept themselves."""
-    chain: dict[Value, int] = {}
-    cheap: dict[Value, int] = {}  # functions of kept values: inline only if a kept one is reached through them
+    `kept` values if they would have to be kept themselves.
+
+    A chain is what is computed again, a value as often as it is read through different views.
+    """
+    chain: dict[Value, frozenset] = {}
+    cheap: dict[Value, frozenset] = {}  # functions of kept values: inline only if a kept one is reached through them
+    moved = _moved(graph)
     for node in graph.nodes:
         assert node.op is not None
         if not node.args and node.type.size == 1 or node.op.name in ("iota", "dim") and node not in needed:
-            chain[node] = 0
+            chain[node] = _NONE
         elif node in needed or is_alias(node):
             continue
         elif node.op.name in VIEWS:
-            chain[node] = chain.get(node.args[0], 0)
-        elif node.op.elementwise and weight(node) == 1 and all(a.op is None or a in chain for a in node.args):
-            length = 1 + sum(chain.get(a, 0) for a in set(node.args))
-            if length <= INLINE_CHAIN:
-                chain[node] = length
+            chain[node] = frozenset((node, v) for v in chain.get(node.args[0], _NONE))
         elif node.op.elementwise and weight(node) == 1:
-            known = [chain.get(a, cheap.get(a, 0 if a.op is None or a in kept else None)) for a in set(node.args)]
-            length = 1 + sum(k for k in known if k is not None)
-            if None not in known and length <= INLINE_CHAIN:
-                cheap[node] = length
+            limit = MOVED_CHAIN if node in moved else INLINE_CHAIN
+            if all(a.op is None or a in chain for a in node.args):
+                parts, into = [chain.get(a, _NONE) for a in node.args], chain
+            elif all(a.op is None or a in chain or a in cheap or a in kept for a in node.args):
+                parts, into, limit = [chain.get(a, cheap.get(a, _NONE)) for a in node.args], cheap, INLINE_CHAIN
+            else:
+                continue
+            again = frozenset({node}).union(*parts)
+            if len(again) <= limit:
+                into[node] = again
     stack = [n for n in cheap if n in kept]
     while stack:
         node = stack.pop()
@@ -135,6 +142,17 @@ def _inline(graph: Graph, needed: set[Value], kept: frozenset[Value]) -> frozens
             stack.extend(a for a in node.args if a in cheap and a not in kept)
     literals = (n for n in needed if n in chain and n.type.size == 1 and not n.args and n not in graph.outs)
     return frozenset((*(n for n in chain if n not in needed), *literals, *_continued(graph)))
+
+
+def _moved(graph: Graph) -> set[Value]:
+    """Values that are read at other indices, after cheap functions of one element perhaps: kept, they would need a
+    kernel of their own before their reader's."""
+    moved: set[Value] = set()
+    for node in reversed(graph.nodes):
+        assert node.op is not None
+        if node.op.name in ("pad", "concat", "slice", "flip") or node in moved and node.op.elementwise:
+            moved.update(node.args)
+    return moved
 
 
 def _continued(graph: Graph) -> Iterator[Value]:
@@ -219,6 +237,7 @@ class _Scheduler:
             kind = "scatter" if node.op.push is not None else "rows"
             kind = "gemm" if is_product(node) and not is_contraction(node) else kind
             kind = "conv" if is_tiled(node) else kind
+            kind = "scan" if node.op.library == "scan" else kind
             return self._start(node, level, kind)
         level = max((self._earliest(a.value) for a in reads), default=0)
         inside = [a for a in reads if self._fusible(a.value) and self._group(a.value).level == level]

@@ -62,46 +62,56 @@ def _libm(name: str, y: Value) -> dict[str, str]:
 def _with_libm(name: str, y: Value, text: str) -> str:
     """The function with libm's results where its own is NaN: for arguments too large to reduce here, which are rare."""
     t, lanes, far = y.shown, y.body.lanes, next(iter(_libm(name, y)))
-    bits = f"<{lanes} x i1>"
+    head = [text, f"  %isnan = fcmp uno {t} {y.text}, {y.text}"]
+    near = ["near:", f"  ret {t} {y.text}", "far:"]
+    if lanes == 1:
+        lines = ["  br i1 %isnan, label %far, label %near", *near, f"  %z = call {t} @{far}({t} %x)"]
+        return "\n".join([*head, *lines, f"  ret {t} %z", "}"])
     function = symbol(name, y.format.name, lanes) + ".far"
-    call = f"call {t} @{far}({t} %x)" if lanes == 1 else f'call {t} @"{function}"({t} %x, {t} {y.text}, {bits} %isnan)'
-    test = "%isnan" if lanes == 1 else "%some"
-    main = [
-        text,
-        f"  %isnan = fcmp uno {t} {y.text}, {y.text}",
-        *([f"  %some = call i1 @llvm.vector.reduce.or.v{lanes}i1({bits} %isnan)"] if lanes > 1 else []),
-        f"  br i1 {test}, label %far, label %near",
-        "near:",
-        f"  ret {t} {y.text}",
-        "far:",
-        f"  %z = {call}",
+    start, body = text.split("\n", 1)
+    lines = [
+        start,
+        f"  %xs = alloca {t}",
+        f"  %ys = alloca {t}",
+        body,
+        *head[1:],
+        f"  %some = call i1 @llvm.vector.reduce.or.v{lanes}i1(<{lanes} x i1> %isnan)",
+        "  br i1 %some, label %far, label %near",
+        *near,
+        f"  store {t} %x, ptr %xs",
+        f"  store {t} {y.text}, ptr %ys",
+        f'  call void @"{function}"(ptr %xs, ptr %ys)',
+        f"  %z = load {t}, ptr %ys",
         f"  ret {t} %z",
         "}",
     ]
-    if lanes == 1:
-        return "\n".join(main)
-    each = _FAR.replace("NAME", function).replace("BITS", bits).replace("V", t).replace("FAR", far).replace("T", y.type)
-    return "\n".join([*main, each.replace("LANES", str(lanes))])
+    each = _FAR.replace("NAME", function).replace("FAR", far).replace("T", y.type).replace("LANES", str(lanes))
+    return "\n".join([*lines, each])
 
 
+# The lanes lie in memory: to index a vector's lanes takes LLVM longer to compile than all the rest.
 _FAR = """\
-define internal V @"NAME"(V %x, V %y, BITS %isnan) noinline nounwind {
+define internal void @"NAME"(ptr %xs, ptr %ys) noinline nounwind willreturn memory(argmem: readwrite) {
 entry:
   br label %next
 next:
-  %k = phi i64 [ 0, %entry ], [ %k1, %next ]
-  %done = phi V [ %y, %entry ], [ %more, %next ]
-  %a = extractelement V %x, i64 %k
-  %b = extractelement V %y, i64 %k
-  %c = extractelement BITS %isnan, i64 %k
-  %d = call T @FAR(T %a)
-  %e = select i1 %c, T %d, T %b
-  %more = insertelement V %done, T %e, i64 %k
+  %k = phi i64 [ 0, %entry ], [ %k1, %latch ]
+  %y.at = getelementptr T, ptr %ys, i64 %k
+  %y = load T, ptr %y.at
+  %isnan = fcmp uno T %y, %y
+  br i1 %isnan, label %far, label %latch
+far:
+  %x.at = getelementptr T, ptr %xs, i64 %k
+  %x = load T, ptr %x.at
+  %z = call T @FAR(T %x)
+  store T %z, ptr %y.at
+  br label %latch
+latch:
   %k1 = add i64 %k, 1
   %again = icmp ult i64 %k1, LANES
   br i1 %again, label %next, label %end
 end:
-  ret V %more
+  ret void
 }"""
 
 

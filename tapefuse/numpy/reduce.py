@@ -130,6 +130,14 @@ def argmin(x: Any, axis: int | None = None, keepdims: bool = False) -> Tensor:
     return _position(ops.argmin, x, axis, keepdims)
 
 
+def cumsum(x: Any, axis: int | None = None, dtype: Any = None) -> Tensor:
+    """Sums of the elements up to each one along an axis, of the flattened tensor by default."""
+    x = _widened(x, dtype)
+    if axis is None:
+        return ops.cumsum(ravel(x), axis=0, reverse=False)
+    return ops.cumsum(x, axis=_axis(x.ndim, axis), reverse=False)
+
+
 def logsumexp(x: Any, axis: Axis = None, keepdims: bool = False) -> Tensor:
     """log(sum(exp(x))) over axes without overflow; its gradient is softmax."""
     (x,) = operands(np.exp, x)
@@ -160,6 +168,7 @@ __all__ = [
     "any",
     "argmax",
     "argmin",
+    "cumsum",
     "log_softmax",
     "logsumexp",
     "max",

@@ -154,8 +154,26 @@ class ObjectCache:
                 if found is not None:
                     yield Entry(key, size, used, found.metadata)
 
+    def verify(self) -> list[str]:
+        """Read every file and remove the damaged ones; their paths."""
+        damaged = []
+        for _, _, path in self._files():
+            key, suffix = os.path.splitext(os.path.basename(path))
+            if suffix == _SUFFIX:
+                try:
+                    whole = _unpack(key, _read(path)) is not None
+                except FileNotFoundError:  # another process has removed it
+                    continue
+                except OSError as e:
+                    _log.info("%s cannot be read: %s", path, e)
+                    whole = False
+                if not whole:
+                    damaged.append(path)
+                    _discard(path)
+        return damaged
+
     def clear(self) -> int:
-        """Remove every program; how many there were."""
+        """Remove every file; how many there were."""
         return sum(_discard(path) for _, _, path in self._files())
 
     def _path(self, key: str) -> str:

@@ -17,6 +17,8 @@ from tapefuse.runtime import elf
 
 # Loops come with their vectors (codegen/llvm_vectors), so a few passes do what O3 does, in a tenth of its time.
 PASSES = ("always_inliner", "sroa", "new_gvn", "instruction_combine", "simplify_cfg", "global_dead_code_eliminate")
+# LLVM's NewGVN takes what a value is at the end of an inner loop for what it was in the outer loop's last iteration
+OPTIONS = ("-enable-phi-of-ops=false",)
 CODE_GENERATION = 2  # LLVM's level for instruction selection and register allocation
 QUICK = 0  # the level that takes a sixth of the time; its code for the entry is a tenth slower
 llvm_lock = threading.Lock()  # one compilation or linking at a time: LLVM's global context is not made for more
@@ -43,6 +45,7 @@ def fingerprint() -> tuple[str, ...]:
     version = ".".join(map(str, llvm.llvm_version_info))
     return (
         *PASSES,
+        *OPTIONS,
         str(CODE_GENERATION),
         llvmlite.__version__,
         version,
@@ -81,6 +84,8 @@ def _diagnosis(message: str, text: str) -> str:
 def initialised() -> Any:
     import llvmlite.binding as llvm
 
+    for option in OPTIONS:
+        llvm.set_option("tapefuse", option)
     llvm.initialize_native_target()
     llvm.initialize_native_asmprinter()
     return llvm

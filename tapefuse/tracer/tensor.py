@@ -161,9 +161,8 @@ class TracedTensor(Tensor):
             raise leaked(self)
         if array is None:
             raise ConcretizationError(
-                f"{asked_by} at {user_loc()} needs the value of {self!r}, which is known only when the compiled "
-                "function runs; use tp.where(condition, a, b) to choose by value, or do this outside the "
-                "tape_function"
+                f"{asked_by} at {user_loc()} needs the value of {self!r}, which {self._trace.unknown}; use "
+                f"tp.where(condition, a, b) to choose by value, or do this outside the {self._trace.kind}"
             )
         return array
 

@@ -57,6 +57,18 @@ class Trace:
         self._arrays: dict[tuple, tuple[np.ndarray, Value]] = {}  # by dtype, shape and contents
         self._captured: dict[int, tuple[Tensor, Value]] = {}  # by identity on tapes
 
+    @property
+    def kind(self) -> str:
+        """What traces, for messages."""
+        return "mapped function" if self.captures else "tape_function"
+
+    @property
+    def unknown(self) -> str:
+        """Why values are not known, for messages."""
+        if self.captures:
+            return f"may differ between the examples of {self.name}"
+        return "is known only when the compiled function runs"
+
     # -- operands --------------------------------------------------------------------------------
     def value_of(self, x: Tensor) -> Value:
         """The value that stands for `x` in this program. Raises LeakedValueError for a value of a trace that is

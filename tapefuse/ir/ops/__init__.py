@@ -3,6 +3,7 @@
 from tapefuse.ir.op import OPS
 from tapefuse.ir.ops import (  # noqa: F401
     convolution,
+    cumulative,
     elementwise,
     index,
     linalg,
@@ -31,6 +32,7 @@ conv = OPS["conv"]
 conv_input = OPS["conv_input"]
 conv_kernel = OPS["conv_kernel"]
 cos = OPS["cos"]
+cumsum = OPS["cumsum"]
 dim = OPS["dim"]
 div = OPS["div"]
 eq = OPS["eq"]
