@@ -19,7 +19,7 @@ from types import ModuleType
 from benchmarks import plot
 from benchmarks.case import case_of, workload
 from benchmarks.frameworks import BY_NAME, FOLDER, FRAMEWORKS, OURS, Framework
-from benchmarks.marks import COSTS, mark
+from benchmarks.marks import COSTS, JAX_MARKS, mark
 from benchmarks.workloads import WORKLOADS
 
 TEMPLATE = FOLDER / "performance.template.md"
@@ -112,8 +112,16 @@ def verdict(results: dict) -> str:
     judged = [(record, lead, asked) for record, lead, asked in leads if lead is not None and asked is not None]
     missed = sorted([(lead / asked, record) for record, lead, asked in judged if lead < asked], key=lambda p: p[0])
     text = f"{len(judged) - len(missed)} of {len(judged)} marks are met."
-    named = ", ".join(f"{r['workload']} {r['case']} ({share:.0%} of its mark)" for share, r in missed)
-    return f"{text} Missed: {named}." if missed else text
+    named = "; ".join(f"{r['workload']}, {r['case']} ({share:.0%} of its mark)" for share, r in missed)
+    beside = [_beside_jax(results, name, asked) for name, asked in JAX_MARKS.items()]
+    return " ".join([text, *([f"Missed: {named}."] if missed else []), *filter(None, beside)])
+
+
+def _beside_jax(results: dict, name: str, asked: float) -> str:
+    """How a workload does against JAX alone, in its worst case."""
+    pairs = [(r["rows"].get(OURS.name), r["rows"].get(JAX)) for r in results["cases"] if r["workload"] == name]
+    ratios = [jax["median"] / ours["median"] for ours, jax in pairs if not _is_failed(ours) and not _is_failed(jax)]
+    return f"Against JAX alone {name} is at least {min(ratios):.1f} (asked: {asked:g})." if ratios else ""
 
 
 def costs(results: dict) -> str:

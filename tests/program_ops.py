@@ -21,9 +21,10 @@ MAKERS: dict[str, Maker] = {}
 
 # Where an op is drawn from: the interval of its operand. Monotone functions take intervals to intervals.
 DOMAINS = {"exp": (-3.0, 2.0), "expm1": (-3.0, 2.0), "log": (0.3, 99.0), "log1p": (-0.7, 99.0), "tan": (-1.2, 1.2)}
-DOMAINS |= {"sqrt": (0.3, 99.0), "rsqrt": (0.3, 99.0)}
+DOMAINS |= {"sqrt": (0.3, 99.0), "rsqrt": (0.3, 99.0), "exp2": (-3.0, 2.0), "log2": (0.3, 99.0), "sinh": (-2.0, 2.0)}
+DOMAINS |= {"cosh": (0.0, 2.0), "asin": (-0.9, 0.9), "acos": (-0.9, 0.9), "erfc": (-3.0, 3.0)}
 MONOTONE = ("exp", "expm1", "log", "log1p", "tan", "sqrt", "tanh", "erf", "sigmoid", "softplus", "relu", "sign")
-MONOTONE += ("floor", "ceil", "round")
+MONOTONE += ("floor", "ceil", "round", "exp2", "log2", "sinh", "cosh", "asin", "acos", "atan", "erfc")
 
 
 def maker(*names: str) -> Callable[[Callable[[Draft, str], Value | None]], Callable[[Draft, str], Value | None]]:
@@ -362,6 +363,16 @@ def position(d: Draft, name: str) -> Value | None:
     if not x.shape or not is_never_empty((x.shape[axis],)):
         return None
     return d.new(d.emit(name, x, axis=axis), 0, max(sizes(x.shape[axis])) - 1)
+
+
+@maker("cumsum")
+def running(d: Draft, name: str) -> Value | None:
+    x = d.any_of(d.one_of(("f", "f", "f", "i")), lambda v: len(v.shape) > 0)
+    if not x.shape:
+        return None
+    axis, (low, high) = d.pick(0, len(x.shape) - 1), d.ranges[x]
+    most = max(sizes(x.shape[axis]))
+    return d.new(d.emit(name, x, axis=axis, reverse=d.chance(2)), min(low * most, low, 0), max(high * most, high, 0))
 
 
 @maker("matmul")

@@ -109,7 +109,26 @@ def _outputs(draft: Draft, smallest: int) -> tuple[Value, ...]:
 
 SPECIAL = (0.0, -0.0, 1.0, -1.0, 0.5, -2.5, 3.0, np.inf, -np.inf, np.nan, 1e-30, -1e30, 88.0, -104.0, 1e4)
 ELEMENTWISE = ("abs", "add", "ceil", "div", "erf", "exp", "expm1", "floor", "log", "log1p", "maximum", "minimum", "mul")
-ELEMENTWISE += ("neg", "relu", "round", "rsqrt", "sigmoid", "sign", "softplus", "sqrt", "sub", "tanh")
+ELEMENTWISE += (
+    "asin",
+    "atan",
+    "atan2",
+    "cosh",
+    "erfc",
+    "exp2",
+    "log2",
+    "sinh",
+    "neg",
+    "relu",
+    "round",
+    "rsqrt",
+    "sigmoid",
+    "sign",
+    "softplus",
+    "sqrt",
+    "sub",
+    "tanh",
+)
 COMPARISONS = ("eq", "ne", "lt", "le", "gt", "ge")
 
 

@@ -176,7 +176,7 @@ def test_nothing_is_evaluated_or_unpickled(file: str) -> None:
             assert "pickle" not in {name.split(".")[0] for name in imported(node, file)}, f"{file} imports pickle"
 
 
-EXEC = {"runtime/numba_engine.py"}  # compiles the Numba text of a program, whose source linecache keeps
+EXEC = {"runtime/generated.py"}  # compiles the Numba text of a program, whose source linecache keeps
 
 
 def test_the_test_sees_violations() -> None:

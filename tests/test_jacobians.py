@@ -4,16 +4,14 @@ import numpy as np
 import pytest
 
 import tapefuse as tp
+from tapefuse.ir.passes import optimise
 
 RNG = np.random.default_rng(0)
 X = tp.constant(RNG.normal(size=(3,)))
 A = tp.constant(RNG.normal(size=(4, 3)))
 
 
-@pytest.fixture(
-    params=[lambda f: f, tp.tape_function, lambda f: tp.tape_function(f, engine="numba")],
-    ids=["eager", "llvm", "numba"],
-)
+@pytest.fixture(params=[lambda f: f, tp.tape_function], ids=["eager", "compiled"])
 def wrap(request):
     return request.param
 
@@ -41,7 +39,7 @@ FUNCTIONS = {
     "matrix": lambda x: tp.outer(x, tp.sin(x)),
     "slices": lambda x: x[1:] * x[:-1] ** 2,
     "indices": lambda x: x[np.array([2, 0, 2, 1])] ** 2,
-    "norm": lambda x: tp.norm(x) * tp.cumprod(x) if hasattr(tp, "cumprod") else tp.norm(x) * x,
+    "norm": lambda x: tp.norm(x) * x,
     "cut": lambda x: x * tp.stop_gradient(x),
 }
 
@@ -51,7 +49,7 @@ FUNCTIONS = {
 def test_jacobians_agree_with_differences(name, mode):
     f = FUNCTIONS[name]
     got = tp.jacobian(f, mode=mode)(X)
-    want = by_differences(f, X) if name != "cut" else np.diag(X)
+    want = by_differences(f, X) if name != "cut" else np.diag(X.numpy())
     close(got, want, rtol=1e-6, atol=1e-8)
     close(tp.tape_function(tp.jacobian(f, mode=mode))(X), got)
 
@@ -101,10 +99,14 @@ def test_spellings_of_a_hessian_agree(name, spelling, wrap):
 
 def test_a_compiled_hessian_multiplies_by_no_unit_vectors():
     f = tp.tape_function(lambda x: tp.hessian(SCALARS["poisson"])(x))
-    from tapefuse.ir.passes import optimise
-
     names = [v.op.name for v in optimise(f.graph(X)).nodes]
     assert names.count("matmul") == 2 and "basis" not in names
+
+
+def test_the_numba_engine_agrees():
+    f = SCALARS["poisson"]
+    for g in (tp.hessian(f), tape_over_tape(f), lambda x: tp.hvp(f, [x], [x])[1][0]):
+        close(tp.tape_function(g, engine="numba")(X), g(X))
 
 
 def test_strict_hessians_agree():
@@ -225,8 +227,6 @@ def test_hvp_of_variables(wrap):
 
 
 def test_an_hvp_shares_the_forward_pass():
-    from tapefuse.ir.passes import optimise
-
     w = tp.constant(RNG.normal(size=(3, 3)))
     f = lambda x: tp.sum(tp.exp(tp.tanh(x @ w)))
     graph = optimise(tp.tape_function(lambda x, v: tp.hvp(f, [x], [v])[1]).graph(X, X))

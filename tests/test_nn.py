@@ -132,6 +132,7 @@ REFERENCE = {
     "softplus": lambda x: np.logaddexp(x, 0),
     "silu": lambda x: x / (1 + np.exp(-x)),
     "gelu": lambda x: 0.5 * x * (1 + np.vectorize(math.erf)(x / math.sqrt(2))),
+    "gelu_tanh": lambda x: 0.5 * x * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))),
     "softmax": lambda x: np.exp(x - x.max()) / np.exp(x - x.max()).sum(),
     "log_softmax": lambda x: x - x.max() - np.log(np.exp(x - x.max()).sum()),
 }

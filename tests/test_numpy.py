@@ -37,11 +37,16 @@ UNARY = [
     "isinf",
     "isfinite",
     "logical_not",
+    "exp2",
     "log2",
     "log10",
+    "sinh",
+    "cosh",
+    "arctan",
     "positive",
 ]
 BINARY = [
+    "arctan2",
     "add",
     "subtract",
     "multiply",
@@ -256,8 +261,8 @@ def test_numpy_functions_without_counterpart():
     x = tp.constant(A)
     with pytest.raises(TypeError, match=r"np.linalg.svd has no counterpart.*np.asarray"):
         np.linalg.svd(x)
-    with pytest.raises(TypeError, match=r"np.arctan2 has no counterpart"):
-        np.arctan2(x, x)
+    with pytest.raises(TypeError, match=r"np.hypot has no counterpart"):
+        np.hypot(x, x)
     with pytest.raises(TypeError, match=r"out=.*immutable"):
         np.exp(x, out=np.empty_like(A))
     with pytest.raises(TypeError, match=r"where=.*tp.where"):

@@ -38,7 +38,8 @@ def inputs(kernel: str, n: int, steps: int) -> Arrays:
 
 
 def reference(arrays: Arrays, kernel: str, n: int, steps: int) -> Arrays:
-    return by_hand(arrays, kernel, n, steps).results(None)
+    program = by_hand(arrays, kernel, n, steps)
+    return program.results(program.step())
 
 
 def by_hand(arrays: Arrays, kernel: str, n: int, steps: int) -> Program:
@@ -48,7 +49,7 @@ def by_hand(arrays: Arrays, kernel: str, n: int, steps: int) -> Program:
     compiled = (by_hand.parallel if many else by_hand.serial)(getattr(by_hand, kernel))
     count = steps if kernel == "advection" else 2 * (steps - 1)
     step = partial(compiled, *arrays.values(), count)
-    return Program(step, lambda first: dict(zip(("value", *arrays), first or step(), strict=True)))
+    return Program(step, lambda first: dict(zip(("value", *arrays), map(np.asarray, first), strict=True)))
 
 
 def jacobi2d(x):
@@ -72,7 +73,7 @@ INNER = {"jacobi2d": jacobi2d, "heat_3d": heat_3d}
 def formula(xp, loop, renewing, kernel: str, n: int, steps: int):
     """With a framework's loop(step, count, state) and renewing(first x) -> (x, inner points -> x with those)."""
     total = getattr(xp, "reduce_sum", None) or xp.sum
-    joined = getattr(xp, "concat", None) or xp.concatenate
+    joined = getattr(xp, "concatenate", None) or xp.concat
 
     def advected(u, c):
         step = lambda u: joined([u[:1], u[1:] - c[1:] * (u[1:] - u[:-1])], 0)
@@ -144,7 +145,7 @@ def pytensor_formula(pt, **options):
     import pytensor
 
     def loop(step, count, x):
-        return pytensor.scan(lambda x: step(x), outputs_info=[x], n_steps=count, return_updates=False)[-1]
+        return pytensor.scan(step, outputs_info=[x], n_steps=count, return_updates=False)[-1]
 
     return formula(pt, loop, lambda _: lambda x, inner: pt.set_subtensor(x[inside(x)], inner), **options)
 

@@ -13,8 +13,8 @@ from tapefuse.ir.graph import Value
 # -- instructions: what one element of a vector loop takes, relative to an addition ---------------------------------
 # exp f32 takes 0.37 ns an element at 512 bits, an addition of data in the first cache about 1/64 ns; f64 twice as much
 WEIGHTS = {
-    **dict.fromkeys(("exp", "log", "expm1", "log1p", "sin", "cos", "tanh", "sigmoid"), 24),
-    **dict.fromkeys(("softplus", "erf", "tan"), 40),
+    **dict.fromkeys(("exp", "exp2", "log", "log2", "expm1", "log1p", "sin", "cos", "tanh", "sigmoid"), 24),
+    **dict.fromkeys(("softplus", "erf", "erfc", "tan", "sinh", "cosh", "asin", "acos", "atan", "atan2"), 40),
     **dict.fromkeys(("div", "sqrt", "rsqrt", "floordiv", "mod"), 8),
     "pow": 60,
 }
@@ -27,9 +27,8 @@ MULTIPLY_ADD = 1  # a term of a product: 64 a ns at one thread, 130 GF/s
 RUNNING_SUM = 8  # an element of a running sum: five steps of shuffling and adding for a vector of them
 
 # -- cutting kernels into pieces -----------------------------------------------------------------------------------
-GRAIN = (
-    16_000 * 64
-)  # cost of the smallest piece worth a thread, 16 us: a launch takes 2 us
+GRAIN = 16_000 * 64  # cost of the smallest piece worth a thread, 16 us: a launch takes 2 us
+SPAN = 4096  # bytes of a row that a piece of its columns should have: shorter ones do not stream from memory
 CHUNKS = 16  # most pieces; fixed, so that results do not depend on the number of threads
 
 # -- size of kernels -----------------------------------------------------------------------------------------------

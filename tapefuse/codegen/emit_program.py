@@ -183,7 +183,8 @@ def _bounded(step: Step) -> Kernel:
         return kernel
     lo, hi = Num(0, INT), Num(rows, INT)
     body = tuple(
-        replace(s, start=lo, stop=hi) if isinstance(s, For) and s.start is LO and s.stop is HI else s for s in kernel.body
+        replace(s, start=lo, stop=hi) if isinstance(s, For) and s.start is LO and s.stop is HI else s
+        for s in kernel.body
     )
     return replace(kernel, body=body)
 

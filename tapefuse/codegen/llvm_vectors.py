@@ -6,113 +6,23 @@ do not depend on the loop index are computed once, before it; indices stay scala
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from tapefuse.codegen.costs import WEIGHTS
 from tapefuse.codegen.emit_llvm import Writer
-from tapefuse.codegen.llvm_instructions import LIBM, Declarations, memory_type, register_type
+from tapefuse.codegen.llvm_instructions import Declarations, memory_type, register_type
+from tapefuse.codegen.llvm_loop_shapes import Shape, address_step, examined, is_strictly_scalar, running_sums
 from tapefuse.codegen.loops import INT, Buffer, For, Kernel, Let, Load, Num, Scalar, Store, Update, Var, identity
 from tapefuse.ir.types import show_dtype, size
 
-REGISTER = 64  # bytes of the widest vector registers; LLVM splits vectors on machines with narrower ones
-MOST_LANES = 32
 LARGE_BODY = 40  # instructions past which a loop is printed once, always masked, instead of twice
 
 
 def kernel_text(kernel: Kernel, declarations: Declarations) -> str:
     """The definition of one kernel."""
     return _VectorWriter(kernel, declarations).text()
-
-
-@dataclass(frozen=True)
-class _Shape:
-    """What is known of a loop before it is printed."""
-
-    width: int
-    slopes: dict[Var, int | None]  # varying scalars: their step per iteration if affine, else None
-    trips: int | None  # number of iterations, if fixed
-
-
-def _slopes(s: For) -> dict[Var, int | None]:
-    """Which scalars vary from one iteration to the next, and by how much if always the same."""
-    slopes: dict[Var, int | None] = {s.var: 1}
-    stored = {t.buffer for t in s.body if isinstance(t, Store)}
-    for stmt in s.body:
-        if isinstance(stmt, Load) and (stmt.buffer in stored or any(i in slopes for i in stmt.index)):
-            slopes[stmt.dst] = None
-        elif isinstance(stmt, Let) and any(a in slopes for a in stmt.args):
-            slopes[stmt.dst] = _slope(stmt, slopes)
-    return slopes
-
-
-def _slope(s: Let, slopes: dict[Var, int | None]) -> int | None:
-    if s.dst.dtype != INT or len(s.args) != 2:
-        return None
-    x, y = (0 if isinstance(a, Num) or a not in slopes else slopes[a] for a in s.args)
-    if x is None or y is None:
-        return None
-    if s.op in ("add", "sub"):
-        return x + y if s.op == "add" else x - y
-    if s.op == "mul" and isinstance(s.args[1], Num):
-        return x * int(s.args[1].value)
-    if s.op == "mul" and isinstance(s.args[0], Num):
-        return y * int(s.args[0].value)
-    return None
-
-
-def _step(buffer: Buffer, index: Sequence[Scalar], slopes: dict[Var, int | None]) -> int | None:
-    """By how many elements an address moves from one iteration to the next; None: not by a fixed number."""
-    total = 0
-    for axis, i in enumerate(index):
-        slope = 0 if isinstance(i, Num) or i not in slopes else slopes[i]
-        stride = size(buffer.type.shape[axis + 1 :])
-        if slope == 0:
-            continue
-        if slope is None or not isinstance(stride, int):
-            return None
-        total += slope * stride
-    return total
-
-
-def _is_strictly_scalar(s: For) -> bool:
-    """Whether vectors would change the order of a sum, or a function of libm is called."""
-    sums = any(isinstance(t, Update) and t.op in ("add", "mul") and t.acc.dtype.kind == "f" for t in s.body)
-    return sums or any(isinstance(t, Let) and t.op in (*LIBM, "sigmoid", "softplus") for t in s.body)
-
-
-def _examined(s: For) -> _Shape | None:
-    """The loop's shape if it can be printed with vectors."""
-    if not all(isinstance(t, Load | Store | Update) or isinstance(t, Let) and t.op != "read" for t in s.body):
-        return None
-    slopes = _slopes(s)
-    stores = {t.buffer: t.index for t in s.body if isinstance(t, Store)}
-    bytes_ = 1
-    for t in s.body:
-        if isinstance(t, Store) and (_step(t.buffer, t.index, slopes) != 1 or stores[t.buffer] != t.index):
-            return None
-        if isinstance(t, Load) and t.buffer in stores and t.index != stores[t.buffer]:
-            return None
-        if isinstance(t, Let) and t.dst in slopes and not _is_vector_op(t, slopes):
-            return None
-        if isinstance(t, Let | Load) and slopes.get(t.dst, 0) is None or isinstance(t, Store):
-            bytes_ = max(bytes_, (t.value if isinstance(t, Store) else t.dst).dtype.itemsize)
-    trips = int(s.stop.value - s.start.value) if isinstance(s.stop, Num) and isinstance(s.start, Num) else None
-    width = min(REGISTER // bytes_, MOST_LANES)
-    if trips is not None and trips < width:
-        width = 1 << max(trips - 1, 0).bit_length()
-    elif any(isinstance(t, Update) for t in s.body) and (trips is None or trips >= 4 * width):
-        width *= 2  # two vectors at a time: their additions overlap
-    return _Shape(width, slopes, trips) if width > 1 else None
-
-
-def _is_vector_op(t: Let, slopes: dict[Var, int | None]) -> bool:
-    """Integer division and power, and the float remainder, have no vector instructions."""
-    if t.op not in ("pow", "floordiv", "mod") or slopes[t.dst] is not None:
-        return True
-    return t.op == "pow" and t.dst.dtype.kind == "f"
 
 
 @dataclass(frozen=True)
@@ -127,7 +37,7 @@ class _Choice:
 
 class _VectorWriter(Writer):
     def loop(self, s: For) -> None:
-        shape = None if self.needs.strict and _is_strictly_scalar(s) else _examined(s)
+        shape = None if self.needs.strict and is_strictly_scalar(s) else examined(s)
         if shape is None:
             super().loop(s)
         else:
@@ -137,13 +47,14 @@ class _VectorWriter(Writer):
 class _Loop:
     """Printing one loop with vectors."""
 
-    def __init__(self, w: Writer, s: For, shape: _Shape):
+    def __init__(self, w: Writer, s: For, shape: Shape):
         self.w, self.s, self.slopes, self.trips, self.lanes = w, s, shape.slopes, shape.trips, shape.width
         self.vectors: dict[Scalar, str] = {}  # vector form of uniform scalars: valid in the whole loop
         self.local: dict[Scalar, str] = {}  # vector form of varying scalars: valid in one copy of the body
         self.chosen: dict[Scalar, _Choice] = {}  # indices that are affine where a condition holds, else fixed
         self.bases: dict[tuple[Buffer, tuple[Scalar, ...]], str] = {}
         self.totals: dict[Var, str] = {}
+        self.sums = running_sums(s)
 
     def write(self) -> None:
         w, s = self.w, self.s
@@ -170,7 +81,7 @@ class _Loop:
         for t in self.s.body:
             if isinstance(t, Load | Store) and (isinstance(t, Store) or t.dst in self.slopes):
                 self.base(t.buffer, t.index)
-            if isinstance(t, Update) and t.acc not in self.totals:
+            if isinstance(t, Update) and t.acc not in self.totals and t.acc not in self.sums:
                 slot = f"%{t.acc.name}.lanes{len(w.slots)}"  # an accumulator may be that of several loops
                 self.totals[t.acc] = slot
                 w.slots.append(f"  {slot} = alloca {self.type(t.acc.dtype)}")
@@ -178,7 +89,7 @@ class _Loop:
                 w.line(f"store {self.type(t.acc.dtype)} {self.constant(init)}, ptr {slot}")
         for t in self.s.body:
             operands = t.args if isinstance(t, Let) else (t.value,) if isinstance(t, Store | Update) else ()
-            if isinstance(t, Let) and t.dst not in self.slopes:
+            if isinstance(t, Let) and (t.dst not in self.slopes or t.op == "read"):
                 continue
             for x in operands:
                 if isinstance(x, Var) and x not in self.slopes and x not in self.vectors:
@@ -194,6 +105,8 @@ class _Loop:
         """The lanes' partial results, as one, into the accumulators."""
         for t in dict.fromkeys((u.acc, u.op) for u in self.s.body if isinstance(u, Update)):
             acc, op = t
+            if acc in self.sums:
+                continue
             value = self.w.new(f"load {self.type(acc.dtype)}, ptr {self.totals[acc]}")
             self.w.update(f"%{acc.name}", op, acc.dtype, self.across(op, acc.dtype, value))
 
@@ -267,7 +180,7 @@ class _Loop:
         self.local, self.chosen, self.condition = {}, {}, mask
         for t in self.s.body:
             if isinstance(t, Let):
-                if t.dst in self.slopes:
+                if t.dst in self.slopes and t.op != "read":
                     self.let(t)
             elif isinstance(t, Load):
                 if t.dst in self.slopes:
@@ -275,7 +188,7 @@ class _Loop:
             elif isinstance(t, Store):
                 self.store(t)
             elif isinstance(t, Update):
-                self.update(t)
+                self.running_sum(t) if t.acc in self.sums else self.update(t)
 
     def choose(self, t: Let) -> None:
         """Follow indices such as `select inside i-1 0`, which stay consecutive where it matters."""
@@ -316,10 +229,41 @@ class _Loop:
             w.line(f"store {v} {w.select(mask, t.acc.dtype, new, old)}, ptr {slot}")
         w.width = 1
 
+    def running_sum(self, t: Update) -> None:
+        """The sums up to each lane, in log2(lanes) steps, on top of what the accumulator holds."""
+        w, slot, dtype = self.w, f"%{t.acc.name}", t.acc.dtype
+        v, one = self.type(dtype), register_type(dtype)
+        total, zero = self.vector(t.value), self.constant(identity("add", dtype))
+        w.width = self.lanes
+        if self.condition is not None:
+            total = w.select(self.condition, dtype, total, zero)
+        step = 1
+        while step < self.lanes:
+            numbers = ", ".join(f"i32 {k - step if k >= step else self.lanes}" for k in range(self.lanes))
+            moved = w.new(f"shufflevector {v} {total}, {v} {zero}, <{self.lanes} x i32> <{numbers}>")
+            total = w.combine("add", dtype, total, moved)
+            step *= 2
+        w.width = 1
+        so_far = self.splat(w.new(f"load {one}, ptr {slot}"), one)
+        w.width = self.lanes
+        total = w.combine("add", dtype, so_far, total)
+        w.width = 1
+        w.line(f"store {one} {w.new(f'extractelement {v} {total}, i64 {self.lanes - 1}')}, ptr {slot}")
+        self.local[self.sums[t.acc]] = total
+
     # -- memory ----------------------------------------------------------------------------------
+    def reversed(self, value: str, v: str) -> str:
+        numbers = ", ".join(f"i32 {k}" for k in range(self.lanes - 1, -1, -1))
+        return self.w.new(f"shufflevector {v} {value}, {v} poison, <{self.lanes} x i32> <{numbers}>")
+
+    def backwards(self, t: Load | Store, memory: str) -> tuple[str, str]:
+        """Where the lanes begin whose elements lie one before the other, and the mask in the order of memory."""
+        first = self.w.new(f"getelementptr {memory}, ptr {self.address(t)}, i64 {1 - self.lanes}")
+        return first, self.reversed(self.condition, self.bits) if self.condition is not None else "splat (i1 true)"
+
     def load(self, t: Load) -> str:
         w, memory = self.w, memory_type(t.dst.dtype)
-        step = _step(t.buffer, t.index, self.slopes)
+        step = address_step(t.buffer, t.index, self.slopes)
         v, align = f"<{self.lanes} x {memory}>", _align(t.dst.dtype)
         if step == 1 and self.condition is None:
             value = w.new(f"load {v}, ptr {self.address(t)}, align {align}")
@@ -327,6 +271,11 @@ class _Loop:
             f = w.needs.intrinsic(f"llvm.masked.load.{self.suffix(memory)}.p0", v, "ptr", "i32", self.bits, v)
             mask = f"{self.bits} {self.condition}"
             value = w.new(f"call {v} {f}(ptr {self.address(t)}, i32 {align}, {mask}, {v} zeroinitializer)")
+        elif step == -1:
+            f = w.needs.intrinsic(f"llvm.masked.load.{self.suffix(memory)}.p0", v, "ptr", "i32", self.bits, v)
+            first, mask = self.backwards(t, memory)
+            there = w.new(f"call {v} {f}(ptr {first}, i32 {align}, {self.bits} {mask}, {v} zeroinitializer)")
+            value = self.reversed(there, v)
         elif (varying := [i for i in t.index if i in self.slopes]) and all(self.chosen.get(i) for i in varying):
             value = self.chosen_load(t, v, memory, align) or self.gather(t, v, memory, align)
         else:
@@ -373,11 +322,14 @@ class _Loop:
         v, value = f"<{self.lanes} x {memory}>", self.vector(t.value)
         if dtype.kind == "b":
             value = w.new(f"zext {self.bits} {value} to {v}")
-        if self.condition is None:
+        is_forward = address_step(t.buffer, t.index, self.slopes) == 1
+        if self.condition is None and is_forward:
             w.line(f"store {v} {value}, ptr {self.address(t)}, align {_align(dtype)}")
             return
+        address, mask = (self.address(t), self.condition) if is_forward else self.backwards(t, memory)
+        value = value if is_forward else self.reversed(value, v)
         f = w.needs.intrinsic(f"llvm.masked.store.{self.suffix(memory)}.p0", "void", v, "ptr", "i32", self.bits)
-        w.line(f"call void {f}({v} {value}, ptr {self.address(t)}, i32 {_align(dtype)}, {self.bits} {self.condition})")
+        w.line(f"call void {f}({v} {value}, ptr {address}, i32 {_align(dtype)}, {self.bits} {mask})")
 
     def address(self, t: Load | Store) -> str:
         varying = [i if i in self.slopes else None for i in t.index]

@@ -15,6 +15,7 @@ from tapefuse.codegen.loops import HI, INT, LO, ZERO, Gemm, Num, Scalar
 from tapefuse.codegen.products import Products
 from tapefuse.codegen.products_operands import folded, is_contraction
 from tapefuse.codegen.rows import Rows
+from tapefuse.codegen.scan import Scan
 from tapefuse.codegen.scatter import Scatter
 from tapefuse.codegen.schedule import Group, Schedule
 from tapefuse.ir.graph import Value
@@ -31,6 +32,7 @@ def steps(plan: Schedule, in_place: Mapping[Value, Value], strict: bool = False)
         step
         for number, group in enumerate(plan.groups)
         for step in _lowering(group)(plan, group, in_place, strict).build(f"k{number}")
+        if step.written  # nothing is, where all readers look through what the group computes
     ]
 
 
@@ -74,9 +76,10 @@ def _aligned(index, shape: Shape) -> tuple[Scalar, ...]:
     return tuple(Num(0, INT) if n == 1 else i for i, n in zip(tail, shape, strict=True))
 
 
-_KINDS: dict[str, type[Rows] | type[_Product] | type[Convolution] | type[Scatter]] = {
+_KINDS: dict[str, type[Rows] | type[_Product] | type[Convolution] | type[Scatter] | type[Scan]] = {
     "rows": Rows,
     "gemm": _Product,
     "conv": Convolution,
     "scatter": Scatter,
+    "scan": Scan,
 }

@@ -88,7 +88,7 @@ class Rows(Context):
         if self.strict or sum(weight(n) for n in self.needed if self.columns(n)) > LIGHT:
             return False
         return any(is_sink(n) and n.shape for n in self.needed) or any(
-            a.value not in self.members and len(a.value.shape) > 0 and not a.prefix
+            a.value not in self.members and len(a.value.shape) > 0 and not a.prefix and not a.data
             for n in self.needed
             for a in self.plan.reads[n]
             if is_row_reduction(n) or not self.is_row_scalar(n)
@@ -99,8 +99,10 @@ class Rows(Context):
         for n in self.needed:
             each = time(n) + sum(map(time, self._inlined(n))) + TRANSFER * (n in self.plan.kept)
             total = total + size(domain(n)) * each
-        memory = {a.value for n in self.needed for a in self.plan.reads[n] if a.value not in self.members}
-        return total + sum((TRANSFER * v.type.size for v in memory), start=0)
+        outside = [(n, a) for n in self.needed for a in self.plan.reads[n] if a.value not in self.members]
+        picked = sum((TRANSFER * size(domain(n)) for n, a in outside if a.data), start=0)  # not all of what is there
+        whole = {a.value for _, a in outside if not a.data}
+        return total + picked + sum((TRANSFER * v.type.size for v in whole), start=0)
 
     def _inlined(self, node: Value) -> set[Value]:
         """What is computed for an element of `node` alone: functions that are inline, views and literals left out."""

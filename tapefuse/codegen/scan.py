@@ -1,18 +1,19 @@
 """A running sum as kernels.
 
-Along the last axis a row carries its sum in a register. Along another axis the sums of all columns are carried in scratch
-memory, so that loops run over consecutive elements; what is cut into pieces is then the first axis behind it. A single
-long row is cut as well: one kernel adds up each piece, the next one starts each piece from the sum of those before it.
+Along the last axis a row carries its sum in a register. Along another axis the sums of all columns are carried in
+scratch memory, so that loops run over consecutive elements; what is cut into pieces is then the first axis behind it. A
+single long row is cut as well: one kernel adds up each piece, the next one starts each piece from the sum of those
+before it.
 """
 
 from __future__ import annotations
 
 from tapefuse.codegen.access import Operand, at
 from tapefuse.codegen.context import Context, Place, Step
-from tapefuse.codegen.costs import CHUNKS, GRAIN, RUNNING_SUM, TRANSFER
+from tapefuse.codegen.costs import CHUNKS, GRAIN, RUNNING_SUM, SPAN, TRANSFER
 from tapefuse.codegen.loops import CHUNK, HI, LO, ZERO, Scalar
 from tapefuse.ir.graph import Value
-from tapefuse.ir.types import Shape, Type, size
+from tapefuse.ir.types import Dim, Shape, Type, size
 
 
 class Scan(Context):
@@ -26,21 +27,26 @@ class Scan(Context):
         chunks = 1 if isinstance(cost, int) and cost < 2 * GRAIN else CHUNKS
         if size(after) != 1:
             self._columns(node, before, after)
+            row = size(after) * node.dtype.itemsize
+            if not before and isinstance(row, int):
+                chunks = min(chunks, max(2, row // SPAN))
             return [self.step(name, (before or after)[0], cost, chunks)]
         if size(before) != 1:
             with self.b.piece(before) as lead:
                 self._row(node, lead, ZERO, self.b.dim(node.shape[axis]))
             return [self.step(name, before[0], cost, chunks)]
-        lead = (ZERO,) * len(before)
+        first_row: tuple[Scalar, ...] = (ZERO,) * len(before)
         if chunks == 1 or self.strict:
-            self._row(node, lead, LO, HI)
+            self._row(node, first_row, LO, HI)
             return [self.step(name, node.shape[axis], cost)]
         sums = _Sums(self.plan, self.group, self.in_place, self.strict)
-        first = sums.steps(f"{name}_sums", node, lead, cost)
-        self._row(node, lead, LO, HI, sums.place_of(node))
+        first = sums.steps(f"{name}_sums", node, first_row, cost)
+        self._row(node, first_row, LO, HI, sums.place_of(node))
         return [first, self.step(name, node.shape[axis], cost, CHUNKS)]
 
-    def _row(self, node: Value, lead: tuple[Scalar, ...], start: Scalar, stop: Scalar, sums: Place | None = None) -> None:
+    def _row(
+        self, node: Value, lead: tuple[Scalar, ...], start: Scalar, stop: Scalar, sums: Place | None = None
+    ) -> None:
         """One row, or a piece of it that starts from the sums of the pieces before."""
         b, after = self.b, (ZERO,) * (len(node.shape) - len(lead) - 1)
         acc = b.declare("add", node.dtype)
@@ -85,7 +91,7 @@ class _Sums(Scan):
     def place_of(self, node: Value) -> Place:
         return Place(node, Type(node.dtype, (CHUNKS,)), "sums")
 
-    def steps(self, name: str, node: Value, lead: tuple[Scalar, ...], cost: int) -> Step:
+    def steps(self, name: str, node: Value, lead: tuple[Scalar, ...], cost: Dim) -> Step:
         b, after = self.b, (ZERO,) * (len(node.shape) - len(lead) - 1)
         acc = b.declare("add", node.dtype)
         with b.loop(LO, HI) as k:

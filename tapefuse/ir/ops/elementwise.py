@@ -36,6 +36,11 @@ def _erf(x):
     return np.fromiter(map(math.erf, x.ravel().tolist()), x.dtype, x.size).reshape(x.shape)
 
 
+def _erfc(x):
+    x = np.asarray(x)
+    return np.fromiter(map(math.erfc, x.ravel().tolist()), x.dtype, x.size).reshape(x.shape)
+
+
 def _sigmoid(x):
     e = np.exp(-np.abs(x))  # in (0, 1]: neither branch overflows
     return np.where(np.greater_equal(x, 0), 1, e) / (1 + e)
@@ -132,6 +137,11 @@ def _sqrt(g, y, x):
     return div(mul(g, 0.5), select(and_(eq(g, 0), eq(y, 0)), 1, y))
 
 
+def _other_leg(x):
+    """sqrt(1 - x**2), exact near 1."""
+    return sqrt(mul(sub(1, x), add(1, x)))
+
+
 pow: Op = elementwise(
     "pow",
     np.power,
@@ -164,6 +174,28 @@ erf: Op = unary(
     _erf,
     lambda g, y, x: mul(g, mul(exp(neg(mul(x, x))), 2 / math.sqrt(math.pi))),
     "Error function, 2/sqrt(pi) times the integral of exp(-t t) from 0 to x.",
+)
+erfc: Op = unary(
+    "erfc",
+    _erfc,
+    lambda g, y, x: mul(g, mul(exp(neg(mul(x, x))), -2 / math.sqrt(math.pi))),
+    "1 - erf(x), exact where that is small.",
+)
+exp2: Op = unary("exp2", np.exp2, lambda g, y, x: mul(g, mul(y, math.log(2))), "2 ** x.")
+log2: Op = unary("log2", np.log2, lambda g, y, x: div(g, mul(x, math.log(2))), "Logarithm to base 2.", low=0.5)
+sinh: Op = unary("sinh", np.sinh, lambda g, y, x: mul(g, cosh(x)), "Hyperbolic sine.")
+cosh: Op = unary("cosh", np.cosh, lambda g, y, x: mul(g, sinh(x)), "Hyperbolic cosine.")
+atan: Op = unary("atan", np.arctan, lambda g, y, x: div(g, add(mul(x, x), 1)), "Arc tangent.")
+asin: Op = unary("asin", np.arcsin, lambda g, y, x: div(g, _other_leg(x)), "Arc sine; nan beyond 1.", -0.9, 0.9)
+acos: Op = unary("acos", np.arccos, lambda g, y, x: neg(div(g, _other_leg(x))), "Arc cosine; nan beyond 1.", -0.9, 0.9)
+atan2: Op = binary(
+    "atan2",
+    np.arctan2,
+    lambda g, y, a, b: div(mul(g, b), add(mul(a, a), mul(b, b))),
+    lambda g, y, a, b: neg(div(mul(g, a), add(mul(a, a), mul(b, b)))),
+    "The angle of the point (b, a), -pi to pi.",
+    low=0.5,
+    kinds="f",
 )
 sigmoid: Op = unary("sigmoid", _sigmoid, lambda g, y, x: mul(g, mul(y, sub(1, y))), "1 / (1 + e ** -x).")
 softplus: Op = unary(
