@@ -16,7 +16,7 @@ lint: $(VENV)/.lint
 	$(RUN) -m ruff check .
 	$(RUN) -m mypy
 
-# `make bench WORKLOADS=dispatch,mlp SIZES=S,M FRAMEWORKS=tapefuse` measures a part; with KEEP=1 docs/performance.md has it.
+# `make bench WORKLOADS=mlp,xent SIZES=S FRAMEWORKS=tapefuse,jax` measures a part; with KEEP=1 docs/performance.md has it.
 BENCH = $(if $(WORKLOADS),--workloads $(WORKLOADS)) $(if $(SIZES),--sizes $(SIZES)) \
 	$(if $(FRAMEWORKS),--frameworks $(FRAMEWORKS)) $(if $(KEEP),--keep)
 
@@ -46,5 +46,5 @@ $(VENV)/.lint: pyproject.toml | $(RUN)
 	@touch $@
 
 $(VENV)/.bench: pyproject.toml | $(RUN)
-	$(INSTALL) --editable .
+	$(INSTALL) --editable '.[examples]'
 	@touch $@

@@ -4,4 +4,5 @@
     make bench WORKLOADS=dispatch,mlp SIZES=S # a part, printed only
 
 A workload is one file in `workloads`; a peer is one record in `frameworks` and one line of `requirements.txt`.
+`gradients` and `training` make programs of formulas and losses in every framework; `marks` says what is asked.
 """

@@ -18,6 +18,7 @@ class Framework:
     `peer`: its line in requirements.txt, which several may share; None for tapefuse. `cache(folder)`: environment
     variables that make it keep compiled programs there; None if it keeps none, so that all its first calls are cold.
     `first_calls`: they are measured, each in processes of their own; else one process goes through a workload's cases.
+    `yardstick`: shows what can be had, but is no framework and takes no part in ratios.
     """
 
     name: str
@@ -27,6 +28,7 @@ class Framework:
     peer: str | None = None
     cache: Callable[[str], Mapping[str, str]] | None = None
     first_calls: bool = False
+    yardstick: bool = False
 
     @property
     def python(self) -> Path:
@@ -75,11 +77,13 @@ TORCH, TENSORFLOW = ("torch", "numpy"), ("tensorflow-cpu", "numpy")
 FRAMEWORKS = (
     OURS,
     Framework("jax", "JAX", "jax", ("jax", "jaxlib", "numpy"), "jax", _jax_cache, first_calls=True),
+    Framework("jax_expert", "JAX, expert", "jax", ("jax", "jaxlib", "numpy"), "jax", _jax_cache),
     Framework("torch", "PyTorch", "torch", TORCH, "torch"),
     Framework("torch_compile", "torch.compile", "torch", TORCH, "torch", _torch_cache),
     Framework("tensorflow", "TensorFlow", "tensorflow", TENSORFLOW, "tensorflow-cpu"),
     Framework("tensorflow_xla", "TF-XLA", "tensorflow", TENSORFLOW, "tensorflow-cpu"),
     Framework("pytensor", "PyTensor", "pytensor", ("pytensor", "numba", "numpy"), "pytensor", _pytensor_cache),
     Framework("autograd", "autograd", "autograd", ("autograd", "numpy"), "autograd"),
+    Framework("numba_by_hand", "by hand (Numba)", "numba", ("numba", "numpy"), yardstick=True),
 )
 BY_NAME = {f.name: f for f in FRAMEWORKS}

@@ -22,7 +22,8 @@ print([between - start, time.perf_counter() - between])
 
 def measure_imports(frameworks: Iterable[Framework]) -> dict[str, dict[str, list[float]]]:
     """Seconds for NumPy and, after it, for each framework; the first, untimed, fills the file cache."""
-    frameworks = list(frameworks)
+    asked = [f for f in frameworks if not f.yardstick]
+    frameworks = [f for k, f in enumerate(asked) if f.module not in [before.module for before in asked[:k]]]
     rows: dict[str, dict[str, list[float]]] = {f.name: {"numpy": [], "framework": []} for f in frameworks}
     for k in range(REPETITIONS + 1):
         for f in frameworks:

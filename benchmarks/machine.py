@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-VARIABLES = re.compile(r"(TAPEFUSE|JAX|XLA|OMP|GOMP|OPENBLAS|MKL|NUMBA|TF|TORCH\w*|PYTENSOR|ONEDNN|DNNL)_")
+VARIABLES = re.compile(r"(TAPEFUSE|JAX|XLA|OMP|GOMP|OPENBLAS|MKL|NUMBA|TORCH\w*|PYTENSOR|ONEDNN|DNNL)_")
 
 
 def description() -> dict[str, Any]:
@@ -18,6 +18,7 @@ def description() -> dict[str, Any]:
         "date": time.strftime("%Y-%m-%d"),
         "cpu": _cpu(),
         "cpus": len(os.sched_getaffinity(0)),
+        "load": round(os.getloadavg()[0], 2),
         "memory_gb": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9),
         "system": f"{platform.system()} {platform.release()} {platform.machine()}",
         "python": platform.python_version(),

@@ -33,8 +33,10 @@ MARKS = (
     Mark("cnn", {"S": 1, "M": 1, "L": 1}),
     Mark("transformer", {"S": 1.3, "M": 1.1, "L": 1}),
     Mark("black_scholes", {"S": 2.5, "M": 2, "L": 2}),
-    Mark("hvp", {"S": 1.5, "L": 1.2}),
-    Mark("hessian", {"S": 5, "M": 3}),
+    Mark("second_order", {"S": 1.5}, {"batch": 32}),  # Hessian times vector
+    Mark("second_order", {"L": 1.2}, {"batch": 512}),
+    Mark("second_order", {"S": 5}, {"p": 5}),  # Hessian
+    Mark("second_order", {"M": 3}, {"p": 20}),
     Mark("embedding", {"S": 3, "M": 2, "L": 1.2}),
 )
 JAX_MARKS = {"dispatch": 10.0}  # against JAX alone, by workload

@@ -28,7 +28,7 @@ class Effort:
     slow_call: float = 0.2  # seconds, from which there are fewer rounds
     slow_rounds: int = 3
     far: float = 20.0  # times the best: who takes longer has only the round that warms up
-    first_calls: int = 3  # cold and warm each, of frameworks that tell them, in cases of size S; else one
+    first_calls: int = 3  # cold and warm each, in a workload's first case; one in the others
     first_call_budget: float = 3.0  # seconds for cold and for warm ones; one is always measured
     limit: float = 120.0  # seconds after which a process is given up
 
@@ -113,7 +113,7 @@ class Contestant:
         self.row, self._rounds = {}, []
         first = lambda: self._first(case, inputs, expected)
         if self.framework.first_calls:
-            count = self._effort.first_calls if case.size == "S" else 1
+            count = 1 if self._caches else self._effort.first_calls
             self.row["cold"], self.row["cold_from_import"] = self._firsts(first, count, fresh_cache=True)
             self.row["warm"], self.row["warm_from_import"] = self._firsts(first, count, fresh_cache=False)
         else:

@@ -77,7 +77,8 @@ def _run(run: dict, measured: str) -> str:
 
 
 def _disturbance(run: dict) -> str:
-    others = f"{run['others']:.2f} of {run['cpus']} CPUs on average during the run"
+    before = f", load average before it {run['load']:.2f}" if "load" in run else ""
+    others = f"{run['others']:.2f} of {run['cpus']} CPUs on average during the run{before}"
     return f"{others}: **the machine was not quiet, take the figures as rough**" if run["others"] > BUSY else others
 
 
@@ -238,7 +239,7 @@ def picture(results: dict) -> str:
             ("time of a call", _ratios(results, lambda row: row["median"]), marks),
             ("first call, empty cache", _ratios(results, lambda row: statistics.median(row["cold"])), ()),
         ],
-        {f.name: f.label for f in FRAMEWORKS if f is not OURS},
+        {f.name: f.label for f in FRAMEWORKS if f is not OURS and not f.yardstick},
     )
 
 
@@ -251,7 +252,8 @@ def _ratios(results: dict, seconds: Callable[[dict], float]) -> list[tuple[str, 
     for record in results["cases"]:
         good = {name: row for name, row in record["rows"].items() if "failed" not in row}
         if ours := good.pop(OURS.name, None):
-            ratios = {name: seconds(row) / seconds(ours) for name, row in good.items()}
+            peers = {name: row for name, row in good.items() if not BY_NAME[name].yardstick}
+            ratios = {name: seconds(row) / seconds(ours) for name, row in peers.items()}
             rows.append((f"{record['workload']}: {record['case']}", ratios))
     return rows
 
@@ -272,7 +274,7 @@ def line(record: dict) -> str:
 
 def best_peer(rows: dict) -> tuple[str | None, float | None]:
     """The fastest peer, and its time over ours."""
-    good = {name: row["median"] for name, row in rows.items() if "failed" not in row}
+    good = {name: row["median"] for name, row in rows.items() if "failed" not in row and not BY_NAME[name].yardstick}
     ours = good.pop(OURS.name, None)
     peer = min(good, key=good.__getitem__, default=None)
     return peer, good[peer] / ours if peer and ours else None

@@ -6,8 +6,8 @@ LLVM is imported.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import cache
 from math import prod
 from typing import Any
@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from tapefuse._config import Options, config
+from tapefuse._records import dataclass
 from tapefuse.ir.digest import digest
 from tapefuse.ir.passes.checks import with_checks
 from tapefuse.ir.program import Check, Program, State
@@ -82,8 +83,10 @@ def _llvm(traced: Traced, options: Options) -> tuple[Program, Callable[..., Any]
     key = filing_key(traced, options) if config.cache else None
     kept = llvm_engine.found(key) if key else None
     if kept is not None:
-        program, built = _recalled(traced, options, kept), kept.built
+        program = _recalled(traced, options, kept)
+        built: llvm_engine.Built | None = kept.built
     else:
+        llvm_engine.begin()
         program = _compiled(traced, options)
         current = key if key and host.is_current() else None  # the compiler may have been imported just now
         built = llvm_engine.built(program, current, *_described(program, traced)) if current else None
@@ -161,8 +164,9 @@ def _dim(x: int | str) -> Dim:
     return x if isinstance(x, int) else parse_dim(x)
 
 
-def _arrays(described: Mapping[str, Any], data: bytes) -> list[np.ndarray]:
-    found, start = [], 0
+def _arrays(described: Sequence[tuple[str, Sequence[int]]], data: bytes) -> list[np.ndarray]:
+    found: list[np.ndarray] = []
+    start = 0
     for dtype, shape in described:
         found.append(np.frombuffer(data, dtype, prod(shape), start).reshape(shape))
         start += found[-1].nbytes

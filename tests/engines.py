@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from tapefuse.codegen.choices import AS_MEASURED, AsMeasured, Drawn
 from tapefuse.codegen.pipeline import Request, compiled
 from tapefuse.ir.graph import Graph
 from tapefuse.ir.passes import optimise
@@ -31,9 +32,9 @@ def fail(status: int) -> None:
     raise CheckFailed(status)
 
 
-def request(graph: Graph) -> Request:
+def request(graph: Graph, choices: AsMeasured = AS_MEASURED) -> Request:
     checked, checks = with_checks(graph)
-    return Request(optimise(checked), len(graph.params), checks=checks)
+    return Request(optimise(checked), len(graph.params), checks=checks, choices=choices)
 
 
 def engine(load: Callable[..., Any]) -> Callable[[Graph], Run]:
@@ -56,4 +57,11 @@ def runner(load: Callable[..., Any], wanted: Request, variables: list[Holder]) -
 
 
 LOADS: dict[str, Callable[..., Any]] = {"llvm": llvm_engine.load, "numba": numba_engine.load}
+
+
+def scheduled(graph: Graph, seed: int) -> Run:
+    """The program on the LLVM engine with one of its legal schedules, drawn at random."""
+    return runner(llvm_engine.load, request(graph, Drawn(seed)), [])
+
+
 ENGINES: dict[str, Callable[[Graph], Run]] = {name: engine(load) for name, load in LOADS.items()}

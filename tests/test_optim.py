@@ -32,11 +32,16 @@ def adam(w, g, state, t):
     return w - rate * state["m"] / (np.sqrt(state["v"]) + 1e-7)
 
 
+def adamw(w, g, state, t):
+    return adam(w - RATE * 0.25 * w, g, state, t)
+
+
 CASES = {
     "sgd": (lambda: optim.SGD(RATE), sgd),
     "momentum": (lambda: optim.SGD(RATE, momentum=0.9), momentum),
     "nesterov": (lambda: optim.SGD(RATE, momentum=0.9, nesterov=True), nesterov),
     "adam": (lambda: optim.Adam(RATE), adam),
+    "adamw": (lambda: optim.AdamW(RATE, weight_decay=0.25), adamw),
 }
 
 

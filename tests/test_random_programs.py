@@ -31,6 +31,7 @@ PROGRAMS = int(os.environ.get("TAPEFUSE_EXAMPLES", "2000"))
 SHARES = {"llvm": 1.0, "numba": 0.1}  # of the programs that an engine runs
 PARTS = {"llvm": 16, "numba": 4}  # tests that share them, so that workers are equally busy
 LARGEST = {"llvm": 40, "numba": 12}  # ops; Numba takes about a second to compile a small program
+SCHEDULES = 2  # of each program
 NEVER_DRAWN: frozenset[str] = frozenset()
 EXACT = np.zeros(())
 RUNS = [pytest.param(engine, part, id=f"{engine}-{part}") for engine, n in PARTS.items() for part in range(n)]
@@ -55,6 +56,26 @@ def test_random_programs(engine: str, part: int) -> None:
     if counts["inputs"] > 50:
         assert counts["slopes discarded"] < 0.2 * counts["slopes"], counts
         assert counts["unstable"] < 0.1 * counts["inputs"], counts
+
+
+@pytest.mark.parametrize("part", range(8))
+def test_random_schedules(part: int) -> None:
+    """What is fused, kept, cut and computed together changes no result."""
+
+    @budget(PROGRAMS / 40)
+    @given(cases(f"schedules {part}", largest=LARGEST["llvm"]))
+    def agree(case: Case) -> None:
+        graph = gradient_graph(verify(case.graph))
+        inputs = [case.arrays(number, binding) for number, binding in enumerate(case.bindings)]
+        inputs = [[*arrays, *projection(graph, arrays, number)] for number, arrays in enumerate(inputs)]
+        for seed in range(SCHEDULES):
+            run = engines.scheduled(graph, seed)
+            for arrays in inputs:
+                if known := noise(graph, arrays):
+                    problem = difference(known[0], run(*arrays), known[1])
+                    assert problem is None, f"schedule {seed}: {problem}\n{show(graph)}"
+
+    agree()
 
 
 def check(case: Case, engine: str, counts: Counter[str]) -> None:

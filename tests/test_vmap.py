@@ -92,7 +92,7 @@ def test_derivatives_around(wrap):
 
 
 def test_forward_mode_through_it(wrap):
-    f = lambda x: tp.vmap(lambda row: tp.sum(row**3))(x)
+    f = tp.vmap(lambda row: tp.sum(row**3))
     _, tangent = wrap(lambda x: tp.jvp(f, [x], [x]))(X)
     close(tangent, 3 * np.sum(np.asarray(X) ** 3, axis=1))
 
@@ -169,7 +169,7 @@ def assigned():
         (lambda: tp.vmap(lambda x, y: x)(X, W), ValueError, r"differ: argument 0 has 3, argument 1 has 2"),
         (lambda: tp.vmap(lambda p: p["a"])({"a": X, "b": W}), ValueError, r"argument 0\['a'\] has 3"),
         (lambda: tp.vmap(lambda x: x, in_axes=None)(X), TypeError, "maps no argument"),
-        (lambda: tp.vmap(lambda: 1.0)(), TypeError, "maps no argument"),
+        (tp.vmap(lambda: 1.0), TypeError, "maps no argument"),
         (lambda: tp.vmap(lambda x: x, in_axes=2)(X), ValueError, r"argument 0 has shape \[3,2\] and no axis 2"),
         (lambda: tp.vmap(lambda x: x)(2.0), ValueError, "no axis 0"),
         (lambda: tp.vmap(lambda x: x, in_axes=(0, 0))(X), TypeError, "2 entries for 1 argument"),

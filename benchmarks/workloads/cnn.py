@@ -96,6 +96,19 @@ def _unpooled(g: np.ndarray, where: np.ndarray) -> np.ndarray:
     return blocks.reshape(n, 2 * rows, 2 * columns, channels)
 
 
+def tapefuse_loss(tp, batch: int):
+    from tapefuse import nn
+
+    def layer(h, k, b):
+        return nn.max_pool2d(tp.relu(nn.conv2d(h, k, padding="same") + b))
+
+    def loss(p, x, y):
+        h = layer(layer(x, p["k1"], p["b1"]), p["k2"], p["b2"]).reshape(batch, -1)
+        return nn.softmax_cross_entropy(h @ p["w"] + p["b"], y).mean()
+
+    return loss
+
+
 def jax_loss(jnp, batch: int):
     import jax
 
@@ -152,5 +165,6 @@ def in_torch_order(train, arrays: Arrays, **options) -> Program:
     return Program(program.step, results)
 
 
-FRAMEWORKS = training_steps({"jax": jax_loss, "torch": torch_loss, "tensorflow": tensorflow_loss})
+LOSSES = {"tapefuse": tapefuse_loss, "jax": jax_loss, "torch": torch_loss, "tensorflow": tensorflow_loss}
+FRAMEWORKS = training_steps(LOSSES)
 FRAMEWORKS |= {name: partial(in_torch_order, FRAMEWORKS[name]) for name in ("torch", "torch_compile")}

@@ -87,14 +87,14 @@ def formula(xp, loop, renewing, kernel: str, n: int, steps: int):
 
 
 def inside(x) -> tuple:
-    return (slice(1, -1),) * len(x.shape)
+    return (slice(1, -1),) * x.ndim
 
 
 def padded(pad):
     """For frameworks without assignment: the boundary, which stays, and the inner points between zeros."""
 
     def renewing(x):
-        width = [(1, 1)] * len(x.shape)
+        width = [(1, 1)] * x.ndim
         boundary = x - pad(x[inside(x)], width)
         return lambda x, inner: boundary + pad(inner, width)
 

@@ -177,8 +177,12 @@ def plain_gelu(xp, x):
 
 
 def tapefuse_loss(tp, shape, heads: int):
-    attention = lambda qkv: plain_attention(tp, tp.softmax, qkv, shape, heads)
-    return block(lambda *args: plain_norm(tp.sqrt, *args), attention, lambda x: plain_gelu(tp, x))
+    def attention(qkv):
+        q, k, v = tp.transpose(tp.reshape(qkv, (*shape[:2], 3, heads, -1)), (2, 0, 3, 1, 4))
+        return tp.reshape(tp.transpose(tp.nn.scaled_dot_product_attention(q, k, v, causal=True), (0, 2, 1, 3)), shape)
+
+    norm = lambda x, scale, shift: tp.nn.layer_norm(x, EPSILON) * scale + shift
+    return block(norm, attention, lambda x: tp.nn.gelu(x, approximate=True))
 
 
 LOSSES = {

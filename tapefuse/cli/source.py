@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
+from tapefuse._records import dataclass
 from tapefuse.cli.errors import UsageError
 from tapefuse.codegen import pipeline
 from tapefuse.compiler import optimised

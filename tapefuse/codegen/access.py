@@ -6,11 +6,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
 
+from tapefuse._records import dataclass
 from tapefuse.ir.graph import Value
 from tapefuse.ir.types import Dim, Shape
 

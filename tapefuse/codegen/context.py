@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 
+from tapefuse._records import dataclass
 from tapefuse.codegen.loops import Buffer, Builder, Kernel, Scalar
 from tapefuse.codegen.schedule import Group, Schedule
 from tapefuse.ir.graph import Value

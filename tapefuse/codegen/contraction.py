@@ -7,11 +7,12 @@ multiply-adds.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import cache
 from typing import NamedTuple
 
 from numpy._core import _multiarray_umath
+
+from tapefuse._records import dataclass
 
 MOST_ROWS = 8  # one pointer for each row stays in a general register
 MOST_VECTORS = 4

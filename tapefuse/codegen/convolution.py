@@ -99,10 +99,10 @@ class Convolution(Context):
         zero = (ZERO,) * (len(wide) + 2)
         with b.loops(windows[:-1]) as o:
             first = [b.op("mul", k, b.dim(s)) for k, s in zip(o, strides, strict=False)]
-            sizes = [b.dim(d) for d in (windows[-1], outputs, outputs, strides[-1] * inputs)]
-            corner = (*start, *first, ZERO, ZERO)
+            rows, columns, row_a = b.dim(windows[-1]), b.dim(outputs), b.dim(strides[-1] * inputs)
+            at_c, at_a = (image, *o, ZERO, ZERO), (*start, *first, ZERO, ZERO)
             c, kernel = self.buffer(place), self.buffer(w)
-            b.append(Contract(c, buffer, kernel, (image, *o, ZERO, ZERO), corner, zero, *sizes, tuple(terms)))
+            b.append(Contract(c, buffer, kernel, at_c, at_a, zero, rows, columns, columns, row_a, tuple(terms)))
 
     def _correlate(self, lead, place: Place, a, g) -> None:
         """One image's part of the gradient of the kernel."""
@@ -116,11 +116,11 @@ class Convolution(Context):
         with b.loops(taps) as k:
             first = [b.op("mul", i, b.dim(d)) for i, d in zip(k, e.dilation, strict=False)]
             rest = (ZERO,) * (len(e.kernel) - len(k))
-            count = e.inputs * (e.kernel[-1] if together else 1)
-            sizes = [b.dim(d) for d in (count, e.outputs, e.outputs, 1)]
+            count, columns = b.dim(e.inputs * (e.kernel[-1] if together else 1)), b.dim(e.outputs)
             at_c, at_a = (*lead, *k, *rest, ZERO, ZERO), (*x_start, *first, *rest, ZERO)
             at_g = (*g_start, *((ZERO,) * (len(e.windows) + 1)))
-            b.append(Contract(self.buffer(place), x, rows, at_c, at_a, at_g, *sizes, tuple(terms), True))
+            c, one = self.buffer(place), b.dim(1)
+            b.append(Contract(c, x, rows, at_c, at_a, at_g, count, columns, columns, one, tuple(terms), add=True))
 
     # -- operands ----------------------------------------------------------------------------------
     def _in_memory(self, value: Value) -> bool:
@@ -139,7 +139,7 @@ class Convolution(Context):
         return Place(w, Type(w.dtype, shape), f"kernel of {self.node.id}")
 
     def _copied(self, name: str, w: Value, reverse: bool) -> Step:
-        """The kernel that copies the convolution's kernel: its taps reversed and its channels exchanged, or as it is."""
+        """The kernel that copies the convolution's kernel: taps reversed and channels exchanged, or as it is."""
         maker = Context(self.plan, self.group, self.in_place)
         b, place = maker.b, self._kernel_place(w, True)
         with b.loops(place.type.shape) as i:
@@ -204,7 +204,8 @@ class _Copy(_Source):
     def __init__(self, maker: Convolution, value: Value, wide, before, strides):
         self.maker, self.value, self.before, self.strides = maker, value, before, strides
         self.place = Place(value, Type(value.dtype, (CHUNKS, *wide, value.shape[-1])), f"image of {maker.node.id}")
-        self.bounds = [_bounds(*each) for each in zip(value.shape[1:-1], wide, before, strides, strict=True)]
+        extents = tuple(int(n) for n in value.shape[1:-1])
+        self.bounds = [_bounds(*each) for each in zip(extents, wide, before, strides, strict=True)]
         filled = [(start + a, stop + a) for (start, stop), a in zip(self.bounds, before, strict=True)]
         if filled != [(0, n) for n in wide] or any(s > 1 for s in strides):
             with maker.b.loops(self.place.type.shape[1:]) as i:

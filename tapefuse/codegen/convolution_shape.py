@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 
+from tapefuse._records import dataclass
 from tapefuse.ir.graph import Value
 from tapefuse.ir.types import Dim, Shape, size
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
+from tapefuse._records import dataclass
 from tapefuse.codegen.llvm_instructions import LIBM
 from tapefuse.codegen.loops import INT, Buffer, For, Let, Load, Num, Scalar, Store, Update, Var
 from tapefuse.ir.types import size
@@ -74,14 +74,12 @@ def examined(s: For) -> Shape | None:
     if not all(isinstance(t, Load | Store | Update) or isinstance(t, Let) and _is_readable(t, s) for t in s.body):
         return None
     slopes = slopes_of(s)
-    stores = {t.buffer: t.index for t in s.body if isinstance(t, Store)}
+    columns = {t.buffer: _varying(t.index, slopes) for t in s.body if isinstance(t, Store)}
     bytes_ = 1
     for t in s.body:
-        if isinstance(t, Store) and (
-            address_step(t.buffer, t.index, slopes) not in (1, -1) or stores[t.buffer] != t.index
-        ):
+        if isinstance(t, Store) and address_step(t.buffer, t.index, slopes) not in (1, -1):
             return None
-        if isinstance(t, Load) and t.buffer in stores and t.index != stores[t.buffer]:
+        if isinstance(t, Load | Store) and columns.get(t.buffer, found := _varying(t.index, slopes)) != found:
             return None
         if isinstance(t, Let) and t.dst in slopes and not _is_vector_op(t, slopes):
             return None
@@ -94,6 +92,12 @@ def examined(s: For) -> Shape | None:
     elif any(isinstance(t, Update) for t in s.body) and not running_sums(s) and (trips is None or trips >= 4 * width):
         width *= 2  # two vectors at a time: their additions overlap
     return Shape(width, slopes, trips) if width > 1 else None
+
+
+def _varying(index: Sequence[Scalar], slopes: dict[Var, int | None]) -> tuple[Scalar | None, ...]:
+    """The part of an index that changes. Where it is the same in all that a loop does with an array, iterations touch
+    different elements, in whichever rows."""
+    return tuple(i if i in slopes else None for i in index)
 
 
 def running_sums(s: For) -> dict[Var, Var]:

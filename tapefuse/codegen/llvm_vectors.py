@@ -6,10 +6,9 @@ do not depend on the loop index are computed once, before it; indices stay scala
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 
+from tapefuse._records import dataclass
 from tapefuse.codegen.costs import WEIGHTS
 from tapefuse.codegen.emit_llvm import Writer
 from tapefuse.codegen.llvm_instructions import Declarations, memory_type, register_type

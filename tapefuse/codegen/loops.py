@@ -18,10 +18,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import field
 
 import numpy as np
 
+from tapefuse._records import dataclass
 from tapefuse.ir.types import Dim, Poly, Type, show_dtype
 
 INT = np.dtype(np.int64)

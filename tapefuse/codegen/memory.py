@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from bisect import bisect
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from heapq import heappop, heappush
 
+from tapefuse._records import dataclass
 from tapefuse.codegen.context import Place, Step
 from tapefuse.codegen.schedule import Group, Schedule, chained, is_row_reduction
 from tapefuse.ir.graph import Value

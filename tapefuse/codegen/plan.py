@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import numpy as np
 
+from tapefuse._records import dataclass
+from tapefuse.codegen.choices import AS_MEASURED, AsMeasured
 from tapefuse.codegen.context import Place, Step
 from tapefuse.codegen.costs import GRAIN
 from tapefuse.codegen.loops import HI, LO, Buffer, Builder, Kernel
@@ -14,10 +15,10 @@ from tapefuse.codegen.lower import steps
 from tapefuse.codegen.memory import Layout, arena, in_place, memory_of, ordered
 from tapefuse.codegen.prepare import prepared
 from tapefuse.codegen.products import described
-from tapefuse.codegen.schedule import Schedule, schedule
+from tapefuse.codegen.schedule import Group, Schedule, schedule
 from tapefuse.ir.graph import Graph, Value
 from tapefuse.ir.program import Check, State
-from tapefuse.ir.types import Dim, Type
+from tapefuse.ir.types import Dim, Type, show_shape
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,7 @@ class Request:
     name: str = "program"
     strict: bool = False  # sums in their written order, no fused multiply-add, libm's functions
     memory_budget: int | None = None  # most bytes of outputs and scratch memory
+    choices: AsMeasured = AS_MEASURED  # where schedules may differ
 
     @property
     def written(self) -> tuple[int, ...]:
@@ -81,7 +83,7 @@ def plan(request: Request) -> Plan:
     new_values = graph.outs[outputs : outputs + len(written)]
     states = graph.params[request.inputs : request.inputs + len(request.states)]
     updates = {new: states[k] for new, k in zip(new_values, written, strict=True)}
-    decided = schedule(graph)
+    decided = schedule(graph, request.choices)
     checks = graph.outs[len(graph.outs) - len(request.checks) :]
     chosen = in_place(decided, updates, checks)
     decided = ordered(decided, chosen, checks)
@@ -129,13 +131,31 @@ def _schedule_lines(p: Plan) -> Iterator[str]:
         yield f"{step.kernel.name}: {step.kernel.title}  [level {g.level}, {g.kind}, {rows}, cost {step.kernel.cost}]"
         for place in step.places:
             mark = "writes" if place in step.written else "reads"
-            yield f"    {mark} {_where(p, place)} {place.type}"
+            value = memory_of(place).value
+            kept = p.schedule.why_kept.get(value, "") if value is not None and not place.tag else ""
+            because = f"  # kept: {kept}" if kept and place in step.written else ""
+            yield f"    {mark} {_where(p, place)} {place.type}{because}"
         if step.kernel.name[1:].isdigit():
             yield from (f"    {line}" for line in described(g))
-        if g.why and step.kernel.name[1:].isdigit():
-            yield f"    apart from its operands: {g.why}"
+        if step.kernel.name[1:].isdigit():
+            if again := _recomputed(p, g):
+                yield f"    computes again what is cheaper than to keep: {', '.join(again)}"
+            yield f"    apart from its operands: {g.why}" if g.why else "    its operands are there from the start"
         for check in p.checks_after.get(number, ()):
             yield f"    then checks: {p.request.checks[check].message}"
+
+
+def _recomputed(p: Plan, group: Group) -> list[str]:
+    """Functions that a kernel computes where it reads them, though they are not members of it."""
+    found: dict[Value, None] = {}
+    stack = [a for n in group.nodes for a in n.args]
+    while stack:
+        value = stack.pop()
+        if value in p.schedule.inline and value not in found:
+            found[value] = None
+            stack.extend(value.args)
+    functions = (v for v in found if v.op is not None and v.op.elementwise)
+    return [f"{v.op.name} {show_shape(v.shape)}" for v in sorted(functions, key=lambda v: v.id)]  # type: ignore[union-attr]
 
 
 def _where(p: Plan, place: Place) -> str:

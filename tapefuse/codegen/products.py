@@ -32,6 +32,8 @@ UNKNOWN = 256  # columns of a product whose width is known at run time
 class Products(Rows):
     """A nest of rows with contractions among its members. Rows are those of the products: all axes but the last."""
 
+    is_free = False
+
     def __init__(self, plan: Schedule, group: Group, in_place: Mapping[Value, Value], strict: bool = False):
         self.products = tuple(n for n in group.nodes if is_contraction(n))
         super().__init__(plan, group, in_place, strict)

@@ -12,9 +12,10 @@ forward computation (Chen et al. 2016, Training Deep Nets with Sublinear Memory 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from tapefuse._errors import CompileError
+from tapefuse._records import dataclass
 from tapefuse.codegen.costs import weight
 from tapefuse.codegen.plan import Plan, Request, plan
 from tapefuse.ir import ops

@@ -41,16 +41,20 @@ class Rows(Context):
     """A nest of loops over rows, and over columns inside."""
 
     given: frozenset[Value] = frozenset()  # what is in memory when the phases of a block begin
+    is_free = True  # whether rows, blocks and pieces may be chosen
     cut: Dim | None = None  # the cost by which rows are cut into pieces, if it is not that of the kernel
 
     def __init__(self, plan: Schedule, group: Group, in_place: Mapping[Value, Value], strict: bool = False):
         super().__init__(plan, group, in_place, strict)
         self.members = set(group.nodes)
         self.reads = {n: tuple({a.value: None for a in plan.reads[n] if a.value in self.members}) for n in group.nodes}
-        self.flat = self._is_flat()
+        self.flat = self._is_flat() and plan.choices.decide(self._question("flat"), True)
         if group.rows is None:
             rank = len(group.shape)
             group.rows = min(rank, 1) if self.flat else min(max(rank - 1, min(rank, 1)), group.limit)
+            if not self.flat and group.rows and self.is_free:
+                legal = range(1, min(rank, group.limit) + 1)
+                group.rows = plan.choices.number(self._question("rows"), group.rows, legal)
         self.r: int = group.rows
         self.is_elementwise_row = self.flat or len(group.shape) == group.rows
         self.rows: Shape = (size(group.shape),) if self.flat else group.shape[: self.r]
@@ -67,21 +71,40 @@ class Rows(Context):
         self.outer: tuple[Scalar, ...] = ()  # indices of the rows' axes around a block
         self.together = TOGETHER if self._shares_columns() else 1
         self.block = self._block()
+        if self.is_free and not strict:
+            self._choose()
+
+    def _question(self, about: str) -> str:
+        return f"{about} {self.plan.groups.index(self.group)}"
+
+    def _choose(self) -> None:
+        """What the cost model does not say for certain."""
+        choices = self.plan.choices
+        self.together = choices.number(self._question("together"), self.together, (1, 2, 3, 4))
+        if self._may_block():
+            self.block = choices.number(self._question("block"), self.block, (1, 2, 4, 8, 32))
+        if pieces := choices.number(self._question("pieces"), 0, (0, 1, 2, 5, CHUNKS)):
+            self.chunks, self.cut = pieces, pieces * GRAIN
 
     # -- blocks of rows ----------------------------------------------------------------------------
     def _block(self) -> int:
         """How many rows go through their phases together; 1: each on its own."""
-        extents = [n for node in self.needed for n in self.columns(node)]
-        if self.flat or self.r != 1 or self.overwritten or not extents or not all(isinstance(n, int) for n in extents):
+        if not self._may_block():
             return 1
         vectors = [n for n in self.needed if self.columns(n)]
         each_row = sum(size(self.columns(n)) * time(n) for n in vectors)
         once = sum(time(n) for n in self.needed if not self.columns(n))
+        assert isinstance(each_row, int)
         if self.together == 1 and (once < ONCE or each_row > 16 * once):
             return 1
         width = sum(size(c) for c in {self.columns(n) for n in vectors}) * max(n.dtype.itemsize for n in vectors)
         fits = BLOCK_BYTES // max(width, 1)
         return min(BLOCK, fits - fits % TOGETHER) if fits >= TOGETHER else 1
+
+    def _may_block(self) -> bool:
+        extents = [n for node in self.needed for n in self.columns(node)]
+        is_nest = not self.flat and self.r == 1 and not self.overwritten
+        return is_nest and bool(extents) and all(isinstance(n, int) for n in extents)
 
     def _shares_columns(self) -> bool:
         """Whether a few rows at a time have something to share: sums over rows, or a row that all of them read."""
@@ -183,7 +206,7 @@ class Rows(Context):
 
     def _scratch_place(self, value: Value) -> Place:
         lanes = (self.block,) if self.block > 1 else ()
-        return Place(value, Type(value.dtype, (CHUNKS, *lanes, *value.shape[self.r :])), "scratch")
+        return Place(value, Type(value.dtype, (self.chunks, *lanes, *value.shape[self.r :])), "scratch")
 
     def _scratch_index(self, index: tuple[Scalar, ...]) -> tuple[Scalar, ...]:
         lanes = () if self.lane is None else (self.lane,)

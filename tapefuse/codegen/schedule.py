@@ -11,9 +11,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import field
 
+from tapefuse._records import dataclass
 from tapefuse.codegen.access import Access, Axis, accesses, is_squeeze
+from tapefuse.codegen.choices import AS_MEASURED, AsMeasured
 from tapefuse.codegen.convolution_shape import is_tiled
 from tapefuse.codegen.costs import CALL, INLINE_CHAIN, LIMIT, MOVED_CHAIN, weight
 from tapefuse.codegen.products_operands import bases, is_contraction, is_product
@@ -51,6 +53,8 @@ class Schedule:
     inline: frozenset[Value]
     group_of: dict[Value, Group]
     reads: dict[Value, tuple[Access, ...]]  # what computing one element of a grouped value reads
+    why_kept: dict[Value, str] = field(default_factory=dict)
+    choices: AsMeasured = AS_MEASURED
 
     def base(self, value: Value) -> Value:
         """The value whose memory `value` is: itself, or what it is another name or a reshape of."""
@@ -80,17 +84,17 @@ def is_alias(node: Value) -> bool:
     return node.op is not None and (node.op.name == "after" or node.op.name == "reshape" and not is_squeeze(node))
 
 
-def schedule(graph: Graph) -> Schedule:
+def schedule(graph: Graph, choices: AsMeasured = AS_MEASURED) -> Schedule:
     """Decide. `graph` is prepared (`prepare.prepared`). Linear in the size of the graph.
 
     Done twice: the first time shows which values are kept in memory anyway; the second time, cheap functions of those
     are computed where they are read, instead of being kept as well.
     """
     needed = _needs_memory(graph)
-    inline = _inline(graph, needed, frozenset())
-    first = _Scheduler(graph, inline).run()
-    again = _inline(graph, needed, first.kept)
-    return first if again == inline else _Scheduler(graph, again, first).run()
+    inline = _inline(graph, needed, frozenset(), choices)
+    first = _Scheduler(graph, inline, choices).run()
+    again = _inline(graph, needed, first.kept, choices)
+    return first if again == inline else _Scheduler(graph, again, choices, first).run()
 
 
 def _needs_memory(graph: Graph) -> set[Value]:
@@ -106,7 +110,7 @@ def _needs_memory(graph: Graph) -> set[Value]:
     return needed
 
 
-def _inline(graph: Graph, needed: set[Value], kept: frozenset[Value]) -> frozenset[Value]:
+def _inline(graph: Graph, needed: set[Value], kept: frozenset[Value], choices: AsMeasured) -> frozenset[Value]:
     """Values computed where they are read: literals, views, and short chains of cheap functions of parameters, or of
     `kept` values if they would have to be kept themselves.
 
@@ -115,7 +119,7 @@ def _inline(graph: Graph, needed: set[Value], kept: frozenset[Value]) -> frozens
     chain: dict[Value, frozenset] = {}
     cheap: dict[Value, frozenset] = {}  # functions of kept values: inline only if a kept one is reached through them
     moved = _moved(graph)
-    for node in graph.nodes:
+    for number, node in enumerate(graph.nodes):
         assert node.op is not None
         if not node.args and node.type.size == 1 or node.op.name in ("iota", "dim") and node not in needed:
             chain[node] = _NONE
@@ -132,7 +136,7 @@ def _inline(graph: Graph, needed: set[Value], kept: frozenset[Value]) -> frozens
             else:
                 continue
             again = frozenset({node}).union(*parts)
-            if len(again) <= limit:
+            if len(again) <= MOVED_CHAIN and choices.decide(f"inline {number}", len(again) <= limit):
                 into[node] = again
     stack = [n for n in cheap if n in kept]
     while stack:
@@ -173,8 +177,11 @@ def chained(node: Value, inline: Collection[Value]) -> tuple[Value, ...]:
 
 
 class _Scheduler:
-    def __init__(self, graph: Graph, inline: frozenset[Value], before: Schedule | None = None):
-        self.graph, self.inline = graph, inline
+    def __init__(
+        self, graph: Graph, inline: frozenset[Value], choices: AsMeasured = AS_MEASURED, before: Schedule | None = None
+    ):
+        self.graph, self.inline, self.choices = graph, inline, choices
+        self.why_kept: dict[Value, str] = dict.fromkeys(graph.outs, "an output")
         self.reads = {n: self._accesses(n, before) for n in graph.nodes if n not in inline and not is_alias(n)}
         self.readers = Counter(a.value for found in self.reads.values() for a in found)
         self.group_of: dict[Value, Group] = {}
@@ -190,7 +197,8 @@ class _Scheduler:
         groups = [g for g in self.groups if g.nodes]
         groups.sort(key=lambda g: g.level)
         group_of = {n: g for g in groups for n in g.nodes}
-        return Schedule(self.graph, tuple(groups), frozenset(self.kept), self.inline, group_of, self.reads)
+        kept = frozenset(self.kept)
+        return Schedule(self.graph, tuple(groups), kept, self.inline, group_of, self.reads, self.why_kept, self.choices)
 
     def _accesses(self, node: Value, before: Schedule | None) -> tuple[Access, ...]:
         if before is not None:
@@ -221,40 +229,59 @@ class _Scheduler:
             return self._group(value).level
         return max(map(self._available, value.args), default=-1)  # an alias (`after` has two operands), or inline
 
-    def _keep(self, value: Value) -> None:
+    def _keep(self, value: Value, why: str) -> None:
         while is_alias(value):
             value = value.args[0]
         if value.op is not None:
             self.kept.add(value)
+            self.why_kept.setdefault(value, why)
 
     def _place(self, node: Value) -> None:
         assert node.op is not None
         reads = self.reads[node]
         if node.op.library is not None or node.op.push is not None:
             for value in self._bases(reads):
-                self._keep(value)
+                self._keep(value, f"{node.op.name} reads it as a whole")
             level = 1 + max((self._available(v) for v in self._bases(reads)), default=-1)
             kind = "scatter" if node.op.push is not None else "rows"
             kind = "gemm" if is_product(node) and not is_contraction(node) else kind
             kind = "conv" if is_tiled(node) else kind
             kind = "scan" if node.op.library == "scan" else kind
-            return self._start(node, level, kind)
+            return self._start(node, level, kind, f"{node.op.name} has a kernel of its own")
         level = max((self._earliest(a.value) for a in reads), default=0)
         inside = [a for a in reads if self._fusible(a.value) and self._group(a.value).level == level]
-        why = ""
+        why = self._boundary(reads, level)
         if inside:
             group = self._merged({id(g): g for g in (self._group(a.value) for a in inside)}.values())
             why = "its operands' kernels do not fit together" if group is None else self._fit(node, group, inside)
+            if not why and not self.choices.decide(f"join {len(self.group_of)}", True):
+                why = "the choice was not to join"
             if group is not None and not why:
                 return self._join(node, group, [a.value for a in reads if a not in inside])
             level += 1
         for a in reads:
-            self._keep(a.value)
+            self._keep(a.value, f"{node.op.name} of another kernel reads it")
         sibling = self.open.get((level, domain(node)))
-        full = why == _FULL
-        if sibling is not None and (full or self._shares(node, sibling)) and not self._fit(node, sibling, []):
+        shares = sibling is not None and (why == _FULL or self._shares(node, sibling))
+        if sibling is not None and not self.choices.decide(f"share {len(self.group_of)}", shares):
+            sibling = None
+        if sibling is not None and not self._fit(node, sibling, []):
             return self._join(node, sibling, [])
         self._start(node, level, "rows", why)
+
+    def _boundary(self, reads: Iterable[Access], level: int) -> str:
+        """Why a value that reads these begins a kernel at `level`, if it does."""
+        for a in reads:
+            value = a.value
+            while is_alias(value):
+                value = value.args[0]
+            if value in self.group_of and self._group(value).level == level - 1 and not self._fusible(a.value):
+                name = f"{value.op.name} {show_shape(value.shape)}"  # type: ignore[union-attr]
+                if is_sink(value):
+                    return f"{name} is a sum over rows, known when all rows are done"
+                kind = self._group(value).kind
+                return f"{name} is computed as a whole" if kind != "rows" else f"{name} is read in another shape"
+        return ""
 
     def _code(self, node: Value) -> int:
         """Roughly the instructions that a value adds to a kernel: its own, its loads, and what is inline before it."""
@@ -291,12 +318,12 @@ class _Scheduler:
 
     def _join(self, node: Value, group: Group, outside: Iterable[Value]) -> None:
         for value in outside:
-            self._keep(value)
+            self._keep(value, f"{node.op.name} of another kernel reads it")  # type: ignore[union-attr]
         group.nodes.append(node)
         group.weight += self._code(node)
         self.group_of[node] = group
         if is_sink(node):
-            self.kept.add(node)
+            self._keep(node, "a sum over rows is added up in memory" if node.shape else "the result of a whole kernel")
             if node.shape:
                 group.limit = min(group.limit, len(node.attributes["axes"]))
         if is_row_reduction(node):

@@ -26,7 +26,7 @@ UNARY = (
 BINARY = ("atan2", "pow")
 FUNCTIONS: tuple[str, ...] = UNARY + BINARY
 ARITY = dict.fromkeys(UNARY, 1) | dict.fromkeys(BINARY, 2)
-FAR = ("sin", "cos", "tan")  # these leave arguments from 2**50 on to libm
+FAR = ("sin", "cos", "tan")  # these leave arguments from 2**25 on to libm
 _PURE = "nounwind willreturn memory(none)"
 Needed = tuple[str, str, int]  # function, dtype, lanes
 

@@ -9,9 +9,11 @@ Every float operation carries `contract` and no other flag.
 
 import struct
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from fractions import Fraction
 from typing import TypeAlias
+
+from tapefuse._records import dataclass
 
 Operand: TypeAlias = "Value | float | Fraction"
 

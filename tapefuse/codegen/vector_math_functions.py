@@ -204,16 +204,12 @@ def log1p(x: Value) -> Value:
 
 # Circular functions: |x| = n pi / 2 + r, |r| <= pi / 4.
 
-CIRCULAR_EXACT = 2.0**25  # 2 ulp up to here; beyond, r has an absolute error of 2**-27 (f32), 2**-80 (f64)
-CIRCULAR_BOUND = 2.0**50  # NaN from here on: neighbouring floats are 10**7 turns (f32), a quarter radian (f64) apart
+CIRCULAR_BOUND = 2.0**25  # NaN from here on: the whole turns to subtract would need more than three pieces of pi / 2
 
 
 def quarter_turns_f32(a: Value) -> tuple[Value, Value]:
     """r in f64 and an integer with n mod 4 in its low bits, for 0 <= a < CIRCULAR_BOUND."""
-    x, unit = a.widen(), PI / 2 * 2**26
-    first, second = pieces(unit, 27)
-    n, _ = nearest(x * (1 / unit))  # 0 below CIRCULAR_EXACT
-    x = x - n * first - n * second
+    x = a.widen()
     first, second, third = pieces(PI / 2, 26, 26)
     n, bits = nearest(x * (2 / PI))
     return x - n * first - n * second - n * third, bits.cast("trunc", "i32")
@@ -232,12 +228,8 @@ def quarter_turns_f64(a: Value) -> tuple[Value, Value, Value]:
 
     r may cancel to 2**-60 of a, hence the four pieces of pi / 2.
     """
-    unit = PI / 2 * 2**26
-    n, _ = nearest(a * (1 / unit))  # 0 below CIRCULAR_EXACT
-    x, whole_tail = less_multiple(a, n, unit)
-    n, bits = nearest(x * (2 / PI))
-    head, tail = less_multiple(x, n, PI / 2)
-    tail = tail + whole_tail
+    n, bits = nearest(a * (2 / PI))
+    head, tail = less_multiple(a, n, PI / 2)
     r = head + tail
     return r, (head - r) + tail, bits
 

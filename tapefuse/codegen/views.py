@@ -6,8 +6,7 @@ read where they are, without a copy.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+from tapefuse._records import dataclass
 from tapefuse.ir.graph import Value
 from tapefuse.ir.types import Dim, Shape, size
 

@@ -9,11 +9,12 @@ from __future__ import annotations
 import itertools
 import threading
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 from weakref import WeakValueDictionary
 
+from tapefuse._records import dataclass
 from tapefuse.ir.types import Dim, Poly, Type, symbols
 
 if TYPE_CHECKING:

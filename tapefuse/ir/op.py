@@ -8,12 +8,12 @@ again.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from tapefuse._errors import TapefuseError
+from tapefuse._records import dataclass
 from tapefuse.ir.graph import Value, here, intern
 from tapefuse.ir.types import Type
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import field
 
 import numpy as np
 
 from tapefuse._errors import IndexOutOfRangeError
+from tapefuse._records import dataclass
 from tapefuse.ir.graph import Loc
 from tapefuse.ir.types import Dim, Type
 

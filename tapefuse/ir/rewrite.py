@@ -19,10 +19,10 @@ import inspect
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from tapefuse._errors import VerifyError
+from tapefuse._records import dataclass
 from tapefuse.ir.graph import Graph, Value, here
 from tapefuse.ir.op import OPS, Op, const
 

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from functools import cached_property
 from math import prod
 
 import numpy as np
 
 from tapefuse._errors import ParseError, ShapeError
+from tapefuse._records import dataclass
 
 _SYMBOL = r"[^\W\d]\w*"
 Monomial = tuple[str, ...]  # sorted symbol names, repeated for powers; () is the constant term

@@ -112,4 +112,4 @@ class MultiHeadAttention(Module):
     def _split(self, x: Tensor) -> Tensor:
         """`[..., T, inputs]` as `[..., heads, T, d]`."""
         *lead, width = x.shape
-        return tp.swapaxes(tp.reshape(x, (*lead, self.heads, width // self.heads)), -2, -3)
+        return tp.swapaxes(tp.reshape(x, (*lead, self.heads, width_of(self.name, width) // self.heads)), -2, -3)

@@ -49,7 +49,7 @@ def paddings(
     if isinstance(padding, str):
         raise ValueError(f"padding must be 'same', 'valid', integers or pairs of integers, got {padding!r}")
     if not isinstance(padding, (int, np.integer)) and all(isinstance(p, (tuple, list)) for p in padding):
-        pairs = [sizes("padding", p, 2, 0) for p in padding]  # type: ignore[arg-type]
+        pairs = [sizes("padding", p, 2, 0) for p in padding]
         if len(pairs) != axes:
             raise ValueError(f"padding needs a pair for each of {axes} axes, got {padding!r}")
         return tuple(p[0] for p in pairs), tuple(p[1] for p in pairs)
@@ -63,8 +63,8 @@ def _same(extent: Dim, window: int, stride: int, dilation: int) -> int:
         if stride == 1:
             return reach
         raise ShapeError(
-            f"padding 'same' with stride {stride} at {user_loc()} depends on the extent {extent}, which is known at run "
-            "time only; give that axis a fixed size in the TensorSpec, or explicit padding"
+            f"padding 'same' with stride {stride} at {user_loc()} depends on the extent {extent}, which is known at "
+            "run time only; give that axis a fixed size in the TensorSpec, or explicit padding"
         )
     return max((-(-extent // stride) - 1) * stride + reach + 1 - extent, 0)
 
@@ -79,6 +79,9 @@ def _convolution(name: str, axes: int, x: Any, kernel: Any, strides, padding, di
     lead, (*spatial, channels) = x.shape[: x.ndim - axes - 1], x.shape[x.ndim - axes - 1 :]
     if isinstance(groups, bool) or not isinstance(groups, (int, np.integer)) or groups < 1:
         raise ValueError(f"{name}: groups must be a positive integer, got {groups!r}")
+    if isinstance(kernel.shape[-1], Poly) or isinstance(channels, Poly) and groups > 1:
+        raise ShapeError(f"{name} at {user_loc()}: filters of {kernel.type}, and channels of x {x.type} in groups, need "
+                         "fixed sizes in the TensorSpec")  # fmt: skip
     if kernel.shape[-2] * groups != channels or kernel.shape[-1] % groups:
         raise ShapeError(
             f"{name} at {user_loc()}: x {x.type} has {channels} channels in {groups} group(s), which needs a kernel of "
@@ -171,7 +174,7 @@ class _Convolution(Module):
         self._initializers = initializer(kernel_initializer), initializer(bias_initializer)
         self._rng = np.random.default_rng(seed)
         self._dtype = np.dtype(dtype)
-        paddings(padding, self.kernel_size, self.kernel_size, self.strides, self.dilation)  # raises what is wrong with it
+        paddings(padding, self.kernel_size, self.kernel_size, self.strides, self.dilation)  # raises if it is none
         if channels is not None:
             self.build(channels)
 

@@ -17,7 +17,9 @@ from tapefuse.tracer.source import user_loc
 from tapefuse.tracer.tensor import Tensor, as_tensor
 
 
-def _attributes(name: str, axes: int, x: Tensor, window: Sizes, strides: Sizes | None, padding: Padding) -> dict[str, tuple]:
+def _attributes(
+    name: str, axes: int, x: Tensor, window: Sizes, strides: Sizes | None, padding: Padding
+) -> dict[str, tuple[int, ...]]:
     """The op's attributes: entries for every axis of x."""
     if x.ndim < axes + 1:
         raise ShapeError(f"{name} at {user_loc()}: x {x.type} needs {axes} spatial axes and one of channels")
@@ -97,7 +99,7 @@ class _Pool(Module):
         self.size = sizes(f"{kind}: size", size, self.axes)
         self.strides = self.size if strides is None else sizes(f"{kind}: strides", strides, self.axes)
         self.padding = padding
-        paddings(padding, self.size, self.size, self.strides, (1,) * self.axes)  # raises what is wrong with it
+        paddings(padding, self.size, self.size, self.strides, (1,) * self.axes)  # raises if it is none
 
     def __call__(self, x: Any) -> Tensor:
         return type(self).function(x, self.size, self.strides, self.padding)

@@ -1,4 +1,4 @@
-"""Adam."""
+"""Adam, and Adam with decoupled weight decay."""
 
 from __future__ import annotations
 
@@ -40,3 +40,29 @@ class Adam(Optimizer):
         square.assign_add((1.0 - self.beta_2) * (g * g - square))
         scale = rate * tp.sqrt(1.0 - self.beta_2**t) / (1.0 - self.beta_1**t)
         variable.assign_sub(scale * mean / (tp.sqrt(square) + self.epsilon))
+
+
+class AdamW(Adam):
+    """Adam with weight decay beside the gradient's step, not in the gradient (Loshchilov and Hutter 2019):
+
+    w -= rate * weight_decay * w, with the value of w before the step, then the step of `Adam`.
+    Raises `ValueError` as `Adam`, and for a negative `weight_decay`.
+    """
+
+    def __init__(
+        self,
+        learning_rate: float = 0.001,
+        weight_decay: float = 0.01,
+        beta_1: float = 0.9,
+        beta_2: float = 0.999,
+        epsilon: float = 1e-7,
+        name: str | None = None,
+    ):
+        super().__init__(learning_rate, beta_1, beta_2, epsilon, name)
+        if not weight_decay >= 0.0:
+            raise ValueError(f"weight_decay must not be negative, got {weight_decay!r}")
+        self.weight_decay = weight_decay
+
+    def update(self, g: Any, variable: Variable, rate: Any, *slots: Variable) -> None:
+        variable.assign_sub(rate * self.weight_decay * variable)
+        super().update(g, variable, rate, *slots)

@@ -5,13 +5,13 @@ from __future__ import annotations
 import time
 from bisect import bisect_left
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
 import numpy as np
 
 from tapefuse._config import Options
+from tapefuse._records import dataclass
 from tapefuse.compilation import compile_traced
 from tapefuse.ir import ops
 from tapefuse.ir.types import Poly, Type

@@ -9,9 +9,9 @@ step: a call takes 1.61 MB beside its arguments
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 from tapefuse._config import Options
+from tapefuse._records import dataclass
 from tapefuse.codegen.memory import memory_of
 from tapefuse.codegen.plan import Plan
 from tapefuse.codegen.recompute import within

@@ -14,15 +14,15 @@ import os
 import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from tapefuse._config import Options, config
-from tapefuse.codegen.costs import weight
+from tapefuse._records import dataclass
 from tapefuse.codegen.context import Place, Step
+from tapefuse.codegen.costs import weight
 from tapefuse.codegen.plan import Plan
 from tapefuse.codegen.recompute import within
 from tapefuse.codegen.schedule import domain

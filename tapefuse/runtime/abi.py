@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import ctypes
 import importlib
-from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
 import numpy as np
 
 from tapefuse._errors import CompileError
+from tapefuse._records import dataclass
 
 OBJECT_TYPE = 8  # offset of ob_type
 ARRAY = {"data": 16, "nd": 24, "dims": 32, "strides": 40, "base": 48, "descr": 56, "flags": 64}  # PyArrayObject_fields
-C_CONTIGUOUS, ALIGNED, WRITEABLE = 0x1, 0x100, 0x400
+ARRAY["weakreflist"] = 72
+C_CONTIGUOUS, OWNDATA, ALIGNED, WRITEABLE = 0x1, 0x4, 0x100, 0x400
+FLAGS_MADE = C_CONTIGUOUS | OWNDATA | ALIGNED | WRITEABLE  # of an array that was just made
 
 
 @dataclass(frozen=True, slots=True)

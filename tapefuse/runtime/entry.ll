@@ -168,7 +168,8 @@ fill:
 single:
   ret ptr %t
 append:
-  %ignored = call i32 @PyTuple_SetItem(ptr %tuple, i64 %k, ptr %t)
+  %items = getelementptr inbounds i8, ptr %tuple, i64 $tuple_items
+  call void @put(ptr %items, i64 %k, ptr %t)
   %k1 = add i64 %k, 1
   br label %next
 end:

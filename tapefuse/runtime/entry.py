@@ -28,32 +28,36 @@ import numpy as np
 from tapefuse._errors import CompileError
 from tapefuse.ir.program import Program
 from tapefuse.ir.types import Dim, Poly, Type
-from tapefuse.runtime.abi import ALIGNED, ARRAY, C_CONTIGUOUS, OBJECT_TYPE, WRITEABLE, Layout, numpy_function
+from tapefuse.runtime.abi import ALIGNED, ARRAY, C_CONTIGUOUS, FLAGS_MADE, OBJECT_TYPE, WRITEABLE, Layout, numpy_function
 
 GIL_LIMIT = 20_000  # nanoseconds of work from which a call lets other Python threads run
 STACK_ARENA = 4096  # bytes of scratch memory that live on the stack
 LARGE = 1 << 20  # bytes from which an output's memory is kept when it is freed
+RECYCLED_BYTES = 4096  # of an output that is remembered to be used again
 SHELF_PLACES, SHELF_BYTES = 8, 256 << 20  # most blocks, and most bytes, that are kept
 FIELDS = (
     "program", "n_inputs", "n_states", "n_constants", "n_outputs", "n_symbols", "n_polys", "n_checked", "n_patches",
     "n_sizes", "records", "states", "constants", "polys", "checked", "out_records", "sizes", "patches", "arena",
     "arena_index", "arena_slot", "work", "work_index", "gil_limit", "ndarray", "tensor", "tensor_offset",
     "variable_offset", "tupled", "handler", "get_mask", "set_mask", "notice", "warning",
+    "recycled", "turn",
 )  # fmt: skip
 ARENA_SLOT = FIELDS.index("arena_slot")  # the kept block of scratch memory; calls exchange it atomically
 RECORD_WORDS = 4  # descr, rank, axes, written
+RECYCLED, N_OUTPUTS = FIELDS.index("recycled"), FIELDS.index("n_outputs")
 FIXED, BIND, SAME, POLYNOMIAL = range(4)  # kinds of axes
 
 
 @cache
 def entry_text() -> str:
     """LLVM text of `ptr @tapefuse_entry(ptr %self, ptr %args, i64 %nargs)`; `%self` is an array, the table."""
-    text = "".join(map(source, ("entry_arrays", "blocks", "entry")))
+    text = "".join(map(source, ("entry_arrays", "blocks", "recycle", "entry")))
     names: dict[str, int | str] = {f: k for k, f in enumerate(FIELDS)}
     names |= {"large": LARGE, "shelf_bytes": SHELF_BYTES, "shelf_places": SHELF_PLACES, "shelf_last": SHELF_PLACES - 1}
     names |= {"name_padding": "\\00" * (127 - len("tapefuse"))}
     names |= {f"array_{k}": v for k, v in ARRAY.items()}
     names |= {"object_type": OBJECT_TYPE, "record_words": RECORD_WORDS, "stack_arena": STACK_ARENA}
+    names |= {"recycled_bytes": RECYCLED_BYTES, "tuple_items": tuple.__basicsize__, "flags_made": FLAGS_MADE}
     names |= {"flags_layout": C_CONTIGUOUS | ALIGNED, "flags_writeable": WRITEABLE}
     return Template(text).substitute(names)
 
@@ -77,14 +81,19 @@ def entry_symbols() -> dict[str, int]:
 class Table(np.ndarray):
     """The words of one program's table: what the entry gets as `self`. Keeps alive whatever they point to.
 
-    Frees the program's scratch memory at its end.
+    Frees the program's scratch memory and the outputs it remembers at its end.
     """
 
     keep: tuple
 
-    def __del__(self, free=ctypes.pythonapi.PyMem_RawFree, void=ctypes.c_void_p):
-        if "keep" in self.__dict__ and (block := int(self[ARENA_SLOT])):
+    def __del__(self, free=ctypes.pythonapi.PyMem_RawFree, forget=ctypes.pythonapi.Py_DecRef, void=ctypes.c_void_p):
+        if "keep" not in self.__dict__:
+            return
+        if block := int(self[ARENA_SLOT]):
             free(void(void.from_address(block - 16).value))
+        remembered = (void * (2 * int(self[N_OUTPUTS]))).from_address(int(self[RECYCLED]))
+        for array in filter(None, remembered):
+            forget(void(array))
 
 
 class _Values:
@@ -132,6 +141,7 @@ def build_table(
     parts.add("constants", (c.ctypes.data for c in constants))
     for name, part in (("out_records", out_records), ("sizes", sizes), ("patches", patches), ("checked", checked)):
         parts.add(name, part)
+    parts.add("recycled", [0] * (2 * len(program.outputs)))
     arena, work = _amount(program.arena, values), _amount(program.work, values)
     parts.add("polys", values.stream())
     fields = {

@@ -7,7 +7,6 @@ declare ptr @PyEval_SaveThread()
 declare void @PyEval_RestoreThread(ptr)
 declare ptr @PyType_GenericAlloc(ptr, i64)
 declare ptr @PyTuple_New(i64)
-declare i32 @PyTuple_SetItem(ptr, i64, ptr)
 declare ptr @PyLong_FromLongLong(i64)
 declare ptr @PyObject_CallOneArg(ptr, ptr)
 declare ptr @PyObject_CallNoArgs(ptr)
@@ -412,6 +411,13 @@ entry:
   %n = call i64 @word(ptr %table, i64 $n_outputs)
   %records = call ptr @pointer(ptr %table, i64 $out_records)
   %ndarray = call ptr @pointer(ptr %table, i64 $ndarray)
+  %recycled = call ptr @pointer(ptr %table, i64 $recycled)
+  %turn_at = getelementptr inbounds i64, ptr %table, i64 $turn
+  %turn = load i64, ptr %turn_at
+  %other = xor i64 %turn, 1
+  store i64 %other, ptr %turn_at
+  %skip = mul i64 %turn, %n
+  %slots = getelementptr inbounds i64, ptr %recycled, i64 %skip
   br label %next
 next:
   %k = phi i64 [0, %entry], [%k1, %accept]
@@ -422,13 +428,12 @@ make:
   %record = getelementptr inbounds i64, ptr %records, i64 %at
   %descr = call ptr @pointer(ptr %record, i64 0)
   %nd = call i64 @word(ptr %record, i64 1)
-  %nd32 = trunc i64 %nd to i32
   %first = call i64 @word(ptr %record, i64 2)
   %dims = getelementptr inbounds i64, ptr %sizes, i64 %first
   %itemsize = call i64 @word(ptr %record, i64 3)
   %bytes = call i64 @product(ptr %dims, i64 %nd, i64 %itemsize)
-  call void @Py_IncRef(ptr %descr)                  ; the next call takes it
-  %array = call ptr @fresh_array(ptr %ndarray, ptr %descr, i32 %nd32, ptr %dims, i64 %bytes)
+  %slot = getelementptr inbounds i64, ptr %slots, i64 %k
+  %array = call ptr @output_array(ptr %slot, ptr %ndarray, ptr %descr, i64 %nd, ptr %dims, i64 %bytes)
   %empty = icmp eq ptr %array, null
   br i1 %empty, label %no, label %accept
 accept:

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tapefuse._errors import CompileError
+from tapefuse._records import dataclass
 
 PAGE = mmap.PAGESIZE
 _READ, _EXECUTE = 1, 4
@@ -48,7 +49,8 @@ class Image(NamedTuple):
         return Image(data[4 * n :], described["writable"], described["size"], relative, imports, described["exports"])
 
 
-class Mapped(NamedTuple):
+@dataclass(frozen=True, slots=True, eq=False)
+class Mapped:
     """Code in this process: addresses of what it exports. Unmapped when `keep` is dropped."""
 
     addresses: Mapping[str, int]

@@ -15,8 +15,9 @@ from typing import Any, NamedTuple
 
 from tapefuse._errors import CompileError
 from tapefuse.runtime import elf
-from tapefuse.runtime.compile import initialised, llvm_lock
+from tapefuse.runtime.compile import llvm_gate
 from tapefuse.runtime.image import Image, Mapped, mapped
+from tapefuse.runtime.llvm_package import binding
 
 _names = itertools.count()
 _log = logging.getLogger("tapefuse.link")
@@ -66,12 +67,12 @@ def loaded(code: Code, symbols: Mapping[str, int], exports: Sequence[str]) -> Ma
 
 
 def _through_llvm(object_code: bytes, symbols: Mapping[str, int], exports: Sequence[str]) -> Mapped:
-    builder = initialised().JITLibraryBuilder().add_object_img(object_code).add_current_process()
+    builder = binding().JITLibraryBuilder().add_object_img(object_code).add_current_process()
     for name in exports:
         builder.export_symbol(name)
     for name, address in symbols.items():
         builder.import_symbol(name, address)
-    with llvm_lock:
+    with llvm_gate:
         try:
             tracker = builder.link(_jit(), f"tapefuse{next(_names)}")
         except RuntimeError as e:
@@ -81,7 +82,7 @@ def _through_llvm(object_code: bytes, symbols: Mapping[str, int], exports: Seque
 
 @cache
 def _jit() -> Any:
-    return initialised().create_lljit_compiler(suppress_errors=True)  # errors come as exceptions
+    return binding().create_lljit_compiler(suppress_errors=True)  # errors come as exceptions
 
 
 def way() -> str:

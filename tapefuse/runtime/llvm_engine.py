@@ -7,16 +7,20 @@ as symbols when an image is mapped, so it is the same in every process. A progra
 from __future__ import annotations
 
 import atexit
+import contextvars
 import ctypes
 import logging
+import os
 import platform
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from functools import cache as once
 from typing import Any, NamedTuple
 
 from tapefuse._errors import CompileError
+from tapefuse._records import dataclass
 from tapefuse.ir.program import Program
 from tapefuse.runtime import blas, cache, host, linking, threads
 from tapefuse.runtime.abi import Layout, check_abi
@@ -156,8 +160,32 @@ def _store(key: str, code: Code, metadata: dict[str, Any], rest: bytes = b"") ->
         folder.store(key, data + rest, {**metadata, "bytes": len(data), "code": described})
 
 
-@once
+def begin() -> None:
+    """Compile what all programs share in another thread, if it is not there yet, while this one traces and plans."""
+    if not _Shared.code:
+        threading.Thread(target=contextvars.copy_context().run, args=(_begun,)).start()
+
+
+def _begun() -> None:
+    try:
+        _support()
+    except CompileError as e:
+        _log.info("not compiled in advance: %s", e)  # whoever needs it tries again, and gets the error
+
+
+class _Shared:
+    lock = threading.Lock()
+    code: Mapped | None = None
+
+
 def _support() -> Mapped:
+    with _Shared.lock:
+        if _Shared.code is None:
+            _Shared.code = _loaded_support()
+        return _Shared.code
+
+
+def _loaded_support() -> Mapped:
     """What all programs share: the entry from Python, the launcher of kernels and the pool of threads.
 
     Compiled once per installation. Never unmapped: threads run in it, arrays may be freed by it.
@@ -242,3 +270,9 @@ def _builtin(name: str, address: int, table: Any) -> Callable[..., Any]:
     make.restype, make.argtypes = ctypes.py_object, [ctypes.c_void_p, ctypes.py_object, ctypes.c_void_p]
     table.keep += (definition,)
     return make(ctypes.addressof(definition), table, None)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(
+        before=_Shared.lock.acquire, after_in_parent=_Shared.lock.release, after_in_child=_Shared.lock.release
+    )

@@ -10,15 +10,17 @@ import ctypes
 import importlib.util
 import os
 import re
-import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 
-KNOWN = ("0.48", "0.49", "0.50")  # releases of llvmlite with these C functions, compared one by one
+from tapefuse.runtime.llvm_options import give
+
+KNOWN = ("0.50",)  # releases of llvmlite whose C functions were compared with those below
 _NAMES = ("libllvmlite.so", "libllvmlite.dylib", "llvmlite.dll")
 _P, _S, _I, _OUT = ctypes.c_void_p, ctypes.c_char_p, ctypes.c_int, ctypes.POINTER(ctypes.c_void_p)
 _FUNCTIONS = {  # name without LLVMPY_ -> result and arguments
+    "SetCommandLine": (None, _S, _S),
     "InitializeNativeTarget": (None,),
     "InitializeNativeAsmPrinter": (None,),
     "ContextCreate": (_P,),
@@ -80,9 +82,10 @@ class Library:
         self._call = {n: getattr(library, full) for n, full in names.items()}
         for name, function in self._call.items():
             function.restype, *function.argtypes = _FUNCTIONS.get(name, (None, _P))
+        give(lambda option: self._call["SetCommandLine"](b"tapefuse", option.encode()))
         self._call["InitializeNativeTarget"]()
         self._call["InitializeNativeAsmPrinter"]()
-        self._local = threading.local()  # a target machine is one thread's
+        self._idle: dict[tuple, list[int]] = {}  # target machines that no thread uses
 
     @property
     def triple(self) -> str:
@@ -98,7 +101,11 @@ class Library:
 
     def emit(self, text: str, passes: Sequence[str], level: int, model: tuple[str, str], assembly: bool) -> bytes:
         """Object code, or assembler text, of a module's text after `passes`."""
-        call, machine = self._call, self._machine(level, model)
+        call, idle = self._call, self._idle.setdefault((level, model), [])
+        try:
+            machine = idle.pop()
+        except IndexError:
+            machine = self._machine(level, model)
         context = call["ContextCreate"]()
         try:
             with self._message() as message:
@@ -115,6 +122,7 @@ class Library:
                 call["DisposeModule"](module)
         finally:
             call["ContextDispose"](context)
+            idle.append(machine)
 
     def _run(self, module: int, passes: Sequence[str], machine: int) -> None:
         call = self._call
@@ -141,16 +149,13 @@ class Library:
             call["DisposeMemoryBuffer"](buffer)
 
     def _machine(self, level: int, model: tuple[str, str]) -> int:
-        machines = self._local.__dict__.setdefault("machines", {})
-        if (level, model) not in machines:
-            triple = self.triple.encode()
-            with self._message() as message:
-                target = self._call["GetTargetFromTriple"](triple, ctypes.byref(message))
-                if not target:
-                    raise RuntimeError(self._said("", message))
-            words = triple, self.cpu.encode(), self.features.encode(), level, *(m.encode() for m in model)
-            machines[level, model] = self._call["CreateTargetMachine"](target, *words, 0, 0, b"")
-        return machines[level, model]
+        triple = self.triple.encode()
+        with self._message() as message:
+            target = self._call["GetTargetFromTriple"](triple, ctypes.byref(message))
+            if not target:
+                raise RuntimeError(self._said("", message))
+        words = triple, self.cpu.encode(), self.features.encode(), level, *(m.encode() for m in model)
+        return self._call["CreateTargetMachine"](target, *words, 0, 0, b"")
 
     # -- texts that LLVM allocates -----------------------------------------------------------------------------------
     @contextmanager

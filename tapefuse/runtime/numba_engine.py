@@ -13,12 +13,12 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from tapefuse._errors import CompileError
+from tapefuse._records import dataclass
 from tapefuse.ir.program import Program
 from tapefuse.runtime import threads as pools
 from tapefuse.runtime.entry import Layout

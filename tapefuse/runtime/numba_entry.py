@@ -8,12 +8,13 @@ from __future__ import annotations
 import ctypes
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
 import numpy as np
 
 from tapefuse._errors import CompileError
+from tapefuse._records import dataclass
 from tapefuse.ir.graph import bind_symbols
 from tapefuse.ir.program import Program
 from tapefuse.ir.types import Dim, Poly, Type, substitute

@@ -17,11 +17,11 @@ import warnings
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 from tapefuse._config import config
 from tapefuse._errors import CompileError, PerformanceWarning
+from tapefuse._records import dataclass
 
 _OMP = "numba.np.ufunc.omppool"
 _MODULES = {"omp": _OMP, "tbb": "numba.np.ufunc.tbbpool", "workqueue": "numba.np.ufunc.workqueue"}

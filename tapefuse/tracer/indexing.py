@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from tapefuse._errors import ConcretizationError, IndexOutOfRangeError, ShapeError
+from tapefuse._records import dataclass
 from tapefuse.ir.op import OPS
 from tapefuse.ir.types import Dim, Poly, show_shape
 from tapefuse.tracer.operators import Operators

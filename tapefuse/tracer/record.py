@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
 from tapefuse._errors import TapeError
+from tapefuse._records import dataclass
 from tapefuse.ir.graph import Loc, Value, here, param, reachable
 from tapefuse.ir.op import Op
 from tapefuse.ir.passes.adjoint import adjoint, missing_rule
@@ -60,10 +60,10 @@ def op_record(
 ) -> Record:
     """The record of `y = op(*values, **attrs)`. `lean`: hold only those values that the derivative rule reads."""
     result = Node(key_of(y), y.type)
-    if op.vjp is None:
+    vjp, jvp = op.vjp, op.jvp
+    if vjp is None or jvp is None:
         rule = _raises(lambda: missing_rule(op, xs, attrs, loc))
         return Record(xs, (result,), rule, rule, loc, op)
-    vjp, jvp = op.vjp, op.jvp
     if lean and not isinstance(y, TracedTensor):
         reads = values_read(op, tuple([x.type for x in xs]), tuple(sorted(attrs.items())))
         held = [v if read else n for v, n, read in zip((y, *values), (result, *xs), reads, strict=True)]

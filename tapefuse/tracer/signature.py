@@ -10,12 +10,12 @@ from __future__ import annotations
 import inspect
 import weakref
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from tapefuse._errors import DTypeError
+from tapefuse._records import dataclass
 from tapefuse._tree import Tree, flatten, leaves_with_paths, tree_map, unflatten
 from tapefuse.ir.types import Poly, Type
 from tapefuse.tracer.source import user_loc

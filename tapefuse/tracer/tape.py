@@ -339,9 +339,7 @@ def _given_seeds(targets: list[Tensor | Variable], given: Any, name: str, what: 
     else:
         seeds = flatten(given)[0]
     if len(seeds) != len(targets):
-        raise ValueError(
-            f"{name} has {len(seeds)} entries for {len(targets)} {what}s; give one for each {what}"
-        )
+        raise ValueError(f"{name} has {len(seeds)} entries for {len(targets)} {what}s; give one for each {what}")
     if any(s is None for s in seeds):
         raise ValueError(f"{name} has a None entry; give a number or a tensor for each {what}")
     return seeds
@@ -351,9 +349,7 @@ def _seed(target: Tensor | Variable, seed: Any, name: str, what: str) -> Tensor:
     """A seed in the shape and dtype of its target; scalars are broadcast."""
     g = as_tensor(seed, target.dtype) if python_kind(seed) is not None else as_tensor(seed)
     if g.dtype != target.dtype:
-        raise DTypeError(
-            f"{_a(name)} has dtype {g.dtype}, its {what} {target.dtype}; cast it to the {what}'s dtype"
-        )
+        raise DTypeError(f"{_a(name)} has dtype {g.dtype}, its {what} {target.dtype}; cast it to the {what}'s dtype")
     if g.shape not in ((), target.shape):
         raise ShapeError(
             f"{_a(name)} has shape {show_shape(g.shape)}, its {what} {show_shape(target.shape)}; give the "

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
 from tapefuse._errors import TapefuseError
+from tapefuse._records import dataclass
 from tapefuse.ir.graph import Graph, Value, here, param, reachable
 from tapefuse.ir.interp import evaluate
 from tapefuse.ir.op import OPS, Literal

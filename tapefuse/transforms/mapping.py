@@ -76,14 +76,8 @@ def _prefixed(spec: Any, tree: Any, name: str, what: str) -> Iterator[Axis]:
     if spec is None or (isinstance(spec, int) and not isinstance(spec, bool)):
         yield from [spec] * len(flatten(tree)[0])
         return
-    parts = _children(tree)
-    specs = _children(spec)
-    if (
-        parts is None
-        or specs is None
-        or parts.keys() != specs.keys()
-        or isinstance(tree, dict) != isinstance(spec, dict)
-    ):
+    parts, specs = _children(tree), _children(spec)
+    if parts is None or specs is None or (isinstance(tree, dict), *parts) != (isinstance(spec, dict), *specs):
         raise TypeError(f"vmap at {user_loc()}: {name} has {spec!r}, which is no axis and not the structure of {what}")
     for key, part in parts.items():
         yield from _prefixed(specs[key], part, name, f"{what}[{key!r}]")

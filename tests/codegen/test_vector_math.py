@@ -16,7 +16,7 @@ import pytest
 
 from tapefuse.codegen import vector_math
 from tapefuse.codegen.vector_math_builder import pieces
-from tapefuse.codegen.vector_math_functions import CIRCULAR_BOUND, CIRCULAR_EXACT, LN2, PI
+from tapefuse.codegen.vector_math_functions import CIRCULAR_BOUND, LN2, PI
 
 DTYPES = {"f32": np.float32, "f64": np.float64}
 WIDER = {"f32": np.float64, "f64": np.longdouble}
@@ -113,8 +113,8 @@ def sample(name: str, dtype: str) -> list[np.ndarray]:
         return [np.concatenate([any_float(rng, dtype, COUNT), *v]).astype(DTYPES[dtype]) for v in (x, y)]
     if name in CIRCULAR:
         turns = np.round(rng.uniform(-1, 1, COUNT) * 10 ** rng.uniform(0, 7, COUNT)) * (np.pi / 2)
-        ranges = [turns, rng.uniform(-8, 8, COUNT), rng.uniform(-CIRCULAR_EXACT, CIRCULAR_EXACT, COUNT)]
-        special = np.where(np.abs(special) < CIRCULAR_EXACT, special, 0)
+        ranges = [turns, rng.uniform(-8, 8, COUNT), rng.uniform(-CIRCULAR_BOUND, CIRCULAR_BOUND, COUNT)]
+        special = np.where(np.abs(special) < CIRCULAR_BOUND, special, 0)
     elif name in ("asin", "acos"):
         ranges = [rng.uniform(-1, 1, COUNT)]
     else:

@@ -13,8 +13,9 @@ import pytest
 
 from tapefuse._errors import CompileError
 from tapefuse.runtime import elf, linking, llvm_engine
-from tapefuse.runtime.compile import compile_object, initialised
+from tapefuse.runtime.compile import compile_object
 from tapefuse.runtime.image import PAGE, Image, mapped, process_symbol
+from tapefuse.runtime.llvm_package import binding
 from tests.runtime.programs import LAYOUT, add, parallel, refuse
 
 elf_only = pytest.mark.skipif(not elf.is_supported(), reason="object files of another kind")
@@ -171,7 +172,7 @@ def test_programs_run_when_llvm_links(monkeypatch: pytest.MonkeyPatch, tmp_path)
 @pytest.fixture(scope="module")
 def arm() -> Image:
     """The same text for another processor, if this LLVM knows it."""
-    llvm = initialised()
+    llvm = binding()
     llvm.initialize_all_targets()
     llvm.initialize_all_asmprinters()
     try:

@@ -52,11 +52,11 @@ def _agree(what: str, a: Any, b: Any) -> None:
 
 def _position(b: Any, o: Any, k: Any, x_spatial: Shape, strides: Sizes, low: Sizes, high: Sizes, dilation: Sizes):
     """(whether it exists or None, index) of element k of window o along all spatial axes."""
-    inside, position = None, []
+    inside, position = None, list(o)
     for axis, n in enumerate(x_spatial):
         before = low[axis] if low[axis] or high[axis] else None
-        exists, i = windows.element(b, o[axis], k[axis], n, strides[axis], before, dilation[axis])
-        inside, position = windows.both(b, inside, exists), [*position, i]
+        exists, position[axis] = windows.element(b, o[axis], k[axis], n, strides[axis], before, dilation[axis])
+        inside = windows.both(b, inside, exists)
     return inside, tuple(position)
 
 
@@ -216,10 +216,10 @@ class conv_input:
 
         def term(ks: tuple) -> Any:
             *k, c = ks
-            inside, o = None, []
-            for a in range(s):
-                exists, j = windows.window(b, p[a], k[a], g.shape[lead + 1 + a], strides[a], low[a], dilation[a])
-                inside, o = windows.both(b, inside, exists), [*o, j]
+            inside, o = None, list(p)
+            for a, n in enumerate(g.shape[lead + 1 : -1]):
+                exists, o[a] = windows.window(b, p[a], k[a], n, strides[a], low[a], dilation[a])
+                inside = windows.both(b, inside, exists)
             return _where(b, inside, b.op("mul", g((*i[: lead + 1], *o, c)), w((*i[:lead], *k, i[-1], c))))
 
         if 0 in g.shape[lead + 1 : -1]:

@@ -10,10 +10,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 from tapefuse._config import config
 from tapefuse._errors import VerifyError
+from tapefuse._records import dataclass
 from tapefuse.ir.graph import Graph
 from tapefuse.ir.passes import adjoint, batching, checks, dce, fold, forward, rows, simplify, units
 from tapefuse.ir.verify import verify

@@ -10,11 +10,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Sequence
-from dataclasses import dataclass
 from typing import Any, Protocol
 
 from tapefuse._config import config
 from tapefuse._errors import MissingGradientError, VerifyError
+from tapefuse._records import dataclass
 from tapefuse.ir import ops
 from tapefuse.ir.graph import Graph, Loc, Value, here, param
 from tapefuse.ir.op import Op, constant

@@ -1,4 +1,4 @@
-"""Algebra: one bottom-up rewrite with the rules on elementwise ops (`arithmetic`), on moves (`shapes`) and on `products`.
+"""Algebra: one bottom-up rewrite with the rules on elementwise ops (`arithmetic`), moves (`shapes`) and `products`.
 
     %0 = neg %y : f32[B]
     %1 = add %x, %0 : f32[B]   ->   sub %x, %y

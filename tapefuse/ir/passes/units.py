@@ -8,7 +8,6 @@ spreads a nan to elements that have nothing to do with it: the derivative has no
 (which no user's function makes) are left as they are.
 """
 
-# ruff: noqa: PLW0108 (a right side names the variables that it takes)
 from __future__ import annotations
 
 from collections import Counter
