@@ -162,10 +162,10 @@ def _moved(graph: Graph) -> set[Value]:
 def _continued(graph: Graph) -> Iterator[Value]:
     """Scatters whose results other scatters add to, and nothing else reads: the kernels of those do them as well."""
     for node in graph.nodes:
-        base = node.args[0] if node.op is not None and node.op.has_base else None
-        if base is not None and base.op is not None and base.op.push is not None:
-            if graph.users[base] == (node,) and base not in graph.outs:
-                yield base
+        base = node.args[0] if node.op is not None and node.op.has_base else node
+        is_scatter = base is not node and base.op is not None and base.op.push is not None
+        if is_scatter and graph.users[base] == (node,) and base not in graph.outs:
+            yield base
 
 
 def chained(node: Value, inline: Collection[Value]) -> tuple[Value, ...]:

@@ -10,7 +10,7 @@ import numpy as np
 from tapefuse import numpy as tp
 from tapefuse._errors import ShapeError
 from tapefuse.ir import ops
-from tapefuse.ir.types import Dim, Poly, size
+from tapefuse.ir.types import Dim, Poly, divide, size
 from tapefuse.nn.activations import activation as activation_of
 from tapefuse.nn.dense import Initializer, initializer
 from tapefuse.nn.module import Module
@@ -79,10 +79,7 @@ def _convolution(name: str, axes: int, x: Any, kernel: Any, strides, padding, di
     lead, (*spatial, channels) = x.shape[: x.ndim - axes - 1], x.shape[x.ndim - axes - 1 :]
     if isinstance(groups, bool) or not isinstance(groups, (int, np.integer)) or groups < 1:
         raise ValueError(f"{name}: groups must be a positive integer, got {groups!r}")
-    if isinstance(kernel.shape[-1], Poly) or isinstance(channels, Poly) and groups > 1:
-        raise ShapeError(f"{name} at {user_loc()}: filters of {kernel.type}, and channels of x {x.type} in groups, need "
-                         "fixed sizes in the TensorSpec")  # fmt: skip
-    if kernel.shape[-2] * groups != channels or kernel.shape[-1] % groups:
+    if kernel.shape[-2] * groups != channels or divide(kernel.shape[-1], groups) is None:
         raise ShapeError(
             f"{name} at {user_loc()}: x {x.type} has {channels} channels in {groups} group(s), which needs a kernel of "
             f"{channels} / {groups} input channels and a multiple of {groups} filters, got {kernel.type}"
@@ -102,10 +99,11 @@ def _convolution(name: str, axes: int, x: Any, kernel: Any, strides, padding, di
 def _by_groups(x: Tensor, kernel: Tensor, groups: int, attrs: dict[str, Any]) -> Tensor:
     """Each group of channels with its own filters: as many convolutions, side by side along a leading axis."""
     axes = len(attrs["strides"])
-    *outer, channels = x.shape
     *taps, inputs, filters = kernel.shape
-    x = tp.transpose(tp.reshape(x, (*outer, groups, channels // groups)), (axes + 1, *range(axes + 1), axes + 2))
-    kernel = tp.reshape(kernel, (*taps, inputs, groups, filters // groups))
+    each = divide(filters, groups)
+    assert each is not None
+    x = tp.transpose(tp.reshape(x, (*x.shape[:-1], groups, inputs)), (axes + 1, *range(axes + 1), axes + 2))
+    kernel = tp.reshape(kernel, (*taps, inputs, groups, each))
     y = ops.conv(x, tp.transpose(kernel, (axes + 1, *range(axes + 1), axes + 2)), **attrs)
     y = tp.transpose(y, (*range(1, axes + 2), 0, axes + 2))
     return tp.reshape(y, (*y.shape[:-2], filters))

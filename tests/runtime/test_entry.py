@@ -253,9 +253,7 @@ class TestReferences:
 
     def test_loading_and_unloading(self):
         w, a = Variable(np.ones(4)), np.ones(4)
-        for _ in range(400):  # free lists fill up
-            loaded(increment(), w).call(a)
-        self.same(lambda: loaded(increment(), w).call(a), w, refuse, n=40, growth=100)
+        self.same(lambda: loaded(increment(), w).call(a), w, refuse, n=400, growth=30)  # free lists fill up: 7 kB in all
 
 
 class TestScratch:

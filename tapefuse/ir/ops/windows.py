@@ -44,9 +44,10 @@ def count(n: Dim, window: int, stride: int, low: int, high: int, dilation: int =
         )
     places = n + low + high - (window - 1) * dilation  # where a window may start
     if never(places) or places == 0 and n != 0:
+        steps = f" in steps of {dilation}" if dilation > 1 else ""
         raise ShapeError(
-            f"a window of {window} elements{f' in steps of {dilation}' * (dilation > 1)} does not fit into {n} elements "
-            f"padded by {low} and {high}; use a smaller window or more padding"
+            f"a window of {window} elements{steps} does not fit into {n} elements padded by {low} and {high}; use a "
+            "smaller window or more padding"
         )
     if stride == 1 or not isinstance(places, Poly):
         return -(-places // stride) if isinstance(places, int) else places

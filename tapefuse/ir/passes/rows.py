@@ -14,7 +14,7 @@ order (`strict`), and where more rows are added than the table has, which would 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from tapefuse.ir import ops
 from tapefuse.ir.graph import Graph, Value, here
@@ -89,6 +89,7 @@ def _multiple(v: Value) -> tuple[Value, tuple[str, Value | None]] | None:
 
 def _added(v: Value, sparse: set[Value], env: dict[Value, Value]) -> Value | None:
     """A sum or difference with a scatter as additions to what is in memory anyway; None for other values."""
+    ways: list[tuple[Sequence[Value], Scale]]
     if v.op is ops.add:
         ways = [(v.args, ()), (v.args[::-1], ())]
     elif v.op is ops.sub:
