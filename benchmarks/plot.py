@@ -9,7 +9,7 @@ from html import escape
 Rows = Sequence[tuple[str, Mapping[str, float]]]
 
 LABELS, PANEL, GAP, ROW, TOP, BOTTOM = 330, 380, 30, 15, 46, 44
-COLOURS = ("#1f77b4", "#d62728", "#2ca02c", "#9467bd", "#ff7f0e", "#8c564b", "#17becf")
+COLOURS = ("#1f77b4", "#d62728", "#2ca02c", "#9467bd", "#ff7f0e", "#8c564b", "#17becf", "#e377c2", "#bcbd22", "#7f7f7f")
 TICKS = (0.01, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 10_000, 100_000)
 
 

@@ -68,7 +68,7 @@ def _run(run: dict, measured: str) -> str:
         ("processor", f"{run['cpu']}, {run['cpus']} CPUs, {run['memory_gb']} GB"),
         ("system", f"{run['system']}, Python {run['python']}"),
         *versions,
-        *[("at best", ", ".join(f"{what} {value:g}" for what, value in run.get("limits", {}).items()))],
+        ("at best", ", ".join(f"{what} {value:g}" for what, value in run.get("limits", {}).items()) or "not measured"),
         ("settings", ", ".join(f"{k}={v}" for k, v in run["variables"].items()) or "defaults, all CPUs"),
         ("other programs", _disturbance(run)),
         *[("left out", f"{label}, which could not be installed") for label in run["left_out"]],
@@ -96,8 +96,8 @@ def summary(results: dict) -> str:
         peer, lead = best_peer(rows_of)
         beside = f"{micro(rows_of[peer]['median'])} ({BY_NAME[peer].label})" if peer else "-"
         asked = _mark(record)
-        verdict = "" if asked is None or lead is None else "yes" if lead >= asked else "**no**"
-        cells = (_median(rows_of.get(OURS.name)), beside, _times(lead), "" if asked is None else f"{asked:g}", verdict)
+        met = "" if asked is None or peer is None else "yes" if (lead or 0) >= asked else "**no**"
+        cells = (_median(rows_of.get(OURS.name)), beside, _times(lead), "" if asked is None else f"{asked:g}", met)
         rows.append((workload(record["workload"]).TITLE, record["case"], *cells))
     head = ("workload", "case", "tapefuse, us", "best peer, us", "ratio", "mark", "met")
     return table(head, rows, numbers_from=2)
@@ -108,11 +108,11 @@ def _mark(record: dict) -> float | None:
 
 
 def verdict(results: dict) -> str:
-    """How many marks are met, and how far the others are, the farthest first."""
-    leads = [(record, best_peer(record["rows"])[1], _mark(record)) for record in results["cases"]]
-    judged = [(record, lead, asked) for record, lead, asked in leads if lead is not None and asked is not None]
-    missed = sorted([(lead / asked, record) for record, lead, asked in judged if lead < asked], key=lambda p: p[0])
-    text = f"{len(judged) - len(missed)} of {len(judged)} marks are met."
+    """How many marks are met, and how far the others are, the farthest first; 0 % where we have no result."""
+    asked = [(record, _mark(record), best_peer(record["rows"])) for record in results["cases"]]
+    shares = [((lead or 0) / wanted, r) for r, wanted, (peer, lead) in asked if wanted is not None and peer]
+    missed = sorted([(share, r) for share, r in shares if share < 1], key=lambda pair: pair[0])
+    text = f"{len(shares) - len(missed)} of {len(shares)} marks are met."
     named = "; ".join(f"{r['workload']}, {r['case']} ({share:.0%} of its mark)" for share, r in missed)
     beside = [_beside_jax(results, name, asked) for name, asked in JAX_MARKS.items()]
     return " ".join([text, *([f"Missed: {named}."] if missed else []), *filter(None, beside)])
@@ -239,7 +239,7 @@ def picture(results: dict) -> str:
             ("time of a call", _ratios(results, lambda row: row["median"]), marks),
             ("first call, empty cache", _ratios(results, lambda row: statistics.median(row["cold"])), ()),
         ],
-        {f.name: f.label for f in FRAMEWORKS if f is not OURS and not f.yardstick},
+        {f.name: f.label for f in _shown(results["cases"]) if f is not OURS and not f.yardstick},
     )
 
 

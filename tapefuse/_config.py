@@ -82,6 +82,7 @@ FLAGS = {
         Flag("disable_jit", False, _bool, "true or false", "interpret traced functions with NumPy"),
         Flag("cache", True, _bool, "true or false", "keep compiled programs on disk"),
         Flag("cache_dir", "", _text, "a folder", "where they are kept; empty: the user's cache folder"),
+        Flag("progress", True, _bool, "true or false", "a line on the terminal while compiling takes long"),
         Flag("log", "", _text, "topics such as 'cache,trace:debug'", "what is logged to stderr"),
     )
 }
@@ -105,6 +106,7 @@ class Config:
     disable_jit: bool
     cache: bool
     cache_dir: str
+    progress: bool
     log: str
 
     def __init__(self, environ: Any = os.environ, late: bool = False):
@@ -206,10 +208,12 @@ _set_log_levels(config.log)
 class Options:
     """What one compiled function wants; None: as the flags say.
 
-    `memory_budget`: most bytes of results and scratch memory that a call may take.
+    `memory_budget`: most bytes of results and scratch memory that a call may take. `outputs`: "tensor", or "numpy" for
+    arrays and Python's numbers.
     """
 
     engine: str | None = None
     threads: int | None = None
     strict: bool = False
     memory_budget: int | None = None
+    outputs: str = "tensor"

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from tapefuse._config import Options, config
+from tapefuse._progress import progress
 from tapefuse._records import dataclass
 from tapefuse.ir.digest import digest
 from tapefuse.ir.passes.checks import with_checks
@@ -22,7 +23,7 @@ from tapefuse.ir.program import Check, Program, State
 from tapefuse.ir.types import Dim, parse_dim
 from tapefuse.runtime import cache as disk
 from tapefuse.runtime import host, llvm_engine
-from tapefuse.runtime.abi import Layout
+from tapefuse.runtime.abi import Layout, plain
 from tapefuse.tracer.interpreted import interpreted
 from tapefuse.tracer.tensor import Tensor
 from tapefuse.tracer.trace import Traced
@@ -46,11 +47,11 @@ def compile_traced(traced: Traced, options: Options = Options()) -> Compiled:  #
     Raises CompileError for what compiled code cannot express.
     """
     if config.disable_jit:
-        return Compiled(interpreted(traced), "interpreter")
+        return Compiled(_with_outputs(interpreted(traced), options.outputs), "interpreter")
     engine = options.engine or config.engine
     options = replace(options, strict=options.strict or config.strict)
     program, load = ENGINES[engine](traced, options)
-    loaded = load(program, layout(), traced.variables, handler(program.checks), threads=options.threads)
+    loaded = load(program, layout(options.outputs), traced.variables, handler(program.checks), threads=options.threads)
     return Compiled(loaded.call, engine, program, loaded)
 
 
@@ -177,8 +178,22 @@ def _arrays(described: Sequence[tuple[str, Sequence[int]]], data: bytes) -> list
 
 
 @cache
-def layout() -> Layout:
-    return Layout.of(Tensor, Variable)
+def layout(outputs: str = "tensor") -> Layout:
+    return Layout.of(Tensor, Variable, plain=outputs == "numpy")
+
+
+def _with_outputs(entry: Callable[..., Any], outputs: str) -> Callable[..., Any]:
+    """An entry that returns Tensors as one that returns what `outputs` says."""
+    if outputs == "tensor":
+        return entry
+
+    def call(*inputs: Any) -> Any:
+        found = entry(*inputs)
+        if found is NotImplemented:
+            return found
+        return tuple(plain(x.numpy()) for x in found) if isinstance(found, tuple) else plain(found.numpy())
+
+    return call
 
 
 def handler(checks: tuple[Check, ...]) -> Callable[[int], None]:

@@ -7,6 +7,7 @@ run.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import inspect
 import threading
@@ -154,7 +155,8 @@ class TapeFunction:
         if traced.created:  # once more, to see that later calls will not make variables again
             traced = trace(may_create=False)
         compile = functools.partial(compile_graph, options=self._options)
-        return Specialisation(call, traced, tree[0], compile, self._slow_calls, self._reason(call))
+        inner = functools.partial(compile_graph, options=dataclasses.replace(self._options, outputs="tensor"))
+        return Specialisation(call, traced, tree[0], compile, inner, self._slow_calls, self._reason(call))
 
     def _traced_results(self, call: Call, inputs: list[TracedTensor]) -> tuple[list[Tensor], Tree]:
         """Run the Python function on symbolic inputs: the tensors it returns, and their structure."""
@@ -325,6 +327,7 @@ def tape_function(
     threads: int | None = None,
     strict: bool = False,
     memory_budget: int | None = None,
+    outputs: str = "tensor",
 ) -> Any:
     """Compile a function of tensors, as decorator or as call.
 
@@ -332,8 +335,9 @@ def tape_function(
     `input_signature`, a list of TensorSpecs. `engine`: "llvm" or "numba". `threads`: at most so many. `strict`: sums
     in the order they are written, bit for bit. `memory_budget`: most bytes that a call may take beside its arguments
     (`memory_report` tells them); values that wait long for their readers are then computed again, and CompileError says
-    when even that is too much. Raises TypeError if `fn` cannot be called, ValueError for an engine, a number of threads
-    or a budget that there is not.
+    when even that is too much. `outputs="numpy"`: calls return arrays, and Python's numbers for rank 0, as SciPy's
+    optimizers want them; under tapes and in other traced functions they return tensors as ever. Raises TypeError if
+    `fn` cannot be called, ValueError for an engine, a number of threads, a budget or outputs that there are not.
     """
     if fn is None:
         return functools.partial(
@@ -343,12 +347,13 @@ def tape_function(
             threads=threads,
             strict=strict,
             memory_budget=memory_budget,
+            outputs=outputs,
         )
     if not callable(fn):
         raise TypeError(f"tape_function at {user_loc()} takes a function, got {fn!r} ({type(fn).__name__})")
     if not hasattr(fn, "__name__"):
         fn = _named(fn)
-    options = Options(_option("engine", engine), _option("threads", threads), strict, _budget(memory_budget))
+    options = Options(_option("engine", engine), _option("threads", threads), strict, _budget(memory_budget), _kind_of(outputs))
     function = TapeFunction(fn, input_signature, options)
     if input_signature is not None and not _is_method(fn):
         function._signature  # a malformed signature is an error here  # noqa: B018
@@ -365,6 +370,12 @@ def _budget(value: Any) -> int | None:
     if value is None or isinstance(value, int) and not isinstance(value, bool) and value > 0:
         return value
     raise ValueError(f"tape_function at {user_loc()}: memory_budget is a positive number of bytes, got {value!r}")
+
+
+def _kind_of(outputs: Any) -> str:
+    if outputs in ("tensor", "numpy"):
+        return outputs
+    raise ValueError(f"tape_function at {user_loc()}: outputs is 'tensor' or 'numpy', got {outputs!r}")
 
 
 def _named(fn: Any) -> Callable[..., Any]:

@@ -256,3 +256,54 @@ class TestInputSignature:
         assert model.f(np.ones(3, F32)).shape == (3,)
         assert model.f(np.ones(4, F32)).shape == (4,)
         assert model.f.trace_count == 1
+
+
+class TestPlainOutputs:
+    """outputs="numpy": arrays, and numbers of Python for rank 0."""
+
+    DTYPES = ("f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "?")
+
+    @pytest.mark.parametrize("engine", ["llvm", "numba"])
+    def test_numbers_and_arrays(self, engine):
+        @tp.tape_function(outputs="numpy", engine=engine)
+        def f(x):
+            return {"sum": tp.sum(x), "twice": x + x, "first": x[0]}
+
+        for dtype in (np.float32, np.float64, np.int64, np.int32):
+            found = f(np.array([3, 4], dtype))
+            assert type(found["sum"]) is (float if np.dtype(dtype).kind == "f" else int) and found["sum"] == 7
+            assert type(found["twice"]) is np.ndarray and found["twice"].dtype == dtype
+            assert found["first"] == 3
+
+    @pytest.mark.parametrize("dtype", DTYPES)
+    def test_every_kind_of_number_at_its_ends(self, dtype):
+        first = tp.tape_function(lambda x: x[0], outputs="numpy")
+        info = np.dtype(dtype)
+        ends = {"f": [0.1, np.inf, -0.0], "b": [True, False]}.get(
+            info.kind, [np.iinfo(info).min, np.iinfo(info).max] if info.kind in "iu" else []
+        )
+        for value in ends:
+            x = np.array([value], dtype)
+            found = first(x)
+            assert type(found) is type(x[0].item())
+            assert repr(found) == repr(x[0].item())
+
+    def test_under_a_tape_results_are_tensors(self):
+        square = tp.tape_function(lambda x: x * x, outputs="numpy")
+        x = tp.constant(3.0)
+        assert square(x) == 9.0 and type(square(x)) is float
+        with tp.GradientTape() as tape:
+            tape.watch(x)
+            y = square(x)
+        assert isinstance(y, tp.Tensor) and tape.gradient(y, x).item() == 6.0
+        assert tp.tape_function(lambda x: square(x) + 1.0)(x).item() == 10.0
+
+    def test_interpreted(self):
+        f = tp.tape_function(lambda x: (x, tp.sum(x)), outputs="numpy")
+        with tp.config(disable_jit=True):
+            x, total = f(np.ones(3))
+        assert type(x) is np.ndarray and type(total) is float
+
+    def test_other_names_are_refused(self):
+        with pytest.raises(ValueError, match="outputs is 'tensor' or 'numpy', got 'list'"):
+            tp.tape_function(lambda x: x, outputs="list")

@@ -38,13 +38,16 @@ def pair(decorator: Any, options: dict[str, bool]) -> tuple[Any, Any]:
         def norm(self) -> float:
             return self.x**2 + self.y**2
 
-    @decorator
+    @decorator(**options)
     class Checked:
         x: int
+        twice: int = dataclasses.field(init=False)
+        seen: int = dataclasses.field(default=7, init=False, compare=False)
 
         def __post_init__(self) -> None:
             if self.x < 0:
                 raise ValueError("negative")
+            object.__setattr__(self, "twice", 2 * self.x)
 
     return Point, Checked
 
@@ -58,17 +61,18 @@ def outcome(f: Any) -> Any:
 
 @pytest.mark.parametrize("options", OPTIONS, ids=str)
 def test_as_in_the_standard_library(options: dict[str, bool]) -> None:
-    (mine, checked), (theirs, _) = pair(ours, options), pair(dataclasses.dataclass, options)
+    (mine, checked), (theirs, other) = pair(ours, options), pair(dataclasses.dataclass, options)
     same = np.arange(3)
 
     def behaviours(cls: Any) -> list[Any]:
         a, b, c = cls(1, 3), cls(1, y=3, tags=[1]), cls(2)
         return [
             outcome(lambda: a == b), outcome(lambda: a == c), outcome(lambda: (hash(a) == hash(b), a in {b})),
-            outcome(lambda: cls()), outcome(lambda: cls(1, 2, [], 4)), outcome(lambda: cls(1, z=2)),
+            outcome(cls), outcome(lambda: cls(1, 2, [], 4)), outcome(lambda: cls(1, z=2)),
             outcome(lambda: setattr(a, "x", 5)), outcome(lambda: delattr(a, "y")),
-            c.y, c.tags, c.tags is not cls(2).tags, c.norm, c.kind, repr(c).rpartition(".")[2] if "eq" not in options else 0,
-            cls.__match_args__, cls.__doc__, cls.__qualname__, hasattr(c, "__dict__"), outcome(lambda: weakref.ref(c)() is c),
+            c.y, c.tags, c.tags is not cls(2).tags, c.norm, c.kind, repr(c).rpartition(".")[2],
+            cls.__match_args__, cls.__doc__, cls.__qualname__, hasattr(c, "__dict__"),
+            outcome(lambda: weakref.ref(c)() is c),
             [f.name for f in dataclasses.fields(cls)], dataclasses.asdict(c), dataclasses.replace(c, y=9).y,
             copy.copy(c).x, copy.deepcopy(c).y, cls(1, same) == cls(1, same) if options.get("eq", True) else 0,
             a == object(), outcome(lambda: a < b),
@@ -77,7 +81,7 @@ def test_as_in_the_standard_library(options: dict[str, bool]) -> None:
     assert behaviours(mine) == behaviours(theirs)
     with pytest.raises(AttributeError) if options.get("slots") or options.get("frozen") else contextlib.nullcontext():
         mine(1).other = 5
-    assert checked(3).x == 3
+    assert checked(3).twice == other(3).twice == 6 and checked(3).seen == 7 and checked.__match_args__ == other.__match_args__
     with pytest.raises(ValueError, match="negative"):
         checked(-1)
 

@@ -207,9 +207,13 @@ def with_autograd(arrays: Arrays, batch: int = 0, n: int = 0, p: int = 0) -> Pro
     if n:
         return _hessian_program(partial(autograd.hessian(likelihood(anp, anp.sum)), *arrays.values()))
     parameters, directions = _split(arrays)
-    loss = mlp.autograd_loss(anp, WIDTHS, batch)
-    product = autograd.hessian_vector_product(loss)
-    return _product_program(lambda: product(parameters, directions, arrays["x"], arrays["y"]))
+    loss, x, y = mlp.autograd_loss(anp, WIDTHS, batch), arrays["x"], arrays["y"]
+
+    def slope(p):
+        gradients = autograd.grad(loss)(p, x, y)
+        return sum(anp.sum(gradients[name] * v) for name, v in directions.items())
+
+    return _product_program(partial(autograd.grad(slope), parameters))
 
 
 FRAMEWORKS = {

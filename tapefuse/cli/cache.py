@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Iterator
 
 from tapefuse._config import config
 from tapefuse.cli import output

@@ -17,8 +17,8 @@ from tapefuse._records import dataclass
 MOST_ROWS = 8  # one pointer for each row stays in a general register
 MOST_VECTORS = 4
 LATENCY = 4  # cycles of a multiply-add: so many sums must be under way at once
-# Cycles of one term of a tile, beside a multiply-add for each vector: elements of `a` come from the first cache, vectors
-# of `b` from the second; storing the sums and starting the next tile is spread over 64 terms.
+# Cycles of one term of a tile, beside a multiply-add for each vector: elements of `a` come from the first cache,
+# vectors of `b` from the second; storing the sums and starting the next tile is spread over 64 terms.
 LOAD_A, LOAD_B, STORE, START = 0.1, 0.5, 2 / 64, 40 / 64
 
 

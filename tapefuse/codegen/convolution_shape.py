@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from tapefuse._records import dataclass
@@ -64,6 +66,12 @@ def extents(node: Value) -> Extents | None:
 def is_tiled(node: Value) -> bool:
     """Whether a value is such a convolution."""
     return extents(node) is not None
+
+
+def is_copied_once(node: Value, users: Sequence[Value]) -> bool:
+    """Whether values placed in windows are read by one convolution only, whose copy of an image takes them in."""
+    pairs = zip(node.attributes["window"], node.attributes["strides"], strict=True)
+    return len(users) == 1 and is_tiled(users[0]) and all(window <= stride for window, stride in pairs)
 
 
 def _fixed(shape: Shape) -> bool:

@@ -44,6 +44,8 @@ KEEP_WEIGHT = 6  # values at least this expensive are kept for the next phase of
 BLOCK = 32  # most rows that go through their phases together
 BLOCK_BYTES = 65_536  # of such rows in one array: they are read again in the next phase, from the second cache at most
 ONCE = 24  # time of what is computed once a row, from which a loop with vectors over a block's rows pays
+SCALAR = 128  # and the share of a row's time that it must be: without vectors it takes 16 times as long
+SHORT = 256  # columns of a row whose reductions' last steps, across the lanes, take a good part of the time
 TOGETHER = 4  # rows that share the loops over their columns, with what all of them read and sums over the rows
 LIGHT = 16  # instructions of such a loop's body for one row, at most: the rows' bodies are printed one after the other
 

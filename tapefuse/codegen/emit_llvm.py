@@ -30,10 +30,12 @@ from tapefuse.codegen.loops import (
     Scalar,
     Stmt,
     Store,
+    Transpose,
     Update,
     Var,
     dimension,
 )
+from tapefuse.codegen.transposes_llvm import transposition
 from tapefuse.ir.types import Dim, size
 
 _PARAMETERS = "ptr %values, ptr %indices, i64 %lo, i64 %hi, i64 %chunk"
@@ -97,6 +99,8 @@ class Writer(Instructions):
                 self.gemm(s)
             case Contract():
                 self.contract(s)
+            case Transpose():
+                self.transpose(s)
 
     def update(self, slot: str, op: str, dtype: np.dtype, value: str) -> None:
         old = self.new(f"load {self.t(dtype)}, ptr {slot}")
@@ -168,6 +172,12 @@ class Writer(Instructions):
         places = [self.element(*x) for x in ((s.c, s.at_c), (s.a, s.at_a), (s.b, s.at_b))]
         sizes = [s.rows, s.columns, s.row_c, s.row_a, *(x for t in s.terms for x in (t.extent, t.a, t.b))]
         operands = [f"ptr {p}" for p in places] + [f"i64 {self.use(x)}" for x in sizes]
+        self.line(f"call void {function}({', '.join(operands)})")
+
+    def transpose(self, s: Transpose) -> None:
+        function = transposition(self.needs, s.y.type.dtype)
+        places = [self.element(s.y, s.at_y), self.element(s.x, s.at_x)]
+        operands = [f"ptr {p}" for p in places] + [f"i64 {self.use(x)}" for x in (s.rows, s.columns, s.row_y, s.row_x)]
         self.line(f"call void {function}({', '.join(operands)})")
 
     def element(self, buffer: Buffer, index: Sequence[Scalar]) -> str:

@@ -42,6 +42,7 @@ from tapefuse.codegen.loops import (
     Stmt,
     Store,
     Term,
+    Transpose,
     Update,
     Var,
     dimension,
@@ -58,7 +59,7 @@ FLOAT_FUNCTIONS = frozenset({
     "floor", "ceil", "round",
 })  # fmt: skip
 FUNCTIONS = FLOAT_FUNCTIONS | {"floordiv", "mod", "pow", "maximum", "minimum", "abs", "sign", "select"}
-ARRAY_FUNCTIONS = frozenset({"carve", "reshaped", "matmul_rows", "matmul_columns", "contract"})
+ARRAY_FUNCTIONS = frozenset({"carve", "reshaped", "matmul_rows", "matmul_columns", "contract", "transposed"})
 RENAMED = {"abs": "absolute", "round": "round_even", "pow": "power"}  # Python's own names stay what they are
 
 
@@ -181,6 +182,8 @@ class _Writer:
                     self.effect(self.gemm(s))
                 case Contract():
                     self.effect(self.contract(s))
+                case Transpose():
+                    self.effect(self.transpose(s))
         self.flush()
 
     def loop(self, s: For) -> None:
@@ -287,6 +290,11 @@ class _Writer:
         sizes += [self.plain(x) for t in (*none, *s.terms) for x in (t.extent, t.a, t.b)]
         return f"{self.imports.function('contract')}({', '.join([*operands, *sizes, str(s.add)])})"
 
+    def transpose(self, s: Transpose) -> str:
+        operands = [text for x, at in ((s.y, s.at_y), (s.x, s.at_x)) for text in (x.name, self.linear(x, at))]
+        sizes = [self.plain(x) for x in (s.rows, s.columns, s.row_y, s.row_x)]
+        return f"{self.imports.function('transposed')}({', '.join([*operands, *sizes])})"
+
     def linear(self, buffer: Buffer, index: Sequence[Scalar]) -> str:
         """The linear index of an element."""
         terms = []
@@ -344,4 +352,6 @@ def _operands(s: Stmt) -> Iterator[Var]:
         case Contract():
             sizes = (x for t in s.terms for x in (t.extent, t.a, t.b))
             found = (*s.at_c, *s.at_a, *s.at_b, s.rows, s.columns, s.row_c, s.row_a, *sizes)
+        case Transpose():
+            found = (*s.at_y, *s.at_x, s.rows, s.columns, s.row_y, s.row_x)
     yield from (x for x in found if isinstance(x, Var))

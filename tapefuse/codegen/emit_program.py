@@ -177,7 +177,7 @@ class _Program:
 
 
 def _bounded(step: Step) -> Kernel:
-    """The kernel; if it runs over few rows, in one piece, with their number in its loops: that is a third of the code."""
+    """The kernel; if it runs over few rows, in one piece, with their number in its loops: a third of the code."""
     kernel, rows = step.kernel, step.kernel.rows
     if step.rows_of or pieces(step) != 1 or not isinstance(rows, int) or not 0 < rows <= _FEW:
         return kernel

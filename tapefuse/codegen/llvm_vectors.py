@@ -53,6 +53,7 @@ class _Loop:
         self.chosen: dict[Scalar, _Choice] = {}  # indices that are affine where a condition holds, else fixed
         self.bases: dict[tuple[Buffer, tuple[Scalar, ...]], str] = {}
         self.totals: dict[Var, str] = {}
+        self.nans: dict[Var, str] = {}  # of accumulators of extremes of floats: whether a lane has seen a nan
         self.sums = running_sums(s)
 
     def write(self) -> None:
@@ -86,6 +87,10 @@ class _Loop:
                 w.slots.append(f"  {slot} = alloca {self.type(t.acc.dtype)}")
                 init = identity(t.op, t.acc.dtype)
                 w.line(f"store {self.type(t.acc.dtype)} {self.constant(init)}, ptr {slot}")
+                if t.acc.dtype.kind == "f" and t.op in ("maximum", "minimum"):
+                    self.nans[t.acc] = f"{slot}.nan"
+                    w.slots.append(f"  {slot}.nan = alloca {self.bits}")
+                    w.line(f"store {self.bits} zeroinitializer, ptr {slot}.nan")
         for t in self.s.body:
             operands = t.args if isinstance(t, Let) else (t.value,) if isinstance(t, Store | Update) else ()
             if isinstance(t, Let) and (t.dst not in self.slopes or t.op == "read"):
@@ -106,8 +111,12 @@ class _Loop:
             acc, op = t
             if acc in self.sums:
                 continue
-            value = self.w.new(f"load {self.type(acc.dtype)}, ptr {self.totals[acc]}")
-            self.w.update(f"%{acc.name}", op, acc.dtype, self.across(op, acc.dtype, value))
+            if acc in self.nans:
+                value = self.extreme(acc, op)
+            else:
+                lanes = self.w.new(f"load {self.type(acc.dtype)}, ptr {self.totals[acc]}")
+                value = self.across(op, acc.dtype, lanes)
+            self.w.update(f"%{acc.name}", op, acc.dtype, value)
 
     def across(self, op: str, dtype: np.dtype, value: str) -> str:
         t, v = register_type(dtype), self.type(dtype)
@@ -118,11 +127,34 @@ class _Loop:
             return self.w.new(f"call reassoc nsz {t} {f}({t} {start}, {v} {value})")
         name = op
         if op in ("maximum", "minimum"):
-            name = f"f{op}" if dtype.kind == "f" else ("s" if dtype.kind == "i" else "u") + op[:3]
+            name = ("s" if dtype.kind == "i" else "u") + op[:3]
         if dtype.kind == "b":
             name = {"add": "or", "mul": "and", "maximum": "or", "minimum": "and"}.get(op, op)
         f = self.w.needs.intrinsic(f"llvm.vector.reduce.{name}.{suffix}", t, v)
         return self.w.new(f"call {t} {f}({v} {value})")
+
+    def extreme(self, acc: Var, op: str) -> str:
+        """The extreme of all lanes, which are numbers, or nan if one was seen."""
+        w, dtype, v = self.w, acc.dtype, self.type(acc.dtype)
+        t, suffix = register_type(dtype), f"v{self.lanes}{show_dtype(dtype)}"
+        value = w.new(f"load {v}, ptr {self.totals[acc]}")
+        f = w.needs.intrinsic(f"llvm.vector.reduce.f{op[:3]}.{suffix}", t, v)
+        number = w.new(f"call nnan nsz {t} {f}({v} {value})")
+        any_lane = w.needs.intrinsic(f"llvm.vector.reduce.or.v{self.lanes}i1", "i1", self.bits)
+        seen = w.new(f"call i1 {any_lane}({self.bits} {w.new(f'load {self.bits}, ptr {self.nans[acc]}')})")
+        return w.select(seen, dtype, w.number(float("nan"), dtype), number)
+
+    def follow_extreme(self, t: Update, value: str) -> None:
+        """One comparison and a choice, which is one instruction; whether there was a nan is remembered apart."""
+        w, v, mask = self.w, self.type(t.acc.dtype), self.condition
+        old = w.new(f"load {v}, ptr {self.totals[t.acc]}")
+        wins = w.new(f"fcmp {'ogt' if t.op == 'maximum' else 'olt'} {v} {value}, {old}")
+        isnan = w.new(f"fcmp uno {v} {value}, {value}")
+        if mask is not None:
+            wins, isnan = (w.new(f"and {self.bits} {x}, {mask}") for x in (wins, isnan))
+        w.line(f"store {v} {w.new(f'select {self.bits} {wins}, {v} {value}, {v} {old}')}, ptr {self.totals[t.acc]}")
+        seen = w.new(f"load {self.bits}, ptr {self.nans[t.acc]}")
+        w.line(f"store {self.bits} {w.new(f'or {self.bits} {seen}, {isnan}')}, ptr {self.nans[t.acc]}")
 
     # -- the copies of the body ------------------------------------------------------------------
     def fixed(self, n: int, start: int, trips: int) -> None:
@@ -218,6 +250,8 @@ class _Loop:
     def update(self, t: Update) -> None:
         w, slot = self.w, self.totals[t.acc]
         value, mask = self.vector(t.value), self.condition
+        if t.acc in self.nans:
+            return self.follow_extreme(t, value)
         w.width = self.lanes
         if mask is None:
             w.update(slot, t.op, t.acc.dtype, value)

@@ -18,6 +18,7 @@ from tapefuse.codegen.rows import Rows
 from tapefuse.codegen.scan import Scan
 from tapefuse.codegen.scatter import Scatter
 from tapefuse.codegen.schedule import Group, Schedule
+from tapefuse.codegen.transposes import TransposedCopy, is_transposed_copy
 from tapefuse.ir.graph import Value
 from tapefuse.ir.types import Shape, size
 
@@ -31,13 +32,15 @@ def steps(plan: Schedule, in_place: Mapping[Value, Value], strict: bool = False)
     return [
         step
         for number, group in enumerate(plan.groups)
-        for step in _lowering(group)(plan, group, in_place, strict).build(f"k{number}")
+        for step in _lowering(plan, group)(plan, group, in_place, strict).build(f"k{number}")
         if step.written  # nothing is, where all readers look through what the group computes
     ]
 
 
-def _lowering(group: Group) -> type:
-    return Products if any(map(is_contraction, group.nodes)) else _KINDS[group.kind]
+def _lowering(plan: Schedule, group: Group) -> type:
+    if any(map(is_contraction, group.nodes)):
+        return Products
+    return TransposedCopy if is_transposed_copy(plan, group) else _KINDS[group.kind]
 
 
 # -- library products --------------------------------------------------------------------------------

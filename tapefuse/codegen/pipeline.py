@@ -6,7 +6,7 @@ from collections.abc import Callable
 from functools import cache
 
 from tapefuse.codegen.emit_program import program_text
-from tapefuse.codegen.loops import show
+from tapefuse.codegen.loops_text import show
 from tapefuse.codegen.plan import Plan, Request, show_memory, show_schedule
 from tapefuse.codegen.recompute import within
 from tapefuse.ir.program import Program

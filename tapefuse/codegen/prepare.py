@@ -29,7 +29,8 @@ def prepared(graph: Graph) -> tuple[Graph, tuple[np.ndarray, ...]]:
             lifted.append(param(node.type))
             env[node] = lifted[-1]
         else:
-            env[node] = _spelled(node, args)
+            is_only_reader = bool(args) and graph.users[node.args[0]] == (node,) and node.args[0] not in graph.outs
+            env[node] = is_only_reader and _turned(node, *args) or _spelled(node, args)
     here.loc = None
     taken: set[Value] = set()
     outs = tuple(_own(env[v], taken) for v in graph.outs)
@@ -47,6 +48,22 @@ def _spelled(node: Value, args: tuple[Value, ...]) -> Value:
     if node.op.name == "gather" and args[0].dtype.kind == "f" and args[0].op is not None and args[0].op.elementwise:
         return _picked(args[0], args[1:]) or node.op.emit(*args)
     return node.op.emit(*args, **node.attributes)
+
+
+def _turned(node: Value, product: Value, *others: Value) -> Value | None:
+    """(A B)^T = B^T A^T, if `node` is the transpose of a product: nothing has to be moved."""
+    if not is_turn(node) or product.op is not OPS["matmul"]:
+        return None
+    if any(len(x.shape) != len(node.shape) for x in product.args):
+        return None
+    a, b = (x.args[0] if is_turn(x) else ops.transpose.emit(x, perm=node.attributes["perm"]) for x in product.args)
+    return ops.matmul.emit(b, a)
+
+
+def is_turn(x: Value) -> bool:
+    """Whether a value is another one with its last two axes exchanged."""
+    rank = len(x.shape)
+    return x.op is OPS["transpose"] and x.attributes["perm"] == (*range(rank - 2), rank - 1, rank - 2)
 
 
 def _arg_extremum(x: Value, axis: int, largest: bool) -> Value:

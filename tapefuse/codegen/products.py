@@ -97,8 +97,8 @@ class Products(Rows):
         self.written.add(place)
         at_c = (*self.outer, start, ZERO) if kept else (CHUNK, ZERO, ZERO)
         n, k = b.dim(node.shape[-1]), b.dim(node.args[0].shape[-1])
-        at_a = self._element(left, (*self._lead(node, 0), start, ZERO), node.args[0])
-        at_b = self._element(right, (*self._lead(node, 1), ZERO, ZERO), node.args[1])
+        at_a = left.element(b, (*self._lead(node, 0), start, ZERO))
+        at_b = right.element(b, (*self._lead(node, 1), ZERO, ZERO))
         row_a, step_a = (b.dim(d) for d in left.steps[-2:])
         term = Term(k, step_a, b.dim(right.steps[-2]))
         a, c = self._buffer(left), self._buffer(right)
@@ -119,14 +119,6 @@ class Products(Rows):
 
     def _buffer(self, x: View) -> Buffer:
         return self.buffer(self.place(x.base))
-
-    def _element(self, x: View, index: tuple[Scalar, ...], of: Value) -> tuple[Scalar, ...]:
-        """Where an element lies in the memory of a view's base, as an index whose last component counts elements."""
-        b = self.b
-        linear = b.dim(x.offset)
-        for i, step in zip(index, x.steps, strict=True):
-            linear = b.op("add", linear, b.op("mul", i, b.dim(step)))
-        return (*(ZERO for _ in x.base.shape[1:]), linear)
 
     # -- for people --------------------------------------------------------------------------------
     def tiles(self) -> Iterator[tuple[Value, Tile]]:

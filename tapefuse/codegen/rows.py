@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 
 from tapefuse.codegen.access import Operand, at
-from tapefuse.codegen.context import Context, Place, Step
+from tapefuse.codegen.context import Place, Step
 from tapefuse.codegen.costs import (
     BLOCK,
     BLOCK_BYTES,
@@ -23,12 +23,15 @@ from tapefuse.codegen.costs import (
     KEEP_WEIGHT,
     LIGHT,
     ONCE,
+    SCALAR,
+    SHORT,
     TOGETHER,
     TRANSFER,
     time,
     weight,
 )
 from tapefuse.codegen.loops import CHUNK, HI, INT, LO, ZERO, Buffer, Builder, Kernel, Num, Scalar, Var, identity
+from tapefuse.codegen.nest import Nest
 from tapefuse.codegen.schedule import Group, Schedule, domain, is_row_reduction, is_sink
 from tapefuse.ir.graph import Value
 from tapefuse.ir.types import Dim, Poly, Shape, Type, size
@@ -37,7 +40,7 @@ Accumulators = dict[Value, Var | None]
 Few = list[tuple[Scalar | None, tuple[Scalar, ...]]]  # rows: their numbers in the block, if there is one, and indices
 
 
-class Rows(Context):
+class Rows(Nest):
     """A nest of loops over rows, and over columns inside."""
 
     given: frozenset[Value] = frozenset()  # what is in memory when the phases of a block begin
@@ -46,20 +49,14 @@ class Rows(Context):
 
     def __init__(self, plan: Schedule, group: Group, in_place: Mapping[Value, Value], strict: bool = False):
         super().__init__(plan, group, in_place, strict)
-        self.members = set(group.nodes)
-        self.reads = {n: tuple({a.value: None for a in plan.reads[n] if a.value in self.members}) for n in group.nodes}
-        self.flat = self._is_flat() and plan.choices.decide(self._question("flat"), True)
         if group.rows is None:
             rank = len(group.shape)
             group.rows = min(rank, 1) if self.flat else min(max(rank - 1, min(rank, 1)), group.limit)
             if not self.flat and group.rows and self.is_free:
                 legal = range(1, min(rank, group.limit) + 1)
-                group.rows = plan.choices.number(self._question("rows"), group.rows, legal)
-        self.r: int = group.rows
+                group.rows = plan.choices.number(self.question("rows"), group.rows, legal)
         self.is_elementwise_row = self.flat or len(group.shape) == group.rows
         self.rows: Shape = (size(group.shape),) if self.flat else group.shape[: self.r]
-        self.phase = self._phases()
-        self.needed = self._needed()
         self.scratch: set[Value] = set()
         self.stored: set[Value] = set()
         self.cost = self._cost()
@@ -69,21 +66,19 @@ class Rows(Context):
         self.overwritten = [in_place[n] for n in group.nodes if n in in_place]
         self.lane: Scalar | None = None  # number of the current row in its block
         self.outer: tuple[Scalar, ...] = ()  # indices of the rows' axes around a block
-        self.together = TOGETHER if self._shares_columns() else 1
+        self.together = {k: TOGETHER if self._gains_together(k) else 1 for k in self._phase_numbers}
         self.block = self._block()
         if self.is_free and not strict:
             self._choose()
 
-    def _question(self, about: str) -> str:
-        return f"{about} {self.plan.groups.index(self.group)}"
-
     def _choose(self) -> None:
         """What the cost model does not say for certain."""
         choices = self.plan.choices
-        self.together = choices.number(self._question("together"), self.together, (1, 2, 3, 4))
+        for k in self.together:
+            self.together[k] = choices.number(self.question(f"together {k}"), self.together[k], (1, 2, 3, 4))
         if self._may_block():
-            self.block = choices.number(self._question("block"), self.block, (1, 2, 4, 8, 32))
-        if pieces := choices.number(self._question("pieces"), 0, (0, 1, 2, 5, CHUNKS)):
+            self.block = choices.number(self.question("block"), self.block, (1, 2, 4, 8, 32))
+        if pieces := choices.number(self.question("pieces"), 0, (0, 1, 2, 5, CHUNKS)):
             self.chunks, self.cut = pieces, pieces * GRAIN
 
     # -- blocks of rows ----------------------------------------------------------------------------
@@ -95,7 +90,7 @@ class Rows(Context):
         each_row = sum(size(self.columns(n)) * time(n) for n in vectors)
         once = sum(time(n) for n in self.needed if not self.columns(n))
         assert isinstance(each_row, int)
-        if self.together == 1 and (once < ONCE or each_row > 16 * once):
+        if max(self.together.values()) == 1 and (once < ONCE or each_row > SCALAR * once):
             return 1
         width = sum(size(c) for c in {self.columns(n) for n in vectors}) * max(n.dtype.itemsize for n in vectors)
         fits = BLOCK_BYTES // max(width, 1)
@@ -106,83 +101,32 @@ class Rows(Context):
         is_nest = not self.flat and self.r == 1 and not self.overwritten
         return is_nest and bool(extents) and all(isinstance(n, int) for n in extents)
 
-    def _shares_columns(self) -> bool:
-        """Whether a few rows at a time have something to share: sums over rows, or a row that all of them read."""
-        if self.strict or sum(weight(n) for n in self.needed if self.columns(n)) > LIGHT:
+    def _gains_together(self, phase: int) -> bool:
+        """Whether a few rows at a time gain in a phase: sums over rows, a row that all of them read, or short rows that
+        are reduced, whose last steps overlap then. The bodies of the rows' loops stand side by side, so they are light.
+        """
+        vectors = [n for n in self.needed if self.columns(n) and self.phase[n] == phase]
+        if self.strict or sum(map(weight, vectors)) > LIGHT:
             return False
-        return any(is_sink(n) and n.shape for n in self.needed) or any(
-            a.value not in self.members and len(a.value.shape) > 0 and not a.prefix and not a.data
-            for n in self.needed
+        return any(is_sink(n) and n.shape or is_row_reduction(n) and self._is_short(n) for n in vectors) or any(
+            a.value not in self.members and len(a.value.shape) > 0 and not a.prefix
+            for n in vectors
             for a in self.plan.reads[n]
-            if is_row_reduction(n) or not self.is_row_scalar(n)
         )
+
+    def _is_short(self, node: Value) -> bool:
+        extent = size(self.columns(node))
+        return isinstance(extent, int) and extent <= SHORT
 
     def _cost(self) -> Dim:
         total: Dim = 0
         for n in self.needed:
-            each = time(n) + sum(map(time, self._inlined(n))) + TRANSFER * (n in self.plan.kept)
+            each = time(n) + sum(map(time, self.inlined(n))) + TRANSFER * (n in self.plan.kept)
             total = total + size(domain(n)) * each
         outside = [(n, a) for n in self.needed for a in self.plan.reads[n] if a.value not in self.members]
         picked = sum((TRANSFER * size(domain(n)) for n, a in outside if a.data), start=0)  # not all of what is there
         whole = {a.value for _, a in outside if not a.data}
         return total + picked + sum((TRANSFER * v.type.size for v in whole), start=0)
-
-    def _inlined(self, node: Value) -> set[Value]:
-        """What is computed for an element of `node` alone: functions that are inline, views and literals left out."""
-        found: set[Value] = set()
-        stack = list(node.args)
-        while stack:
-            v = stack.pop()
-            if v in self.plan.inline and v not in found:
-                found.add(v)
-                stack.extend(v.args)
-        return {v for v in found if v.op is not None and v.op.elementwise}
-
-    def _is_flat(self) -> bool:
-        """Whether all loops may be one loop over all elements: everything is read at the reader's own index."""
-        shape = self.group.shape
-        if self.group.rows is not None or any(is_sink(n) and n.shape for n in self.group.nodes):
-            return False
-        return len(shape) > 0 and all(self._is_flat_read(n) for n in self.group.nodes)
-
-    def _is_flat_read(self, node: Value) -> bool:
-        shape, stack = self.group.shape, [*node.args]
-        if not (node.op.elementwise or is_sink(node)):  # type: ignore[union-attr]
-            return False
-        while stack:
-            v = stack.pop()
-            if v.type.size == 1 and v.op is not None and v in self.plan.inline and v.op.name in ("const", "dim"):
-                continue
-            if v in self.plan.inline:
-                assert v.op is not None
-                scalar = v.op.name == "broadcast" and v.args[0].shape == ()
-                if not (scalar or v.op.elementwise and v.shape in (shape, ())):
-                    return False
-                stack.extend(v.args)
-            elif v.shape not in (shape, ()):
-                return False
-        return True
-
-    def _phases(self) -> dict[Value, int]:
-        phase: dict[Value, int] = {}
-        for n in self.group.nodes:
-            phase[n] = max((phase[m] + is_row_reduction(m) for m in self.reads[n]), default=0)
-        return phase
-
-    def _needed(self) -> set[Value]:
-        needed: set[Value] = set()
-        for n in reversed(self.group.nodes):
-            if n in self.plan.kept or n in needed:
-                needed.add(n)
-                needed.update(self.reads[n])
-        return needed
-
-    def is_row_scalar(self, node: Value) -> bool:
-        """One value a row: its shape is the rows' (a reduction's result, or computed from such)."""
-        return (self.flat or len(node.shape) == self.r) and not is_sink(node)
-
-    def columns(self, node: Value) -> Shape:
-        return () if self.flat else domain(node)[self.r :]
 
     # -- pulling -----------------------------------------------------------------------------------
     def operand(self, value: Value) -> Operand:
@@ -297,15 +241,16 @@ class Rows(Context):
 
     def _rows_together(self, phase: int, start: Scalar, count: Scalar, accumulators: Accumulators) -> None:
         """The loops over the columns of a block's rows, a few rows at a time, and the rows that are left one by one."""
-        b, few = self.b, _number(self.together)
+        b, together = self.b, self.together[phase]
+        few = _number(together)
         before = set(self.stored), set(self.scratch)
         whole = b.op("floordiv", count, few)
         with b.loop(ZERO, whole) as q:
             first = b.op("mul", q, few)
-            lanes = [b.op("add", first, _number(k)) for k in range(self.together)]
+            lanes = [b.op("add", first, _number(k)) for k in range(together)]
             rows: Few = [(lane, (*self.outer, b.op("add", start, lane))) for lane in lanes]
             self._along_rows(phase, rows, accumulators)
-        if self.together > 1:
+        if together > 1:
             self.stored, self.scratch = before
             with b.loop(b.op("mul", whole, few), count) as lane:
                 self._along_rows(phase, [(lane, (*self.outer, b.op("add", start, lane)))], accumulators)

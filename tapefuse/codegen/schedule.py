@@ -16,7 +16,7 @@ from dataclasses import field
 from tapefuse._records import dataclass
 from tapefuse.codegen.access import Access, Axis, accesses, is_squeeze
 from tapefuse.codegen.choices import AS_MEASURED, AsMeasured
-from tapefuse.codegen.convolution_shape import is_tiled
+from tapefuse.codegen.convolution_shape import is_copied_once, is_tiled
 from tapefuse.codegen.costs import CALL, INLINE_CHAIN, LIMIT, MOVED_CHAIN, weight
 from tapefuse.codegen.products_operands import bases, is_contraction, is_product
 from tapefuse.ir.graph import Graph, Value
@@ -77,6 +77,8 @@ def is_row_reduction(node: Value) -> bool:
 
 def domain(node: Value) -> Shape:
     """The index space of the loops that compute a value."""
+    if node.op is not None and node.op.push is not None:
+        return node.args[node.op.has_base].shape
     return node.args[0].shape if is_sink(node) or is_row_reduction(node) else node.shape
 
 
@@ -125,6 +127,9 @@ def _inline(graph: Graph, needed: set[Value], kept: frozenset[Value], choices: A
             chain[node] = _NONE
         elif node in needed or is_alias(node):
             continue
+        elif node.op.name == "window_place" and is_copied_once(node, graph.users[node]):
+            if choices.decide(f"inline {number}", True):
+                chain[node] = _NONE
         elif node.op.name in VIEWS:
             chain[node] = frozenset((node, v) for v in chain.get(node.args[0], _NONE))
         elif node.op.elementwise and weight(node) == 1:

@@ -6,7 +6,10 @@ read where they are, without a copy.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from tapefuse._records import dataclass
+from tapefuse.codegen.loops import ZERO, Builder, Scalar
 from tapefuse.ir.graph import Value
 from tapefuse.ir.types import Dim, Shape, size
 
@@ -18,6 +21,13 @@ class View:
     base: Value
     offset: Dim
     steps: tuple[Dim, ...]
+
+    def element(self, b: Builder, index: Sequence[Scalar]) -> tuple[Scalar, ...]:
+        """Where element `index` of the value lies, as an index into `base` whose last component counts elements."""
+        linear = b.dim(self.offset)
+        for i, step in zip(index, self.steps, strict=True):
+            linear = b.op("add", linear, b.op("mul", i, b.dim(step)))
+        return (*(ZERO for _ in self.base.shape[1:]), linear)
 
 
 def row_major(shape: Shape) -> tuple[Dim, ...]:

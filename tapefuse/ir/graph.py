@@ -109,7 +109,7 @@ class Graph:
         """
         is_open: dict[Value, bool] = dict.fromkeys(self.params, True)
         for v in self.nodes:
-            is_open[v] = any([is_open.get(a, True) for a in v.args])
+            is_open[v] = any(is_open.get(a, True) for a in v.args)
         order: dict[Value, None] = {}
         for root in (*[v for v in self.nodes if is_open[v]], *self.outs):
             _place(root, is_open, order)

@@ -25,7 +25,7 @@ from tapefuse.codegen.context import Place, Step
 from tapefuse.codegen.costs import weight
 from tapefuse.codegen.plan import Plan
 from tapefuse.codegen.recompute import within
-from tapefuse.codegen.schedule import domain
+from tapefuse.codegen.schedule import chained, domain
 from tapefuse.compilation import handler, layout
 from tapefuse.compiler import program, request
 from tapefuse.ir.graph import Value, bind_symbols
@@ -186,6 +186,9 @@ def _number(dim: Dim, env: Mapping[str, int]) -> int:
 def _bytes(plan: Plan, step: Step, place: Place, env: Mapping[str, int]) -> int:
     """What of an array a kernel touches."""
     whole = _number(place.type.nbytes, env)
+    if step.group.kind == "scatter" and place in step.written and not step.kernel.name.endswith("_start"):
+        added = sum(_number(size(domain(n)), env) for n in chained(step.group.nodes[0], plan.schedule.inline))
+        return min(whole, added * place.type.dtype.itemsize)
     picked = [
         _number(size(domain(node)), env) * place.type.dtype.itemsize
         for node in step.group.nodes

@@ -23,18 +23,27 @@ FLAGS_MADE = C_CONTIGUOUS | OWNDATA | ALIGNED | WRITEABLE  # of an array that wa
 class Layout:
     """What native code must know of the tracer's classes: where a Tensor and a Variable keep their array.
 
-    `tupled`: a single output comes in a tuple, too. Several outputs, and none, always do.
+    `tupled`: a single output comes in a tuple, too. Several outputs, and none, always do. `plain`: outputs are arrays,
+    and numbers of Python for rank 0, instead of Tensors.
     """
 
     tensor: type
     tensor_offset: int
     variable_offset: int
     tupled: bool = False
+    plain: bool = False
 
     @staticmethod
-    def of(tensor: type, variable: type, *, slot: str = "_array", tupled: bool = False) -> Layout:
+    def of(
+        tensor: type, variable: type, *, slot: str = "_array", tupled: bool = False, plain: bool = False
+    ) -> Layout:
         """The layout of two classes that keep their array in `__slots__`."""
-        return Layout(tensor, slot_offset(tensor, slot), slot_offset(variable, slot), tupled)
+        return Layout(tensor, slot_offset(tensor, slot), slot_offset(variable, slot), tupled, plain)
+
+
+def plain(array: np.ndarray) -> Any:
+    """An output without its Tensor: the array, or for rank 0 a number of Python."""
+    return array if array.ndim else array.item()
 
 
 class _MemberDef(ctypes.Structure):

@@ -17,6 +17,7 @@ import threading
 import time
 import warnings
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 from tapefuse._config import config
@@ -195,10 +196,8 @@ class ObjectCache:
 def _usable(folder: str) -> bool:
     """Make the folder; refuse one that others could put code into."""
     os.makedirs(os.path.dirname(folder) or ".", exist_ok=True)
-    try:
+    with suppress(FileExistsError):
         os.mkdir(folder, 0o700)
-    except FileExistsError:
-        pass  # it is looked at now
     info = os.stat(folder)
     if not stat.S_ISDIR(info.st_mode):
         raise NotADirectoryError(f"{folder} is not a folder")

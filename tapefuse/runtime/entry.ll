@@ -138,15 +138,14 @@ end:
   ret i64 %status
 }
 
-; The result: one Tensor, or a tuple of them. Takes the references in %outputs.
+; The result: one object, or a tuple of them. Takes the references in %outputs.
 define internal ptr @wrap(ptr %table, ptr %outputs) {
 entry:
   %n = call i64 @word(ptr %table, i64 $n_outputs)
-  %type = call ptr @pointer(ptr %table, i64 $tensor)
-  %offset = call i64 @word(ptr %table, i64 $tensor_offset)
+  %kinds = call ptr @pointer(ptr %table, i64 $kinds)
   %tupled = call i64 @word(ptr %table, i64 $tupled)
-  %plain = icmp eq i64 %tupled, 0
-  br i1 %plain, label %next, label %make
+  %alone = icmp eq i64 %tupled, 0
+  br i1 %alone, label %next, label %make
 make:
   %tuple0 = call ptr @PyTuple_New(i64 %n)
   %failed = icmp eq ptr %tuple0, null
@@ -155,16 +154,24 @@ next:
   %k = phi i64 [0, %entry], [0, %make], [%k1, %append]
   %tuple = phi ptr [null, %entry], [%tuple0, %make], [%tuple, %append]
   %more = icmp slt i64 %k, %n
-  br i1 %more, label %tensor, label %end
+  br i1 %more, label %look, label %end
+look:
+  %array = call ptr @pointer(ptr %outputs, i64 %k)
+  %kind = call i64 @word(ptr %kinds, i64 %k)
+  %wrapped = icmp eq i64 %kind, 0
+  br i1 %wrapped, label %tensor, label %plain
 tensor:
-  %t = call ptr @PyType_GenericAlloc(ptr %type, i64 0)
+  %t.tensor = call ptr @tensor_of(ptr %table, ptr %array)
+  br label %made
+plain:
+  %t.plain = call ptr @plain_of(ptr %array, i64 %kind)
+  br label %made
+made:
+  %t = phi ptr [%t.tensor, %tensor], [%t.plain, %plain]
   %none = icmp eq ptr %t, null
   br i1 %none, label %undo, label %fill
 fill:
-  %array = call ptr @pointer(ptr %outputs, i64 %k)
-  %slot = getelementptr inbounds i8, ptr %t, i64 %offset
-  store ptr %array, ptr %slot
-  br i1 %plain, label %single, label %append
+  br i1 %alone, label %single, label %append
 single:
   ret ptr %t
 append:

@@ -28,7 +28,16 @@ import numpy as np
 from tapefuse._errors import CompileError
 from tapefuse.ir.program import Program
 from tapefuse.ir.types import Dim, Poly, Type
-from tapefuse.runtime.abi import ALIGNED, ARRAY, C_CONTIGUOUS, FLAGS_MADE, OBJECT_TYPE, WRITEABLE, Layout, numpy_function
+from tapefuse.runtime.abi import (
+    ALIGNED,
+    ARRAY,
+    C_CONTIGUOUS,
+    FLAGS_MADE,
+    OBJECT_TYPE,
+    WRITEABLE,
+    Layout,
+    numpy_function,
+)
 
 GIL_LIMIT = 20_000  # nanoseconds of work from which a call lets other Python threads run
 STACK_ARENA = 4096  # bytes of scratch memory that live on the stack
@@ -40,18 +49,20 @@ FIELDS = (
     "n_sizes", "records", "states", "constants", "polys", "checked", "out_records", "sizes", "patches", "arena",
     "arena_index", "arena_slot", "work", "work_index", "gil_limit", "ndarray", "tensor", "tensor_offset",
     "variable_offset", "tupled", "handler", "get_mask", "set_mask", "notice", "warning",
-    "recycled", "turn",
+    "recycled", "turn", "kinds",
 )  # fmt: skip
 ARENA_SLOT = FIELDS.index("arena_slot")  # the kept block of scratch memory; calls exchange it atomically
 RECORD_WORDS = 4  # descr, rank, axes, written
 RECYCLED, N_OUTPUTS = FIELDS.index("recycled"), FIELDS.index("n_outputs")
+TENSOR, WHOLE = 0, 1  # what an output becomes: a Tensor, an array, or 2, 3, ...: a number of one of these kinds
+NUMBERS = ("f8", "f4", "b1", "i8", "i4", "i2", "i1", "u8", "u4", "u2", "u1")
 FIXED, BIND, SAME, POLYNOMIAL = range(4)  # kinds of axes
 
 
 @cache
 def entry_text() -> str:
     """LLVM text of `ptr @tapefuse_entry(ptr %self, ptr %args, i64 %nargs)`; `%self` is an array, the table."""
-    text = "".join(map(source, ("entry_arrays", "blocks", "recycle", "entry")))
+    text = "".join(map(source, ("entry_arrays", "blocks", "recycle", "wrap", "entry")))
     names: dict[str, int | str] = {f: k for k, f in enumerate(FIELDS)}
     names |= {"large": LARGE, "shelf_bytes": SHELF_BYTES, "shelf_places": SHELF_PLACES, "shelf_last": SHELF_PLACES - 1}
     names |= {"name_padding": "\\00" * (127 - len("tapefuse"))}
@@ -59,7 +70,21 @@ def entry_text() -> str:
     names |= {"object_type": OBJECT_TYPE, "record_words": RECORD_WORDS, "stack_arena": STACK_ARENA}
     names |= {"recycled_bytes": RECYCLED_BYTES, "tuple_items": tuple.__basicsize__, "flags_made": FLAGS_MADE}
     names |= {"flags_layout": C_CONTIGUOUS | ALIGNED, "flags_writeable": WRITEABLE}
-    return Template(text).substitute(names)
+    return Template(text).substitute(names | _number_cases())
+
+
+def _number_cases() -> dict[str, str]:
+    """What `wrap.ll` does for each kind of number."""
+    code, objects = [], []
+    for kind in NUMBERS[3:]:
+        signed, bits = kind[0] == "i", 8 * int(kind[1])
+        make = "PyLong_FromLongLong" if signed else "PyLong_FromUnsignedLongLong"
+        extend = f"{'sext' if signed else 'zext'} i{bits} %{kind}.value to i64" if bits < 64 else f"add i64 %{kind}.value, 0"
+        code += [f"{kind}:", f"  %{kind}.value = load i{bits}, ptr %data", f"  %{kind}.wide = {extend}",
+                 f"  %{kind}.object = call ptr @{make}(i64 %{kind}.wide)", "  br label %made"]  # fmt: skip
+        objects.append(f"[%{kind}.object, %{kind}],")
+    cases = " ".join(f"i64 {k + WHOLE + 1}, label %{kind}" for k, kind in enumerate(NUMBERS))
+    return {"integers": "\n".join(code), "integer_objects": " ".join(objects), "number_cases": cases}
 
 
 def source(name: str) -> str:
@@ -141,6 +166,7 @@ def build_table(
     parts.add("constants", (c.ctypes.data for c in constants))
     for name, part in (("out_records", out_records), ("sizes", sizes), ("patches", patches), ("checked", checked)):
         parts.add(name, part)
+    parts.add("kinds", [_kind(t, layout.plain) for t in program.outputs])
     parts.add("recycled", [0] * (2 * len(program.outputs)))
     arena, work = _amount(program.arena, values), _amount(program.work, values)
     parts.add("polys", values.stream())
@@ -196,6 +222,13 @@ def _outputs(types: Iterable[Type], values: _Values) -> tuple[list[int], list[in
                 patches += [len(sizes), values.index(dim)]
             sizes.append(0 if isinstance(dim, Poly) else dim)
     return records, sizes, patches
+
+
+def _kind(type: Type, plain: bool) -> int:
+    if not plain:
+        return TENSOR
+    name = f"{type.dtype.kind}{type.dtype.itemsize}"
+    return NUMBERS.index(name) + WHOLE + 1 if not type.shape and name in NUMBERS else WHOLE
 
 
 def _amount(dim: Dim, values: _Values) -> tuple[int, int]:

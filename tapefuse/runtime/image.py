@@ -77,7 +77,7 @@ def mapped(image: Image, symbols: Mapping[str, int]) -> Mapped:
         raise MemoryError(f"no memory for {rounded} bytes of code: {e}") from None
     memory[: len(image.content)] = image.content
     words = np.frombuffer(memory, np.int64)
-    base = words.ctypes.data
+    base = int(words.__array_interface__["data"][0])
     if len(image.relative):
         words[image.relative >> 3] += base
     for place, address in imports:

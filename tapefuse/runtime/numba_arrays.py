@@ -151,6 +151,24 @@ def _no_result(
 
 @compiled(contract, typer=_no_result)
 def _contract(context, builder, sig, args):
+    return _as_python(context, builder, sig, args, contract)
+
+
+def _as_python(context, builder, sig, args, function):
+    """The plain function, compiled; scalars are 64-bit integers or bools."""
     wanted = types.none(*(t if isinstance(t, types.Array | types.Boolean) else types.intp for t in sig.args))
     given = [context.cast(builder, v, t, w) for v, t, w in zip(args, sig.args, wanted.args, strict=True)]
-    return context.compile_internal(builder, contract, wanted, given)
+    return context.compile_internal(builder, function, wanted, given)
+
+
+def transposed(y, at_y, x, at_x, rows, columns, row_y, row_x):
+    """`codegen.loops.Transpose` on row-major arrays; `at_*` and steps count elements."""
+    y, x = reshaped(y, (y.size,)), reshaped(x, (x.size,))
+    for i in range(rows):
+        for j in range(columns):
+            y[at_y + i * row_y + j] = x[at_x + i + j * row_x]
+
+
+@compiled(transposed, typer=lambda y, at_y, x, at_x, rows, columns, row_y, row_x: types.none)
+def _transposed(context, builder, sig, args):
+    return _as_python(context, builder, sig, args, transposed)

@@ -18,7 +18,7 @@ from tapefuse._records import dataclass
 from tapefuse.ir.graph import bind_symbols
 from tapefuse.ir.program import Program
 from tapefuse.ir.types import Dim, Poly, Type, substitute
-from tapefuse.runtime.entry import Layout
+from tapefuse.runtime.abi import Layout, plain
 
 SLOT = "_array"  # where Tensors and Variables keep their array
 Taken = list[tuple[Any, Any, np.ndarray]]  # (slot, variable, array): arrays to be given back
@@ -141,12 +141,14 @@ class Entry:
         return block[start : start + size]
 
     def _wrap(self, outputs: list[np.ndarray]) -> Any:
-        """The result: one Tensor, or a tuple of them."""
-        tensors: list[Any] = []
-        for array in outputs:
-            tensors.append(object.__new__(self.layout.tensor))
-            self.tensor_slot.__set__(tensors[-1], array)
-        return tuple(tensors) if self.tupled else tensors[0]
+        """The result: one object, or a tuple of them."""
+        wrapped = [(plain if self.layout.plain else self._tensor)(array) for array in outputs]
+        return tuple(wrapped) if self.tupled else wrapped[0]
+
+    def _tensor(self, array: np.ndarray) -> Any:
+        tensor = object.__new__(self.layout.tensor)
+        self.tensor_slot.__set__(tensor, array)
+        return tensor
 
 
 def _slot(owner: Any) -> Any:

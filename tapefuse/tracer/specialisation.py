@@ -29,8 +29,16 @@ class Specialisation:
     """One trace of a function, and its compiled forms."""
 
     def __init__(
-        self, call: Call, traced: Traced, results: Tree, compile: Callable[[Traced], Entry], number: int, reason: str
+        self,
+        call: Call,
+        traced: Traced,
+        results: Tree,
+        compile: Callable[[Traced], Entry],
+        compile_inner: Callable[[Traced], Entry],
+        number: int,
+        reason: str,
     ):
+        """`compile` makes what users call, `compile_inner` what returns tensors in any case."""
         self.traced = traced
         self.kinds = call.kinds
         self.results = results
@@ -44,6 +52,7 @@ class Specialisation:
         self._arguments_shape = call.tree.children
         self._guards = weak_guards(call)
         self._compile = compile
+        self._compile_inner = compile_inner
         self._lock = threading.Lock()
         self._entries: dict[tuple, Entry] = {}
 
@@ -58,7 +67,7 @@ class Specialisation:
     @functools.cached_property
     def pure(self) -> GraphCall:
         """The same graph with the variables' values as further inputs and outputs."""
-        return GraphCall(self.graph, self._compile)
+        return GraphCall(self.graph, self._compile_inner)
 
     @property
     def entry(self) -> Entry:

@@ -145,6 +145,33 @@ def _random_view(rng, v: Value, array: np.ndarray) -> tuple[Value, np.ndarray]:
     return ops.broadcast(v, shape=shape, axes=tuple(range(array.ndim))), np.broadcast_to(array[..., None], shape)
 
 
+# -- transposed copies -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("engine", ["llvm", "numba"])
+@pytest.mark.parametrize("dtype", ["f4", "f8"])
+def test_transposed_copies(engine, dtype):
+    def f(x, y):
+        parts = tp.reshape(y, (y.shape[0], 3, 2, y.shape[2]))
+        return (
+            tp.transpose(x),
+            tp.transpose(y, (0, 2, 1)),
+            tp.transpose(y, (2, 0, 1)),
+            tp.transpose(parts, (2, 0, 3, 1)),
+        )
+
+    rng = np.random.default_rng(8)
+    for m, n in [(1, 1), (3, 40), (16, 16), (35, 50)] if engine == "llvm" else [(5, 4)]:
+        x, y = rng.standard_normal((m, n)).astype(dtype), rng.standard_normal((m, 6, n)).astype(dtype)
+
+        check(f, x, y, engine=engine, wanted=_transposes)
+
+
+def _transposes(x, y):
+    parts = y.reshape(y.shape[0], 3, 2, y.shape[2])
+    return x.T, y.transpose(0, 2, 1), y.transpose(2, 0, 1), parts.transpose(2, 0, 3, 1)
+
+
 # -- what joins a product's kernel ------------------------------------------------------------------------------------
 
 

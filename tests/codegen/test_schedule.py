@@ -7,7 +7,7 @@ import pytest
 
 import tapefuse as tp
 from tapefuse.codegen.emit_program import program_text
-from tapefuse.codegen.loops import show
+from tapefuse.codegen.loops_text import show
 from tapefuse.codegen.plan import Plan, Request, pieces, plan, show_memory, show_schedule
 from tapefuse.compiler import request
 from tapefuse.ir import ops
@@ -53,10 +53,17 @@ def test_a_bias_gradient_is_a_sink_of_the_kernel_that_computes_its_operand():
     assert len(p.steps) == 1
 
 
-def test_a_product_stands_alone_and_folds_transposes():
-    a, b = value("f32[B,3]"), value("f32[5,3]")
-    p = planned(ops.relu(ops.matmul(a, ops.transpose(b, perm=(1, 0)))), inputs=(a, b))
-    assert kernels(p) == ["matmul", "relu"]
+def test_a_product_folds_transposes_of_its_left_operand_and_copies_the_right_one():
+    a, b = value("f32[3,B]"), value("f32[5,3]")
+    p = planned(ops.relu(ops.matmul(*(ops.transpose(x, perm=(1, 0)) for x in (a, b)))), inputs=(a, b))
+    assert kernels(p) == ["transpose", "matmul, relu"]
+    assert "= transposed b1[" in show_loops(p)
+
+
+def test_a_product_of_blas_folds_both_transposes():
+    a, b = value("f32[B,1024]"), value("f32[1024,1024]")
+    p = planned(ops.matmul(a, ops.transpose(b, perm=(1, 0))), inputs=(a, b))
+    assert kernels(p) == ["matmul"]
     assert "b1[].T" in show_loops(p)
 
 

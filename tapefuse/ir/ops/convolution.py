@@ -99,15 +99,16 @@ _CASES = (  # x without channels, kernel, channels in and out, strides, low, hig
 )
 
 
-def _samples(rng: np.random.Generator, dtype: np.dtype) -> list[tuple[Any, Any, Any, dict[str, Any]]]:
+def _samples(rng: np.random.Generator, dtype: np.dtype) -> list[tuple[Any, Any, Any, Any]]:
     """(x, w, g, attributes of `conv`)"""
-    found = []
+    found: list[tuple[Any, Any, Any, Any]] = []
     for shape, kernel, ci, co, strides, low, high, dilation in _CASES:
         lead = shape[: len(shape) - 1 - len(kernel)]
         attrs = {"strides": strides, "low": low, "high": high, "dilation": dilation}
         windows = counts(shape[len(lead) + 1 :], kernel, **attrs)
         shapes = (*shape, ci), (*lead, *kernel, ci, co), (*shape[: len(lead) + 1], *windows, co)
-        found.append((*(draw(rng, dtype, s) for s in shapes), attrs))
+        x, w, g = (draw(rng, dtype, s) for s in shapes)
+        found.append((x, w, g, attrs))
     return found
 
 

@@ -77,6 +77,34 @@ def pad_nothing(root: Value, x: Value) -> Value | None:
     return x if all(isinstance(w, int) and w == 0 for w in widths) else None
 
 
+def pads_side_by_side(root: Value) -> Value | None:
+    """pad(x) + pad(y), where y begins where x ends, pads both at once: the gradient of taking an array apart.
+
+    What is added to x and y is 0, which turns -0 into 0.
+    """
+    for left, right in (root.args, root.args[::-1]):
+        a, b = left.attributes, right.attributes
+        plain = all(w == 0 for w in (*a["interior"], *b["interior"])) and str(a["value"]) == str(b["value"]) == "0"
+        axes = [k for k in range(len(root.shape)) if (a["low"][k], a["high"][k]) != (b["low"][k], b["high"][k])]
+        if not plain or left.shape != right.shape or len(axes) != 1:
+            return None
+        (axis,), (x,), (y,) = axes, left.args, right.args
+        if a["low"][axis] + x.shape[axis] == b["low"][axis]:
+            pieces = [_not_minus_zero(v) for z in (x, y) for v in _pieces(z, axis)]
+            high = (*a["high"][:axis], b["high"][axis], *a["high"][axis + 1 :])
+            return ops.pad(ops.concat(*pieces, axis=axis), low=a["low"], high=high, interior=a["interior"], value=0)
+    return None
+
+
+def _pieces(v: Value, axis: int) -> tuple[Value, ...]:
+    return v.args if v.op is ops.concat and v.attributes["axis"] == axis else (v,)
+
+
+def _not_minus_zero(v: Value) -> Value:
+    zero = number(0, v)
+    return v if v.op is ops.add and zero in v.args else ops.add(v, zero)
+
+
 def _is_identity(perm: tuple[int, ...]) -> bool:
     return perm == tuple(range(len(perm)))
 
@@ -106,6 +134,7 @@ RULES = (
     rule("slice_same", p.slice(x), slice_same),                                                # x[:] = x
     rule("slice_slice", p.slice(p.slice(x)), slice_slice),                                     # x[a:][b:] = x[a+b:]
     rule("pad_nothing", p.pad(x), pad_nothing),                                                # no new elements
+    rule("pads_side_by_side", p.add(Pattern("pad"), Pattern("pad")), pads_side_by_side),       # x and y in one padding
     rule("concat_one", p.concat(x), lambda x: x),                                              # nothing to join
     rule("flip_nothing", p.flip(x, axes=axes),
          lambda x, axes: x if all(x.shape[a] == 1 for a in axes) else None),                   # 1 element has no order

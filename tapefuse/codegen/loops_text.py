@@ -1,0 +1,71 @@
+"""Kernels of loop IR as text, for people and as their identity."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from tapefuse.codegen.loops import (
+    Contract,
+    Declare,
+    For,
+    Gemm,
+    Kernel,
+    Let,
+    Load,
+    Stmt,
+    Store,
+    Transpose,
+    Update,
+)
+from tapefuse.ir.types import show_dtype
+
+
+def show(kernel: Kernel) -> str:
+    """The kernel as text, for people and as its identity."""
+    params = ", ".join(f"{b.name}: {b.type}" for b in kernel.buffers)
+    head = f"kernel {kernel.name}({params}) rows {kernel.rows}"
+    return "\n".join([head + (f"  # {kernel.title}" if kernel.title else ""), *show_body(kernel.body, 1)])
+
+
+def show_body(body: Sequence[Stmt], depth: int) -> Iterator[str]:
+    for stmt in body:
+        yield "  " * depth + _line(stmt)
+        if isinstance(stmt, For):
+            yield from show_body(stmt.body, depth + 1)
+
+
+def _line(s: Stmt) -> str:
+    def at(buffer, index) -> str:
+        return f"{buffer.name}[{','.join(map(str, index))}]"
+
+    match s:
+        case Let(dst, "cast", args):
+            return f"{dst} = cast {args[0]} {show_dtype(dst.dtype)}"
+        case Let(dst, op, args):
+            return f"{dst} = {op} {' '.join(map(str, args))}"
+        case Load(dst, buffer, index):
+            return f"{dst} = load {at(buffer, index)}"
+        case Store(buffer, index, value):
+            return f"store {at(buffer, index)} = {value}"
+        case Declare(acc, init):
+            return f"{acc} := {init}"
+        case Update(acc, op, value):
+            return f"{acc} {op}= {value}"
+        case For(var, start, stop):
+            return f"for {var} in {start}..{stop}:"
+        case Gemm():
+            a = at(s.a, s.at_a) + (".T" if s.transpose_a else "")
+            b = at(s.b, s.at_b) + (".T" if s.transpose_b else "")
+            return f"{at(s.c, s.at_c)} = {a} @ {b}  ({s.m} x {s.n} x {s.k}, {s.split} {s.start}..{s.stop})"
+        case Contract():
+            terms = ", ".join(f"{t.extent} by {t.a} and {t.b}" for t in s.terms)
+            return (
+                f"{at(s.c, s.at_c)} {'+' * s.add}= {at(s.a, s.at_a)} . {at(s.b, s.at_b)}  ({s.rows} rows by {s.row_c} "
+                f"and {s.row_a}, {s.columns} columns, sum of {terms})"
+            )
+        case Transpose():
+            return (
+                f"{at(s.y, s.at_y)} = transposed {at(s.x, s.at_x)}  ({s.rows} rows by {s.row_y}, "
+                f"{s.columns} columns by {s.row_x})"
+            )
+    raise TypeError(f"not a statement: {s!r}")
