@@ -67,16 +67,10 @@ def _argnums(count: int) -> Any:
 def _tapefuse(formula: Formula, arrays: list, count: int, numpy_in: bool) -> Evaluation:
     import tapefuse as tp
 
-    function = tp.tape_function(tp.value_and_grad(formula(tp), argnums=_argnums(count)))
+    outputs = "numpy" if numpy_in else "tensor"
+    function = tp.tape_function(tp.value_and_grad(formula(tp), argnums=_argnums(count)), outputs=outputs)
     fixed = [tp.constant(a) for a in arrays[count:]]
-    if not numpy_in:
-        return function, [tp.constant(a) for a in arrays[:count]] + fixed
-
-    def evaluate(*xs: np.ndarray) -> tuple[float, Any]:
-        value, gradients = function(*xs, *fixed)
-        return float(value), gradients.numpy() if count == 1 else [g.numpy() for g in gradients]
-
-    return evaluate, arrays[:count]
+    return function, [a if numpy_in else tp.constant(a) for a in arrays[:count]] + fixed
 
 
 def _jax(formula: Formula, arrays: list, count: int, numpy_in: bool) -> Evaluation:

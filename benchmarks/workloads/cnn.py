@@ -28,7 +28,7 @@ def inputs(batch: int, optimizer: str) -> Arrays:
     rng = np.random.default_rng(1)
     normal = lambda *shape, fan: (rng.standard_normal(shape) * np.sqrt(2 / fan)).astype(np.float32)
     return {
-        "x": rng.random((batch, 28, 28, 1), np.float32),
+        "x": rng.random((batch, 28, 28, 1), np.float32) - np.float32(0.5),
         "y": rng.integers(0, 10, batch),
         "k1": normal(3, 3, 1, 16, fan=9),
         "b1": normal(16, fan=200),

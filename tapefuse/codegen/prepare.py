@@ -50,13 +50,17 @@ def _spelled(node: Value, args: tuple[Value, ...]) -> Value:
     return node.op.emit(*args, **node.attributes)
 
 
-def _turned(node: Value, product: Value, *others: Value) -> Value | None:
-    """(A B)^T = B^T A^T, if `node` is the transpose of a product: nothing has to be moved."""
-    if not is_turn(node) or product.op is not OPS["matmul"]:
+def _turned(node: Value, inner: Value, *others: Value) -> Value | None:
+    """A transpose of a product or of joined arrays, done to its operands: (A B)^T = B^T A^T, so nothing is moved."""
+    if node.op is OPS["transpose"] and inner.op is OPS["concat"]:
+        perm = node.attributes["perm"]
+        parts = (ops.transpose.emit(x, perm=perm) for x in inner.args)
+        return ops.concat.emit(*parts, axis=perm.index(inner.attributes["axis"]))
+    if not is_turn(node) or inner.op is not OPS["matmul"]:
         return None
-    if any(len(x.shape) != len(node.shape) for x in product.args):
+    if any(len(x.shape) != len(node.shape) for x in inner.args):
         return None
-    a, b = (x.args[0] if is_turn(x) else ops.transpose.emit(x, perm=node.attributes["perm"]) for x in product.args)
+    a, b = (x.args[0] if is_turn(x) else ops.transpose.emit(x, perm=node.attributes["perm"]) for x in inner.args)
     return ops.matmul.emit(b, a)
 
 

@@ -14,13 +14,17 @@ from tapefuse.codegen.loops import HI, LO, ZERO, Scalar, Transpose
 from tapefuse.codegen.schedule import Group, Schedule
 from tapefuse.codegen.views import View, row_major, view
 from tapefuse.ir.graph import Value
+from tapefuse.ir.types import Dim
 
 
 def is_transposed_copy(plan: Schedule, group: Group) -> bool:
     """Whether a group is such a kernel."""
-    if len(group.nodes) != 1 or group.nodes[0].op is None or group.nodes[0].op.name != "transpose":
+    return all(_is_copied(plan, node) for node in group.nodes)
+
+
+def _is_copied(plan: Schedule, node: Value) -> bool:
+    if node.op is None or node.op.name != "transpose" or node not in plan.kept:
         return False
-    (node,) = group.nodes
     return node.dtype.kind == "f" and node.dtype.itemsize in (4, 8) and _plane(plan, node) is not None
 
 
@@ -53,24 +57,24 @@ class TransposedCopy(Context):
     """Lowers one."""
 
     def build(self, name: str) -> list[Step]:
-        (node,) = self.group.nodes
+        for node in self.group.nodes:
+            self._copy(node)
+        cost: Dim = sum((2 * TRANSFER * n.type.size for n in self.group.nodes), start=0)
+        chunks = 1 if isinstance(cost, int) and cost < 2 * GRAIN else CHUNKS
+        return [self.step(name, self.group.shape[0], cost, chunks)]
+
+    def _copy(self, node: Value) -> None:
         found, plane, b = _seen(self.plan, node), _plane(self.plan, node), self.b
         assert plane is not None and found is not None
-        outer = [k for k in range(len(node.shape) - 1) if k != plane]
         index: list[Scalar] = [ZERO] * len(node.shape)
         place = self.place(node)
         self.written.add(place)
         with ExitStack() as nest:
-            for k in outer:
-                stop = HI if k == 0 else b.dim(node.shape[k])
-                index[k] = nest.enter_context(b.loop(LO if k == 0 else ZERO, stop))
-            first, rows = (LO, b.op("sub", HI, LO)) if plane == 0 else (ZERO, b.dim(node.shape[plane]))
+            for k, n in enumerate(node.shape[:-1]):
+                if k != plane:
+                    index[k] = nest.enter_context(b.loop(ZERO, b.dim(n)) if k else b.loop(LO, HI))
+            first, rows = (ZERO, b.dim(node.shape[plane])) if plane else (LO, b.op("sub", HI, LO))
             index[plane] = first
-            columns = b.dim(node.shape[-1])
-            row_y, row_x = b.dim(row_major(node.shape)[plane]), b.dim(found.steps[-1])
+            sizes = (rows, b.dim(node.shape[-1]), b.dim(row_major(node.shape)[plane]), b.dim(found.steps[-1]))
             x, y = self.buffer(self.place(found.base)), self.buffer(place)
-            at_x = found.element(b, index)
-            b.append(Transpose(y, x, tuple(index), at_x, rows, columns, row_y, row_x))
-        cost = 2 * TRANSFER * node.type.size
-        chunks = 1 if isinstance(cost, int) and cost < 2 * GRAIN else CHUNKS
-        return [self.step(name, node.shape[0], cost, chunks)]
+            b.append(Transpose(y, x, tuple(index), found.element(b, index), *sizes))
