@@ -50,8 +50,10 @@ def compile_traced(traced: Traced, options: Options = Options()) -> Compiled:  #
         return Compiled(_with_outputs(interpreted(traced), options.outputs), "interpreter")
     engine = options.engine or config.engine
     options = replace(options, strict=options.strict or config.strict)
-    program, load = ENGINES[engine](traced, options)
-    loaded = load(program, layout(options.outputs), traced.variables, handler(program.checks), threads=options.threads)
+    made = layout(options.outputs)
+    with progress(f"tapefuse compiles {traced.graph.name!r}"):
+        program, load = ENGINES[engine](traced, options)
+        loaded = load(program, made, traced.variables, handler(program.checks), threads=options.threads)
     return Compiled(loaded.call, engine, program, loaded)
 
 

@@ -239,3 +239,29 @@ class TestBench:
     def test_types_are_needed(self, folder, capsys):
         assert main(["bench", "model.py:loss"]) == 2
         assert "has no input signature; give --args" in capsys.readouterr().err
+
+
+def test_the_cache(tmp_path, monkeypatch, capsys):
+    from tapefuse import config
+    from tapefuse.runtime.cache import ObjectCache, digest
+
+    with config(cache_dir=str(tmp_path)):
+        assert main(["cache", "ls"]) == 0
+        assert "0 programs" in capsys.readouterr().out
+        store = ObjectCache(tmp_path)
+        keys = [digest(str(k)) for k in range(3)]
+        for k, key in enumerate(keys):
+            store.store(key, b"code" * 500, {"name": f"step\n{k}", "seconds": 0.0123 * k})
+        assert main(["cache", "ls"]) == 0
+        out = capsys.readouterr().out
+        assert "3 programs" in out and keys[1][:12] in out and "12 ms" in out and "'step\\n1'" in out
+        (tmp_path / f"{keys[0]}.tfo").write_bytes(b"damaged")
+        assert main(["cache", "verify"]) == 1
+        assert "2 programs are whole" in (out := capsys.readouterr().out) and keys[0] in out
+        assert main(["cache", "verify"]) == 0
+        capsys.readouterr()
+        assert main(["cache", "clear", "-o", str(tmp_path / "out")]) == 0
+        assert "removed 2 files" in (tmp_path / "out").read_text()
+        assert not list(tmp_path.glob("*.tfo"))
+        assert main(["cache", "burn"]) == 2
+        assert "choose from" in capsys.readouterr().err

@@ -10,7 +10,7 @@ from __future__ import annotations
 from functools import cache
 from typing import NamedTuple
 
-from numpy._core import _multiarray_umath
+from numpy._core import _multiarray_umath  # type: ignore[attr-defined]
 
 from tapefuse._records import dataclass
 
@@ -26,7 +26,7 @@ class Registers(NamedTuple):
     """The vector registers of a machine: bytes of one, and how many."""
 
     nbytes: int
-    count: int
+    number: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +58,7 @@ def registers() -> Registers:
 def tile(rows: int, columns: int | None, itemsize: int, add: bool = False, target: Registers | None = None) -> Tile:
     """The tile for a contraction of mostly so many rows (0: unknown) and columns (None: unknown). Sums that are added
     to the result must not be computed twice: `add` needs masks."""
-    nbytes, count = target or registers()
+    nbytes, number = target or registers()
     lanes = nbytes // itemsize
     if columns is not None and 0 < columns < lanes:  # a shorter vector, with all lanes used or the last ones masked
         exact = columns & (columns - 1) == 0
@@ -68,7 +68,7 @@ def tile(rows: int, columns: int | None, itemsize: int, add: bool = False, targe
         Tile(r, v, lanes, masked)
         for r in range(1, MOST_ROWS + 1)
         for v in range(1, MOST_VECTORS + 1)
-        if r * v + v + 1 <= count and (v == 1 or columns is None or _fits(v * lanes, columns, add and not masked))
+        if r * v + v + 1 <= number and (v == 1 or columns is None or _fits(v * lanes, columns, add and not masked))
     ]
     return min(found, key=lambda t: _cost(t, rows or 960, columns or 2 * lanes))
 

@@ -19,6 +19,8 @@ from tapefuse.codegen.loops import CHUNK, HI, INT, LO, ZERO, Buffer, Builder, Co
 from tapefuse.ir.graph import Value
 from tapefuse.ir.types import Dim, Poly, Type, size
 
+COPIES = 1 << 26  # bytes that the copies of all pieces take at most, if two pieces take less
+
 
 class Convolution(Context):
     """One of the three ops."""
@@ -26,6 +28,7 @@ class Convolution(Context):
     def build(self, name: str) -> list[Step]:
         (self.node,) = self.group.nodes
         self.by = self._extents()
+        self.chunks = self._chunks()
         return {"conv": self._forward, "conv_input": self._to_input, "conv_kernel": self._to_kernel}[self._op](name)
 
     @property
@@ -68,18 +71,17 @@ class Convolution(Context):
     def _to_kernel(self, name: str) -> list[Step]:
         x, g = self.node.args
         e, b = self.by, self.b
-        chunks = self._chunks()
-        total = Place(self.node, Type(self.node.dtype, (CHUNKS, *self.node.shape)), "partial")
-        place = total if chunks > 1 else self.place(self.node)
-        lead = (CHUNK,) if chunks > 1 else ()
+        partial = Place(self.node, Type(self.node.dtype, (self.chunks, *self.node.shape)), "partial")
+        place = partial if self.chunks > 1 else self.place(self.node)
+        lead = (CHUNK,) if self.chunks > 1 else ()
         with b.loops(self.node.shape) as i:
             self.store(place, (*lead, *i), b.number(0, self.node.dtype))
         xs = self._source(x, e.padded, e.low, e.is_padded)
         gs = self._source(g, e.windows, (0,) * len(e.windows), False)
         with b.loop(LO, HI) as image:
-            self._correlate((*lead,), place, xs.of(image), gs.of(image))
+            self._correlate(lead, place, xs.of(image), gs.of(image))
         main = self._main(name)
-        if chunks == 1:
+        if self.chunks == 1:
             return [main]
         return [main, _total(self, f"{name}_total", place, name)]
 
@@ -136,7 +138,7 @@ class Convolution(Context):
             return self.place(w)
         e = self.by
         shape = (*e.kernel, e.outputs, e.inputs) if self._op == "conv_input" else w.shape
-        return Place(w, Type(w.dtype, shape), f"kernel of {self.node.id}")
+        return Place(w, Type(w.dtype, shape), "reversed kernel" if self._op == "conv_input" else "kernel")
 
     def _copied(self, name: str, w: Value, reverse: bool) -> Step:
         """The kernel that copies the convolution's kernel: taps reversed and channels exchanged, or as it is."""
@@ -153,12 +155,16 @@ class Convolution(Context):
         return self.by.products * MULTIPLY_ADD
 
     def _chunks(self) -> int:
-        cost = self._cost()
-        in_order = self.strict and self._op == "conv_kernel"
-        return 1 if in_order or isinstance(cost, int) and cost < 2 * GRAIN else CHUNKS
+        """Pieces at most: of an image or more, and not so many that their copies of images and kernels are large."""
+        e, cost = self.by, self._cost()
+        if self.strict and self._op == "conv_kernel":
+            return 1
+        elements = size((*e.padded, e.inputs)) + size((*e.windows, e.outputs)) + size((*e.kernel, e.inputs, e.outputs))
+        most = max(2, min(CHUNKS, COPIES // (elements * self.node.dtype.itemsize)))  # type: ignore[operator]
+        return most if isinstance(cost, Poly) else max(1, min(most, e.images, cost // GRAIN))  # type: ignore[type-var]
 
     def _main(self, name: str) -> Step:
-        return self.step(name, self.by.images, self._cost(), self._chunks())
+        return self.step(name, self.by.images, self._cost(), self.chunks)
 
 
 def _steps(shape: Sequence[int]) -> list[int]:
@@ -203,7 +209,7 @@ class _Copy(_Source):
 
     def __init__(self, maker: Convolution, value: Value, wide, before, strides):
         self.maker, self.value, self.before, self.strides = maker, value, before, strides
-        self.place = Place(value, Type(value.dtype, (CHUNKS, *wide, value.shape[-1])), f"image of {maker.node.id}")
+        self.place = Place(value, Type(value.dtype, (maker.chunks, *wide, value.shape[-1])), "image")
         extents = tuple(int(n) for n in value.shape[1:-1])
         self.bounds = [_bounds(*each) for each in zip(extents, wide, before, strides, strict=True)]
         filled = [(start + a, stop + a) for (start, stop), a in zip(self.bounds, before, strict=True)]
@@ -231,11 +237,11 @@ def _bounds(n: int, wide: int, before: int, stride: int) -> tuple[int, int]:
 def _total(maker: Convolution, name: str, partial: Place, of: str) -> Step:
     """The kernel that adds up the sums of the pieces of kernel `of`."""
     n, b, dtype = Poly.symbol("n"), Builder(), maker.node.dtype
-    pieces, total = Buffer("b0", Type(dtype, (CHUNKS, n))), Buffer("b1", Type(dtype, (n,)))
+    pieces, total = Buffer("b0", Type(dtype, (maker.chunks, n))), Buffer("b1", Type(dtype, (n,)))
     with b.loops((n,)) as j:
         b.store(total, j, b.number(0, dtype))
     with b.loop(LO, HI) as c, b.loops((n,)) as j:
         b.store(total, j, b.op("add", b.reload(total, j), b.load(pieces, (c, *j))))
-    kernel = Kernel(name, (pieces, total), ("n",), b.body(), CHUNKS, 0, "sum of partial results")
+    kernel = Kernel(name, (pieces, total), ("n",), b.body(), maker.chunks, 0, "sum of partial results")
     places = (partial, maker.place(maker.node))
     return Step(kernel, places, frozenset(places[1:]), 1, maker.group, of, (("n", size(maker.node.shape)),))

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from tapefuse.codegen.contraction import MOST_ROWS, Tile, tile
+from tapefuse.codegen.contraction import MOST_ROWS
 from tapefuse.codegen.costs import BLOCK_BYTES, DEEP, GRAIN, HOT_BYTES, LEAST_ROWS, MULTIPLY_ADD
 from tapefuse.codegen.loops import CHUNK, HI, INT, LO, ZERO, Buffer, Contract, Num, Scalar, Term
 from tapefuse.codegen.products_operands import is_contraction, is_product, operands, terms, why_blas
@@ -102,7 +102,7 @@ class Products(Rows):
         row_a, step_a = (b.dim(d) for d in left.steps[-2:])
         term = Term(k, step_a, b.dim(right.steps[-2]))
         a, c = self._buffer(left), self._buffer(right)
-        rows = Num(self.rows[-1], INT) if self._is_one_block() else count
+        rows = b.dim(self.rows[-1]) if self._is_one_block() else count
         b.append(Contract(self.buffer(place), a, c, at_c, at_a, at_b, rows, n, n, row_a, (term,), typical=self.block))
 
     def _is_one_block(self) -> bool:
@@ -119,13 +119,6 @@ class Products(Rows):
 
     def _buffer(self, x: View) -> Buffer:
         return self.buffer(self.place(x.base))
-
-    # -- for people --------------------------------------------------------------------------------
-    def tiles(self) -> Iterator[tuple[Value, Tile]]:
-        for n in self.products:
-            columns = n.shape[-1]
-            rows = _known(self.rows[-1], 0) if self._is_one_block() else self.block
-            yield n, tile(rows, columns if isinstance(columns, int) else None, n.dtype.itemsize)
 
 
 def _known(n: Dim, otherwise: int) -> int:

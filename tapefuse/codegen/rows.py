@@ -108,11 +108,10 @@ class Rows(Nest):
         vectors = [n for n in self.needed if self.columns(n) and self.phase[n] == phase]
         if self.strict or sum(map(weight, vectors)) > LIGHT:
             return False
-        return any(is_sink(n) and n.shape or is_row_reduction(n) and self._is_short(n) for n in vectors) or any(
-            a.value not in self.members and len(a.value.shape) > 0 and not a.prefix
-            for n in vectors
-            for a in self.plan.reads[n]
-        )
+        if any(is_sink(n) and n.shape or is_row_reduction(n) and self._is_short(n) for n in vectors):
+            return True
+        shared = (a.value for n in vectors for a in self.plan.reads[n] if a.value not in self.members and not a.prefix)
+        return any(map(is_row_reduction, vectors)) and any(len(v.shape) > 0 for v in shared)
 
     def _is_short(self, node: Value) -> bool:
         extent = size(self.columns(node))

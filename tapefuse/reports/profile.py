@@ -22,6 +22,7 @@ import numpy as np
 from tapefuse._config import Options, config
 from tapefuse._records import dataclass
 from tapefuse.codegen.context import Place, Step
+from tapefuse.codegen.convolution_shape import extents as convolution_extents
 from tapefuse.codegen.costs import weight
 from tapefuse.codegen.plan import Plan
 from tapefuse.codegen.recompute import within
@@ -215,4 +216,6 @@ def _per_element(node: Value, env: Mapping[str, int]) -> int:
     assert node.op is not None
     if node.op.name == "matmul":
         return 2 * _number(node.args[0].shape[-1], env)
+    if (extents := convolution_extents(node)) is not None:
+        return 2 * _number(extents.products, env) // max(_number(node.type.size, env), 1)
     return weight(node)

@@ -366,9 +366,12 @@ def _run(op: Op, operands: tuple[Tensor, ...], attrs: dict[str, Any]) -> Tensor:
     try:
         return wrap(op.ref(*[x._array for x in operands], **attrs))
     except (TypeError, ValueError, IndexError) as error:
-        here.loc = current_loc()
-        op.infer(*[x.type for x in operands], **attrs)  # says what is wrong with the types, if that is the cause
-        error.add_note(f"in {op.name}({', '.join(str(x.type) for x in operands)}) at {here.loc}")
+        outer, here.loc = here.loc, current_loc()
+        try:
+            op.infer(*[x.type for x in operands], **attrs)  # says what is wrong with the types, if that is the cause
+            error.add_note(f"in {op.name}({', '.join(str(x.type) for x in operands)}) at {here.loc}")
+        finally:
+            here.loc = outer
         raise
 
 

@@ -45,7 +45,7 @@ def swapped(x: Value) -> Value:
 def test_a_tile_fits_the_registers_and_never_reaches_past_the_columns(machine, itemsize):
     for rows, columns, add in itertools.product((0, 1, 7, 32), (None, 1, 2, 3, 5, 10, 16, 31, 64, 100), (False, True)):
         t = tile(rows, columns, itemsize, add, machine)
-        assert t.rows * t.vectors + t.vectors + 1 <= machine.count
+        assert t.rows * t.vectors + t.vectors + 1 <= machine.number
         assert t.lanes * itemsize <= machine.nbytes
         assert t.masked or t.columns <= columns
         assert t.masked or not add or columns % t.columns == 0  # what is added is added once

@@ -5,7 +5,9 @@ import sys
 import numpy as np
 
 import tapefuse as tp
+from tapefuse.ir.types import Type
 from tapefuse.ir.verify import verify
+from tapefuse.tracer.trace import trace_function
 
 
 def names(graph):
@@ -117,3 +119,19 @@ def test_symbolic_gradients():
         eager = tp.grad(lambda x, w: tp.mean(tp.softmax(x * w)[:, 0]), argnums=(0, 1))(x, w)
         np.testing.assert_allclose(dx, eager[0], rtol=1e-4, atol=1e-6)
         np.testing.assert_allclose(dw, eager[1], rtol=1e-4, atol=1e-6)
+
+
+def test_an_array_of_equal_elements_is_captured_as_one_number():
+    """The cotangents of a mean, say; but 0 and -0 differ, and nan is equal to itself."""
+    same, odd = np.full((40, 30), np.nan), np.zeros((40, 30))
+    odd[7, 3] = -0.0
+
+    def f(inputs):
+        (x,) = inputs
+        with tp.GradientTape() as tape:
+            tape.watch(x)
+            y = tp.mean(x * x)
+        return [tape.gradient(y, x), x * same, x * odd]
+
+    traced = trace_function(f, [Type(np.dtype("f8"), (40, 30))], ["x"], "f")
+    assert [a.tobytes() for a in traced.arrays] == [odd.tobytes()]
