@@ -44,6 +44,7 @@ def hull(*corners: float) -> Interval:
 
 
 @maker("exp", "expm1", "log", "log1p", "tan", "sqrt", "rsqrt", "tanh", "erf", "sigmoid", "softplus", "sin", "cos")
+@maker("exp2", "log2", "sinh", "cosh", "asin", "acos", "atan", "erfc")
 def smooth_unary(d: Draft, name: str) -> Value:
     x = d.any_of("f")
     x = d.within(x, *DOMAINS[name]) if name in DOMAINS else x
@@ -154,6 +155,19 @@ def conversion(d: Draft, name: str) -> Value:
     elif to.kind in "iu" and x.dtype.kind == "f":
         low, high = math.trunc(low), math.trunc(high)
     return d.new(d.emit(name, x, dtype=to), low, high)
+
+
+@maker("atan2")
+def angle(d: Draft, name: str) -> Value:
+    a = d.any_of("f")
+    return d.new(d.emit(name, a, d.within(d.partner(a), 0.4, 20)), -1.6, 1.6)
+
+
+@maker("after")
+def late(d: Draft, name: str) -> Value:
+    """A value that waits for any other."""
+    x = d.any_of(d.one_of(("f", "f", "i", "b")))
+    return d.new(d.emit(name, x, d.any_of(d.one_of(("f", "i")))), *d.ranges[x])
 
 
 @maker("stop_gradient")

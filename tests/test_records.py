@@ -81,7 +81,8 @@ def test_as_in_the_standard_library(options: dict[str, bool]) -> None:
     assert behaviours(mine) == behaviours(theirs)
     with pytest.raises(AttributeError) if options.get("slots") or options.get("frozen") else contextlib.nullcontext():
         mine(1).other = 5
-    assert checked(3).twice == other(3).twice == 6 and checked(3).seen == 7 and checked.__match_args__ == other.__match_args__
+    assert checked(3).twice == other(3).twice == 6 and checked(3).seen == 7
+    assert checked.__match_args__ == other.__match_args__
     with pytest.raises(ValueError, match="negative"):
         checked(-1)
 

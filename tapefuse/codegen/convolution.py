@@ -2,8 +2,9 @@
 
 Of `conv`, a row of windows is one contraction: their elements are read where they stand, in the operand itself or in a
 copy of one image with its padding (which also takes in what is computed element by element). `conv_input` is a `conv`
-over its operand spread by the strides, with the kernel reversed. Of `conv_kernel` each image's contraction adds to the
-sums of the piece; pieces are added up at last.
+over its operand spread by the strides, with the kernel reversed. Pooling joins: an image's windows are reduced while
+its result is hot, which then needs no memory of its own. Of `conv_kernel` each image's contraction adds to the sums of
+the piece; pieces are added up at last.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ class Convolution(Context):
     """One of the three ops."""
 
     def build(self, name: str) -> list[Step]:
-        (self.node,) = self.group.nodes
+        self.node, *self.pooled = self.group.nodes
         self.by = self._extents()
         self.chunks = self._chunks()
         return {"conv": self._forward, "conv_input": self._to_input, "conv_kernel": self._to_kernel}[self._op](name)
@@ -51,6 +52,7 @@ class Convolution(Context):
             a = source.of(image)
             kernel = self._kernel_place(w, bool(first))
             self._slide(image, a, e.padded, kernel, e.windows, e.strides, e.inputs, e.outputs)
+            self._pool(image)
         return [*first, self._main(name)]
 
     def _to_input(self, name: str) -> list[Step]:
@@ -66,6 +68,7 @@ class Convolution(Context):
             a = source.of(image)
             place = self._kernel_place(w, True)
             self._slide(image, a, wide, place, e.spatial, (1,) * len(wide), e.outputs, e.inputs)
+            self._pool(image)
         return [first, self._main(name)]
 
     def _to_kernel(self, name: str) -> list[Step]:
@@ -96,15 +99,39 @@ class Convolution(Context):
             terms[-1] = _term(b, e.kernel[-1] * inputs, 1, outputs)
         else:
             terms.append(_term(b, inputs, 1, outputs))
-        place = self.place(self.node)
+        place, result = self._result(image)
         self.written.add(place)
         zero = (ZERO,) * (len(wide) + 2)
         with b.loops(windows[:-1]) as o:
             first = [b.op("mul", k, b.dim(s)) for k, s in zip(o, strides, strict=False)]
             rows, columns, row_a = b.dim(windows[-1]), b.dim(outputs), b.dim(strides[-1] * inputs)
-            at_c, at_a = (image, *o, ZERO, ZERO), (*start, *first, ZERO, ZERO)
+            at_c, at_a = (result, *o, ZERO, ZERO), (*start, *first, ZERO, ZERO)
             c, kernel = self.buffer(place), self.buffer(w)
             b.append(Contract(c, buffer, kernel, at_c, at_a, zero, rows, columns, columns, row_a, tuple(terms)))
+
+    def _result(self, image: Scalar) -> tuple[Place, Scalar]:
+        """Where an image's result goes, and the first component of an index into it: memory of one image will do if
+        only the windows over it are needed."""
+        if self.node in self.plan.kept:
+            return self.place(self.node), image
+        return Place(self.node, Type(self.node.dtype, (self.chunks, *self.node.shape[1:])), "result"), CHUNK
+
+    def _pool(self, image: Scalar) -> None:
+        """What is computed from windows over an image's result, while that is hot."""
+        wanted = [n for n in self.pooled if n in self.plan.kept]
+        for shape in dict.fromkeys(n.shape[1:] for n in wanted):
+            with self.b.loops(shape) as i:
+                for n in (n for n in wanted if n.shape[1:] == shape):
+                    self.store(self.place(n), (image, *i), self._element(n, (image, *i)))
+
+    def _element(self, value: Value, index: tuple[Scalar, ...]) -> Scalar:
+        """An element of what is pooled, or of what it reads."""
+        if value is self.node:
+            place, first = self._result(index[0])
+            return self.b.load(self.buffer(place), (first, *index[1:]))
+        if value in self.pooled or value in self.plan.inline:
+            return at(self.b, value, index, lambda v: Operand(v, lambda i: self._element(v, i)))
+        return self.b.load(self.buffer(self.place(value)), index)
 
     def _correlate(self, lead, place: Place, a, g) -> None:
         """One image's part of the gradient of the kernel."""
@@ -160,8 +187,8 @@ class Convolution(Context):
         if self.strict and self._op == "conv_kernel":
             return 1
         elements = size((*e.padded, e.inputs)) + size((*e.windows, e.outputs)) + size((*e.kernel, e.inputs, e.outputs))
-        most = max(2, min(CHUNKS, COPIES // (elements * self.node.dtype.itemsize)))  # type: ignore[operator]
-        return most if isinstance(cost, Poly) else max(1, min(most, e.images, cost // GRAIN))  # type: ignore[type-var]
+        most = max(2, min(CHUNKS, COPIES // (elements * self.node.dtype.itemsize)))
+        return most if isinstance(cost, Poly) else max(1, min(most, e.images, cost // GRAIN))
 
     def _main(self, name: str) -> Step:
         return self.step(name, self.by.images, self._cost(), self.chunks)

@@ -58,6 +58,10 @@ TYPICAL = 512  # what an extent known at run time only is taken for
 HOT_BYTES = 16_384  # of a block's results that the first cache holds until they are read
 DEEP = 256  # terms of an element from which reading its block from the second cache does not matter (BLOCK_BYTES)
 LEAST_ROWS = 16  # of a piece of a product
+# BLAS, 1024x512x2048, GF/s at one thread by the number of pieces: rows 1: 99, 2: 97, 4: 93, 8: 87; columns 2: 93, 4: 87
+PIECE = 1 << 30  # most multiply-adds of a piece of a BLAS call, as long as there are fewer than CHUNKS
+WIDE = 4  # how many times as many columns as rows there are when columns are cut
+WIDE_ROW = 128  # columns from which a product of unknown height is cut by columns
 
 
 def weight(node: Value) -> int:

@@ -21,6 +21,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 import numpy as np
 
 from tapefuse._errors import CompileError
+from tapefuse.codegen import vector_math
 from tapefuse.codegen.loops import (
     CHUNK,
     COMPARISONS,
@@ -54,10 +55,7 @@ OPERATORS = {
     "add": "+", "sub": "-", "mul": "*", "div": "/", "and": "&", "or": "|", "xor": "^",
     "eq": "==", "ne": "!=", "lt": "<", "le": "<=", "gt": ">", "ge": ">=",
 }  # fmt: skip
-FLOAT_FUNCTIONS = frozenset({
-    "exp", "log", "log1p", "expm1", "tanh", "sin", "cos", "tan", "sqrt", "rsqrt", "erf", "sigmoid", "softplus",
-    "floor", "ceil", "round",
-})  # fmt: skip
+FLOAT_FUNCTIONS = frozenset({*vector_math.FUNCTIONS, "sqrt", "rsqrt", "floor", "ceil", "round"})
 FUNCTIONS = FLOAT_FUNCTIONS | {"floordiv", "mod", "pow", "maximum", "minimum", "abs", "sign", "select"}
 ARRAY_FUNCTIONS = frozenset({"carve", "reshaped", "matmul_rows", "matmul_columns", "contract", "transposed"})
 RENAMED = {"abs": "absolute", "round": "round_even", "pow": "power"}  # Python's own names stay what they are

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 from tapefuse.codegen.context import Context, Step
 from tapefuse.codegen.convolution import Convolution
-from tapefuse.codegen.costs import GRAIN, MULTIPLY_ADD
+from tapefuse.codegen.costs import CHUNKS, GRAIN, MULTIPLY_ADD, PIECE, WIDE, WIDE_ROW
 from tapefuse.codegen.loops import HI, INT, LO, ZERO, Gemm, Num, Scalar
 from tapefuse.codegen.products import Products
 from tapefuse.codegen.products_operands import folded, is_contraction
@@ -20,10 +20,7 @@ from tapefuse.codegen.scatter import Scatter
 from tapefuse.codegen.schedule import Group, Schedule
 from tapefuse.codegen.transposes import TransposedCopy, is_transposed_copy
 from tapefuse.ir.graph import Value
-from tapefuse.ir.types import Shape, size
-
-WIDE = 128  # columns from which a product of unknown height is cut by columns
-PRODUCT_CHUNKS = 4  # fewer for library products: each piece packs its operands anew
+from tapefuse.ir.types import Dim, Shape, size
 
 
 def steps(plan: Schedule, in_place: Mapping[Value, Value], strict: bool = False) -> list[Step]:
@@ -53,7 +50,7 @@ class _Product(Context):
         *lead, m, n = node.shape
         k = node.args[0].shape[-1]
         cost = size(node.shape) * k * MULTIPLY_ADD
-        split = "n" if isinstance(n, int) and (n > m if isinstance(m, int) else n >= WIDE) else "m"
+        split = "n" if isinstance(n, int) and (n > WIDE * m if isinstance(m, int) else n >= WIDE_ROW) else "m"
         if lead:
             with self.b.loop(LO, HI) as first, self.b.loops(lead[1:]) as rest:
                 self._gemm(node, a, c, (first, *rest), ta, tc, ZERO, self.b.dim(m), "m")
@@ -62,7 +59,7 @@ class _Product(Context):
             self._gemm(node, a, c, (), ta, tc, LO, HI, split)
             rows = m if split == "m" else n
         small = isinstance(cost, int) and cost < 2 * GRAIN
-        return [self.step(name, rows, cost, 1 if small else PRODUCT_CHUNKS)]
+        return [self.step(name, rows, cost, 1 if small else CHUNKS if lead else _pieces(cost))]
 
     def _gemm(self, node: Value, a: Value, c: Value, lead, ta: bool, tc: bool, start, stop, split: str) -> None:
         b, (m, n), k = self.b, node.shape[-2:], node.args[0].shape[-1]
@@ -72,6 +69,16 @@ class _Product(Context):
         sizes = (b.dim(m), b.dim(n), b.dim(k))
         left, right, result = buffers
         b.append(Gemm(left, right, result, at_a, at_c, tuple(lead), ta, tc, *sizes, start, stop, split))
+
+
+def _pieces(cost: Dim) -> int:
+    """Most pieces of a BLAS call: each packs its operands anew, so they are large."""
+    if not isinstance(cost, int):
+        return 4
+    pieces = 2
+    while cost > pieces * PIECE and pieces < CHUNKS:
+        pieces *= 2
+    return pieces
 
 
 def _aligned(index, shape: Shape) -> tuple[Scalar, ...]:

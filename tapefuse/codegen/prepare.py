@@ -133,7 +133,7 @@ def _picked(x: Value, indices: tuple[Value, ...]) -> Value | None:
 
 def _own(value: Value, taken: set[Value]) -> Value:
     """`value` as an output of its own: a fresh copy of what is a parameter, a view, or an output already."""
-    if value in taken or value.op is None or value.op.name == "reshape":
+    if value in taken or value.op is None or value.op.name in ("reshape", "after"):
         identity = OPS["stop_gradient"]
         value = Value(value.type, identity, (value,), loc=value.loc)  # not interned: two copies are two values
     taken.add(value)

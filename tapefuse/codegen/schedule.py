@@ -253,6 +253,8 @@ class _Scheduler:
             kind = "conv" if is_tiled(node) else kind
             kind = "scan" if node.op.library == "scan" else kind
             return self._start(node, level, kind, f"{node.op.name} has a kernel of its own")
+        if (pooled := self._pooled(node, reads)) is not None:
+            return self._join(node, pooled, (a.value for a in reads if self.group_of.get(a.value) is not pooled))
         level = max((self._earliest(a.value) for a in reads), default=0)
         inside = [a for a in reads if self._fusible(a.value) and self._group(a.value).level == level]
         why = self._boundary(reads, level)
@@ -273,6 +275,21 @@ class _Scheduler:
         if sibling is not None and not self._fit(node, sibling, []):
             return self._join(node, sibling, [])
         self._start(node, level, "rows", why)
+
+    def _pooled(self, node: Value, reads: Iterable[Access]) -> Group | None:
+        """The convolution whose kernel computes `node` as well: from windows within each image of its result."""
+        if not node.op.name.startswith("window_"):  # type: ignore[union-attr]
+            return None
+        groups = {g: a.prefix for a in reads if (g := self.group_of.get(a.value)) is not None and g.kind == "conv"}
+        if len(groups) != 1:
+            return None
+        ((group, prefix),) = groups.items()
+        first, shape = group.nodes[0], node.shape[:1]
+        of_images = first.op is not None and first.op.name != "conv_kernel" and shape == first.shape[:1] and prefix > 0
+        inner = [a for a in reads if self.group_of.get(a.value) is group]
+        before = all(self._available(a.value) < group.level for a in reads if a not in inner)
+        fits = of_images and before and all(a.value is first and a.prefix > 0 for a in inner)
+        return group if fits and self.choices.decide(f"pool {len(self.group_of)}", True) else None
 
     def _boundary(self, reads: Iterable[Access], level: int) -> str:
         """Why a value that reads these begins a kernel at `level`, if it does."""

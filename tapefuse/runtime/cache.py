@@ -2,7 +2,8 @@
 
 A file is  magic, version, length of metadata and object, SHA-256, metadata (JSON), object code.  The digest covers the
 key too, so a file under another's name is not taken for it. Files appear whole (written aside, then renamed), so any
-number of processes may share a folder. Whatever goes wrong means only that a program is compiled again.
+number of processes may share a folder. Nobody waits for the disk: what a power failure leaves half is found damaged.
+Whatever goes wrong means only that a program is compiled again.
 """
 
 from __future__ import annotations
@@ -122,8 +123,6 @@ class ObjectCache:
         try:
             with open(aside, "xb", opener=_private) as file:
                 file.write(_pack(key, object_code, metadata))
-                file.flush()
-                os.fsync(file.fileno())
             os.replace(aside, self._path(key))
         except OSError as e:
             _warn_once("write", f"programs are not kept in {self.folder}: {e}")

@@ -20,7 +20,8 @@ import numpy as np
 from tapefuse import _config
 from tapefuse.runtime.compile import fingerprint as llvm_fingerprint
 
-_SOURCES = ("ir", "codegen", "runtime", "compiler.py", "compilation.py")  # of the package: what decides which code a graph becomes
+# What decides which code a graph becomes, in our package.
+_SOURCES = ("ir", "codegen", "runtime", "compiler.py", "compilation.py", "_records.py")
 _CPU = ("vendor_id", "cpu family", "model", "model name", "stepping", "flags",  # x86
         "CPU implementer", "CPU architecture", "CPU variant", "CPU part", "CPU revision", "Features")  # fmt: skip
 _log = logging.getLogger("tapefuse.cache")

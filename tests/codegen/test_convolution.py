@@ -11,6 +11,7 @@ import tapefuse as tp
 from tapefuse.codegen.plan import Plan, Request, plan
 from tapefuse.ir import ops
 from tapefuse.ir.graph import Graph, Value, param
+from tapefuse.ir.interp import evaluate
 from tapefuse.ir.op import OPS, Op
 from tapefuse.ir.ops import convolution, pooling
 from tapefuse.ir.parse import parse
@@ -199,6 +200,28 @@ def test_a_step_of_pooling_and_its_gradient_are_one_kernel_each():
     p = plan(Request(Graph((x, bias, w), outs), 3))
     titles = [s.kernel.title.split(", ")[0] for s in p.steps if not s.rows_of]
     assert titles == ["window_max", "matmul", "window_place"]
+
+
+def test_pooling_joins_the_convolution_before_it():
+    """One kernel does both, image by image; the convolution's result has no memory unless something else reads it."""
+    x, w, bias = (param(Type.parse(t)) for t in ("f32[B,9,8,2]", "f32[3,3,2,5]", "f32[5]"))
+    y = ops.conv.emit(x, w, strides=(1, 1), low=(1, 1), high=(1, 1), dilation=(1, 1))
+    h = ops.relu.emit(ops.add.emit(y, bias))
+    attrs = {"window": (1, 2, 3, 1), "strides": (1, 2, 2, 1), "low": (0, 1, 0, 0), "high": (0, 0, 1, 0)}
+    outs = ops.window_max.emit(h, **attrs), ops.window_argmax.emit(h, **attrs), ops.window_sum.emit(y, **attrs)
+    rng = np.random.default_rng(0)
+    for more, sizes in (((), {"result"}), ((ops.exp.emit(y),), set())):
+        graph = Graph((x, w, bias), (*outs, *more))
+        p = plan(Request(graph, 3))
+        assert kinds(p) == ["conv", "rows"][: 1 + len(more)]
+        assert {place.tag for place in p.steps[0].places} - {"", "image"} == sizes
+        for images in (3, 0):
+            args = [rng.standard_normal((images, *s)).astype("f4") for s in [(9, 8, 2)]]
+            args += [rng.standard_normal(s).astype("f4") for s in ((3, 3, 2, 5), (5,))]
+            want = evaluate(graph, *args)
+            for run in (make(graph) for name, make in ENGINES.items() if name == "llvm" or images and not more):
+                for got, expected in zip(run(*args), want, strict=True):
+                    close(got, expected, 2e-5)
 
 
 # -- whole steps --------------------------------------------------------------------------------------------------

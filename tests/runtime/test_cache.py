@@ -147,7 +147,7 @@ def test_a_time_in_the_future(kept: ObjectCache):
     assert loaded(kept) == CODE
 
 
-CALLS = ("open", "replace", "fsync", "utime", "fstat", "scandir", "unlink", "mkdir", "stat", "fdopen")
+CALLS = ("open", "replace", "utime", "fstat", "scandir", "unlink", "mkdir", "stat", "fdopen")
 
 
 @pytest.mark.filterwarnings("ignore::tapefuse._errors.CacheWarning")

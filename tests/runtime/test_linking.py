@@ -163,7 +163,8 @@ def test_programs_run_when_llvm_links(monkeypatch: pytest.MonkeyPatch, tmp_path)
             loaded = llvm_engine.load(add(), LAYOUT, (), refuse)
             assert loaded.cached == cached and loaded.call(x, x)._array.tolist() == [2] * 5
         y = np.arange(64.0)
-        assert llvm_engine.load(parallel(), LAYOUT, (), refuse, threads=2).call(y)[0]._array.tolist() == (y + 1).tolist()
+        call = llvm_engine.load(parallel(), LAYOUT, (), refuse, threads=2).call
+        assert call(y)[0]._array.tolist() == (y + 1).tolist()
 
 
 # -- aarch64, from here: the bits of instructions, told without running them -------------------------------------------
