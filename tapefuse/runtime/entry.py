@@ -211,7 +211,7 @@ def _axes(types: Iterable[Type], values: _Values, program: Program) -> tuple[lis
 
 
 def _outputs(types: Iterable[Type], values: _Values) -> tuple[list[int], list[int], list[int]]:
-    """Records (descr, rank, first size, bytes of an element), all sizes in a row, and (position, value) of the symbolic ones."""
+    """Records (descr, rank, first size, itemsize), all sizes in a row, and (position, value) of the symbolic ones."""
     records: list[int] = []
     sizes: list[int] = []
     patches: list[int] = []

@@ -6,16 +6,19 @@ import ctypes
 import gc
 import logging
 import struct
+import threading
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from tapefuse._config import config
 from tapefuse._errors import CompileError
-from tapefuse.runtime import elf, linking, llvm_engine
-from tapefuse.runtime.compile import compile_object
+from tapefuse.runtime import elf, linking, llvm_engine, llvm_library
+from tapefuse.runtime.compile import PASSES, compile_object
 from tapefuse.runtime.image import PAGE, Image, mapped, process_symbol
-from tapefuse.runtime.llvm_package import binding
+from tapefuse.runtime.llvm_package import Package, binding
 from tests.runtime.programs import LAYOUT, add, parallel, refuse
 
 elf_only = pytest.mark.skipif(not elf.is_supported(), reason="object files of another kind")
@@ -153,9 +156,7 @@ def test_what_our_linker_does_not_know_goes_to_llvm(
     assert function(loaded["through"], ctypes.c_int64, ctypes.c_int64)(3) == 7
 
 
-def test_programs_run_when_llvm_links(monkeypatch: pytest.MonkeyPatch, tmp_path) -> None:
-    from tapefuse._config import config
-
+def test_programs_run_when_llvm_links(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(linking, "code_of", lambda object_code: linking.Code(None, object_code))
     x = np.ones(5, np.float32)
     with config(cache_dir=str(tmp_path)):
@@ -224,3 +225,34 @@ def test_addresses_on_aarch64_are_those_of_the_data(arm: Image) -> None:
 def signed(x: int, bits: int) -> int:
     x = int(x)
     return x - (1 << bits) if x >> (bits - 1) else x
+
+
+# -- two ways to LLVM --------------------------------------------------------------------------------------------------
+
+
+def test_llvmlite_and_its_library_give_the_same_code(monkeypatch: pytest.MonkeyPatch) -> None:
+    library, package = llvm_library.library(), Package()
+    assert library is not None, "this llvmlite is new: compare its C functions with llvm_library and add it to KNOWN"
+    assert (library.triple, library.cpu, library.features) == (package.triple, package.cpu, package.features)
+    ours = ("pic", "small")
+    for how in ((PASSES, 2, ours, False), ((), 0, ours, False), (PASSES, 2, ("default", "jitdefault"), True)):
+        assert library.emit(TEXT, *how) == package.emit(TEXT, *how)
+    for text in ("no module", "define i64 @f() {\n  ret i32 0\n}\n"):
+        said = []
+        for llvm in (library, package):
+            with pytest.raises(RuntimeError) as error:
+                llvm.emit(text, PASSES, 2, ours, False)
+            said.append(str(error.value))
+        assert said[0] == said[1]
+    monkeypatch.setattr(llvm_library, "KNOWN", ())
+    assert llvm_library.path() is None
+
+
+def test_threads_are_in_llvm_at_once() -> None:
+    results: list[bytes] = []
+    threads = [threading.Thread(target=lambda: results.append(compile_object(TEXT))) for _ in range(8)]
+    for t in threads:
+        t.start()
+    for t in threads:
+        t.join()
+    assert len(results) == 8 and len(set(results)) == 1
