@@ -122,7 +122,11 @@ def test_a_symbolic_height():
 
 # -- layers ---------------------------------------------------------------------------------------------------------
 def test_layers_of_a_network():
-    model = [nn.Conv2D(4, 3, padding="same", activation="relu", seed=0), nn.MaxPool2D(), nn.Conv2D(6, (2, 3), strides=2)]
+    model = [
+        nn.Conv2D(4, 3, padding="same", activation="relu", seed=0),
+        nn.MaxPool2D(),
+        nn.Conv2D(6, (2, 3), strides=2),
+    ]
     model += [nn.AveragePool2D(2, 1), nn.Flatten(), nn.Dense(5, seed=1)]
     h = x = numbers(3, 12, 14, 2)
     for layer in model:
@@ -213,8 +217,8 @@ def test_mistakes_are_named(call, error, words):
 def test_what_symbols_leave_open_is_an_error_with_the_users_line():
     spec = [tp.TensorSpec((None, None, 6, 1), "f4")]
     kernel = numbers(2, 2, 1, 1)
-    for f in (lambda x: nn.conv2d(x, kernel, 2, "same"), lambda x: nn.conv2d(x, kernel, 2), lambda x: nn.max_pool2d(x)):
-        with pytest.raises(tp.ShapeError, match=r"(?s)fixed size.*|.*test_nn_convolution.py"):
+    for f in (lambda x: nn.conv2d(x, kernel, 2, "same"), lambda x: nn.conv2d(x, kernel, 2), nn.max_pool2d):
+        with pytest.raises(tp.ShapeError, match=r"fixed size"):
             tp.tape_function(f, input_signature=spec)(numbers(1, 4, 6, 1))
     spec = [tp.TensorSpec((2, 4, 4, None), "f4")]
     with pytest.raises(tp.ShapeError, match="channels="):

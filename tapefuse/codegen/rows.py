@@ -18,10 +18,13 @@ from tapefuse.codegen.context import Place, Step
 from tapefuse.codegen.costs import (
     BLOCK,
     BLOCK_BYTES,
+    CACHED,
     CHUNKS,
+    FAR,
     GRAIN,
     KEEP_WEIGHT,
     LIGHT,
+    NEAR,
     ONCE,
     SCALAR,
     SHORT,
@@ -92,8 +95,9 @@ class Rows(Nest):
         assert isinstance(each_row, int)
         if max(self.together.values()) == 1 and (once < ONCE or each_row > SCALAR * once):
             return 1
-        width = sum(size(c) for c in {self.columns(n) for n in vectors}) * max(n.dtype.itemsize for n in vectors)
-        fits = BLOCK_BYTES // max(width, 1)
+        fits = BLOCK_BYTES // max(self._row_bytes(), 1)
+        if self._streams() and max(self.together.values()) == 1:
+            return 1
         return min(BLOCK, fits - fits % TOGETHER) if fits >= TOGETHER else 1
 
     def _may_block(self) -> bool:
@@ -106,12 +110,25 @@ class Rows(Nest):
         are reduced, whose last steps overlap then. The bodies of the rows' loops stand side by side, so they are light.
         """
         vectors = [n for n in self.needed if self.columns(n) and self.phase[n] == phase]
-        if self.strict or sum(map(weight, vectors)) > LIGHT:
+        if self.strict or sum(map(weight, vectors)) > LIGHT or self._streams():
             return False
         if any(is_sink(n) and n.shape or is_row_reduction(n) and self._is_short(n) for n in vectors):
             return True
         shared = (a.value for n in vectors for a in self.plan.reads[n] if a.value not in self.members and not a.prefix)
         return any(map(is_row_reduction, vectors)) and any(len(v.shape) > 0 for v in shared)
+
+    def _row_bytes(self) -> int:
+        vectors = [n for n in self.needed if self.columns(n)]
+        extents = {self.columns(n) for n in vectors}
+        width = sum(size(c) for c in extents) * max((n.dtype.itemsize for n in vectors), default=0)
+        return width if isinstance(width, int) else 0
+
+    def _streams(self) -> bool:
+        """Whether rows come from memory in an order that must not change: ahead of a few rows of middling length at
+        a time, or of a block of them, the processor does not fetch."""
+        width = self._row_bytes()
+        whole = width * size(self.rows)
+        return isinstance(whole, int) and whole > CACHED and NEAR < width < FAR
 
     def _is_short(self, node: Value) -> bool:
         extent = size(self.columns(node))

@@ -151,7 +151,9 @@ def _sizes(plan: Plan, arrays: Sequence[np.ndarray], variables: Sequence[Variabl
 def _timed(call: Callable[[], Any], stamps: Stamps) -> tuple[list[float], list[list[int]]]:
     """Seconds of each call, and its stamps."""
     call()
-    times, spans, end = [], [], time.perf_counter() + SECONDS
+    times: list[float] = []
+    spans: list[list[int]] = []
+    end = time.perf_counter() + SECONDS
     while len(times) < 3 or len(times) < CALLS and time.perf_counter() < end:
         start = time.perf_counter()
         call()

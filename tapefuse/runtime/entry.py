@@ -70,7 +70,7 @@ def entry_text() -> str:
     names |= {"object_type": OBJECT_TYPE, "record_words": RECORD_WORDS, "stack_arena": STACK_ARENA}
     names |= {"recycled_bytes": RECYCLED_BYTES, "tuple_items": tuple.__basicsize__, "flags_made": FLAGS_MADE}
     names |= {"flags_layout": C_CONTIGUOUS | ALIGNED, "flags_writeable": WRITEABLE}
-    return Template(text).substitute(names | _number_cases())
+    return Template(text).substitute({**names, **_number_cases()})
 
 
 def _number_cases() -> dict[str, str]:

@@ -12,6 +12,7 @@ import ctypes
 import logging
 import os
 import platform
+import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -39,6 +40,7 @@ _PAUSES = {  # how a processor is told that a loop waits
     "arm64": ("declare void @llvm.aarch64.hint(i32)", "call void @llvm.aarch64.hint(i32 1)"),
 }
 _METH_FASTCALL = 0x80
+_SWITCH = 0.0005  # seconds until a busy Python thread lets the one that compiles go on to its next call of LLVM
 _log = logging.getLogger("tapefuse.cache")
 
 
@@ -161,16 +163,20 @@ def _store(key: str, code: Code, metadata: dict[str, Any], rest: bytes = b"") ->
 
 
 def begin() -> None:
-    """Compile what all programs share in another thread, if it is not there yet, while this one traces and plans."""
-    if not _Shared.code:
+    """Compile what all programs share in another thread, if it is not there yet, while this one plans a program."""
+    if _Shared.code is None and not _Shared.lock.locked():
         threading.Thread(target=contextvars.copy_context().run, args=(_begun,)).start()
 
 
 def _begun() -> None:
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(_SWITCH)
     try:
         _support()
     except CompileError as e:
         _log.info("not compiled in advance: %s", e)  # whoever needs it tries again, and gets the error
+    finally:
+        sys.setswitchinterval(interval)
 
 
 class _Shared:

@@ -46,6 +46,7 @@ _FUNCTIONS = {  # name without LLVMPY_ -> result and arguments
     "GetBufferSize": (ctypes.c_size_t, _P),
     "DisposeMemoryBuffer": (None, _P),
 }
+_LONG = ("ParseAssembly", "VerifyModule", "RunNewModulePassManager", "TargetMachineEmitToMemory")
 _PASSES = {
     "always_inliner": "module_AddAlwaysInlinerPass",
     "sroa": "module_AddSROAPass",
@@ -78,8 +79,9 @@ class Library:
     def __init__(self, file: str):
         """Raises OSError, or AttributeError when a function is not there."""
         library = ctypes.CDLL(file)
-        names = {n: f"LLVMPY_{n}" for n in (*_FUNCTIONS, *_PASSES.values())}
-        self._call = {n: getattr(library, full) for n, full in names.items()}
+        brief = ctypes.PyDLL(file)  # keeps the interpreter's lock, which a busy thread takes 5 ms to give back
+        names = (*_FUNCTIONS, *_PASSES.values())
+        self._call = {n: getattr(library if n in _LONG else brief, f"LLVMPY_{n}") for n in names}
         for name, function in self._call.items():
             function.restype, *function.argtypes = _FUNCTIONS.get(name, (None, _P))
         give(lambda option: self._call["SetCommandLine"](b"tapefuse", option.encode()))

@@ -53,7 +53,7 @@ class _Wrapper:
         arguments = [f"x{k}" for k in range(len(self.program.inputs))]
         body = [*self._fit(arguments), *self._outputs(), *self._call(arguments), *self._checks(), self._returned()]
         text = "\n    ".join([f"def compiled({', '.join(arguments)}):", *body]) + "\n"
-        function = numba.njit(nogil=True)(Source(text, "njit").run(self.names)["compiled"])
+        function: Any = numba.njit(nogil=True)(Source(text, "njit").run(self.names)["compiled"])
         function.__name__ = self.program.name
         function.tapefuse_program = self.loaded, self.constants  # whatever its addresses point to lives as long as it
         return function

@@ -146,7 +146,7 @@ class Entry:
         return tuple(wrapped) if self.tupled else wrapped[0]
 
     def _tensor(self, array: np.ndarray) -> Any:
-        tensor = object.__new__(self.layout.tensor)
+        tensor: Any = object.__new__(self.layout.tensor)
         self.tensor_slot.__set__(tensor, array)
         return tensor
 

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from tapefuse._errors import ShapeError
-from tapefuse.ir.op import OPS, defop
+from tapefuse.ir.op import defop
 from tapefuse.ir.ops import windows
 from tapefuse.ir.ops.elementwise import add
 from tapefuse.ir.ops.family import batch_size, draw, quiet, same_dtype, shape_of, with_batch
@@ -303,9 +303,3 @@ def _check_windows(g: Shape, kernel: Shape, spatial: Shape, strides: Sizes, low:
     """That an operand of shape `g` has as many windows along its spatial axes as there are. Raises ShapeError."""
     wanted = counts(tuple(spatial), tuple(kernel), strides, low, high, dilation)
     _agree("the numbers of windows", show_shape(g[len(g) - 1 - len(strides) : -1]), show_shape(wanted))
-
-
-def is_convolution(op: Any) -> bool:
-    """Whether an op is one of the three."""
-    return op is not None and op in (OPS["conv"], OPS["conv_input"], OPS["conv_kernel"])
-
