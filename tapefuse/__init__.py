@@ -30,7 +30,7 @@ from tapefuse._errors import (
     VariableError,
     VerifyError,
 )
-from tapefuse.function import TapeFunction, run_functions_eagerly, tape_function
+from tapefuse.function import TapeFunction, kept_memory, run_functions_eagerly, tape_function
 from tapefuse.numpy import *  # noqa: F403
 from tapefuse.tracer.signature import TensorSpec
 from tapefuse.tracer.tape import GradientTape, UnconnectedGradients
@@ -82,6 +82,7 @@ __all__ = [
     "int64",
     "jacobian",
     "jvp",
+    "kept_memory",
     "linearize",
     "newaxis",
     "nn",

@@ -61,7 +61,7 @@ def compile_traced(traced: Traced, options: Options = Options()) -> Compiled:  #
 
 @contextmanager
 def _without_collections() -> Iterator[None]:
-    """Compiling makes many objects and next to no garbage; looking for it takes a fifth of the time if they are many."""
+    """Compiling makes many objects and next to no garbage; with many, looking for it takes a fifth of the time."""
     was_on = gc.isenabled()
     gc.disable()
     try:
@@ -188,6 +188,10 @@ def _arrays(described: Sequence[tuple[str, Sequence[int]]], data: bytes) -> list
         found.append(np.frombuffer(data, dtype, prod(shape), start).reshape(shape))
         start += found[-1].nbytes
     return found
+
+
+def memory_kept(release: bool) -> int:
+    return llvm_engine.kept_memory(release)
 
 
 # -- what programs share ----------------------------------------------------------------------------------------------

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from tapefuse._config import FLAGS, Options, busy, config, on_change
 from tapefuse._errors import PerformanceWarning, TapefuseError
 from tapefuse._tree import Tree, flatten, leaves_with_paths, unflatten
-from tapefuse.compilation import compile_traced, njit_function
+from tapefuse.compilation import compile_traced, memory_kept, njit_function
 from tapefuse.ir.graph import Graph
 from tapefuse.tracer.interpreted import Entry
 from tapefuse.tracer.signature import Call, Leaf, Signature, TensorSpec, show_leaf
@@ -396,4 +396,14 @@ def _is_method(fn: Any) -> bool:
     return bool(names) and names[0] == "self"
 
 
-__all__ = ["TapeFunction", "TensorSpec", "compile_graph", "run_functions_eagerly", "tape_function"]
+def kept_memory(release: bool = False) -> int:
+    """Bytes that compiled functions of the LLVM engine keep for later calls; with `release` they are given back.
+
+    Kept are the scratch memory of each function, and memory of results of 1 MB and more that nobody holds any more:
+    at most 256 MB, and as much as results alive at once have taken, 32 MB aside. That is given back, too, when no
+    memory is left, and when it was of no use for a while.
+    """
+    return memory_kept(release)
+
+
+__all__ = ["TapeFunction", "TensorSpec", "compile_graph", "kept_memory", "run_functions_eagerly", "tape_function"]

@@ -16,7 +16,8 @@ ROOT = Path(__file__).resolve().parent.parent / "tapefuse"
 LEAVES = ("_config", "_errors", "_progress", "_records", "_tree")
 IR = ("ir", *LEAVES)
 TRACED = ("tracer", *IR)
-FACE = ("", "numpy", "transforms", "function", "reports", "compilation", "compiler", "tracer", "codegen", "runtime", *IR)
+COMPILED = ("compilation", "compiler", "codegen", "runtime")
+FACE = ("", "numpy", "transforms", "function", "reports", "tracer", *COMPILED, *IR)
 LAYERS: dict[str, tuple[str, ...]] = {
     "_errors": (),
     "_records": (),

@@ -55,7 +55,7 @@ OPERATORS = {
     "add": "+", "sub": "-", "mul": "*", "div": "/", "and": "&", "or": "|", "xor": "^",
     "eq": "==", "ne": "!=", "lt": "<", "le": "<=", "gt": ">", "ge": ">=",
 }  # fmt: skip
-FLOAT_FUNCTIONS = frozenset({*vector_math.FUNCTIONS, "sqrt", "rsqrt", "floor", "ceil", "round"})
+FLOAT_FUNCTIONS = frozenset({*vector_math.UNARY, "atan2", "sqrt", "rsqrt", "floor", "ceil", "round"})
 FUNCTIONS = FLOAT_FUNCTIONS | {"floordiv", "mod", "pow", "maximum", "minimum", "abs", "sign", "select"}
 ARRAY_FUNCTIONS = frozenset({"carve", "reshaped", "matmul_rows", "matmul_columns", "contract", "transposed"})
 RENAMED = {"abs": "absolute", "round": "round_even", "pow": "power"}  # Python's own names stay what they are

@@ -14,12 +14,12 @@ from tapefuse.codegen.costs import GRAIN
 from tapefuse.codegen.llvm_instructions import Declarations, dim_text
 from tapefuse.codegen.llvm_vectors import kernel_text
 from tapefuse.codegen.loops import HI, INT, LO, For, Kernel, Num
-from tapefuse.codegen.memory import ALIGN
+from tapefuse.codegen.memory import ALIGN, memory_of
 from tapefuse.codegen.plan import Plan, pieces
 from tapefuse.ir.types import Dim
 
 _STEP = "{ ptr, ptr, i64, i64, i64, i64 }"
-_RUN = "declare i64 @tapefuse_run(ptr, ptr, i64, ptr, i64, ptr, ptr, ptr, ptr)"
+_RUN = "declare i64 @tapefuse_run(ptr, ptr, i64, i64, ptr, i64, ptr, ptr, ptr, ptr)"
 _FIXED = "{ i64, i64 }"  # kind (a number, a pointer of the table, an address in the arena) and number
 _FEW = 64  # rows from which kernels of different sizes rather share their code
 _POOL = """\
@@ -52,8 +52,12 @@ class _Program:
         self._load_dims()
         self._load_pointers()
         pieces_of: dict[str, int] = {}
+        writing = None  # the first of the steps that write states
         for number, step in enumerate(self.plan.steps):
+            if writing is None and self._writes_state(step):
+                writing = len(self.steps)
             self._step(number, step, pieces_of)
+        writing = len(self.steps) if writing is None else writing
         fixed = [v for v in self.values if not v.startswith("%")]
         place = {v: k for k, v in enumerate([*fixed, *(v for v in self.values if v.startswith("%"))])}
         stores = []
@@ -68,7 +72,7 @@ class _Program:
             f"  %values = alloca [{max(len(self.values), 1)} x i64]",
             *self.lines,
             *stores,
-            f"  %status = call i64 @tapefuse_run(ptr %values, ptr @steps, i64 {n}, "
+            f"  %status = call i64 @tapefuse_run(ptr %values, ptr @steps, i64 {n}, i64 {writing}, "
             f"ptr @fixed, i64 {len(fixed)}, ptr %pointers, ptr {arena}, {pool})",
             "  ret i64 %status",
             "}",
@@ -152,6 +156,11 @@ class _Program:
             self.functions["nothing"] = "nothing"
             self.texts.append("define internal void @nothing(ptr %v, ptr %i, i64 %l, i64 %h, i64 %c) { ret void }")
 
+    def _writes_state(self, step: Step) -> bool:
+        request = self.plan.request
+        states = self.plan.graph.params[request.inputs : request.inputs + len(request.states)]
+        return any(memory_of(p).value in states for p in step.written if not p.tag)
+
     def _pieces(self, step: Step) -> str:
         count = pieces(step)
         self.parallel |= count != 1
@@ -179,7 +188,7 @@ class _Program:
 def _bounded(step: Step) -> Kernel:
     """The kernel; if it runs over few rows, in one piece, with their number in its loops: a third of the code."""
     kernel, rows = step.kernel, step.kernel.rows
-    if step.rows_of or pieces(step) != 1 or not isinstance(rows, int) or not 0 < rows <= _FEW:
+    if step.rows_of or pieces(step) != 1 or not isinstance(rows, int) or not 0 < rows < _FEW:
         return kernel
     lo, hi = Num(0, INT), Num(rows, INT)
     body = tuple(

@@ -23,7 +23,7 @@ from tapefuse.ir.graph import Graph, Value
 from tapefuse.ir.types import Shape, show_shape
 
 _NONE: frozenset = frozenset()
-VIEWS = frozenset({"broadcast", "transpose", "slice", "flip", "reshape"})
+VIEWS = frozenset({"broadcast", "transpose", "slice", "flip", "reshape", "after"})
 _FULL = f"the kernel has reached {LIMIT} instructions"
 
 
@@ -83,7 +83,11 @@ def domain(node: Value) -> Shape:
 
 
 def is_alias(node: Value) -> bool:
-    return node.op is not None and (node.op.name == "after" or node.op.name == "reshape" and not is_squeeze(node))
+    if node.op is None or node.op.name not in ("after", "reshape"):
+        return False
+    if node.op.name == "after":
+        return node.args[0].op is None or bool(node.args[0].args)  # literals have no memory
+    return not is_squeeze(node)
 
 
 def schedule(graph: Graph, choices: AsMeasured = AS_MEASURED) -> Schedule:
@@ -149,7 +153,8 @@ def _inline(graph: Graph, needed: set[Value], kept: frozenset[Value], choices: A
         if node not in chain:
             chain[node] = cheap[node]
             stack.extend(a for a in node.args if a in cheap and a not in kept)
-    literals = (n for n in needed if n in chain and n.type.size == 1 and not n.args and n not in graph.outs)
+    stored = {base for node in graph.nodes if is_product(node) for base in bases(node)}.union(graph.outs)
+    literals = (n for n in needed if n in chain and n.type.size == 1 and not n.args and n not in stored)
     return frozenset((*(n for n in chain if n not in needed), *literals, *_continued(graph)))
 
 

@@ -31,7 +31,7 @@ def _is_copied(plan: Schedule, node: Value) -> bool:
 def _plane(plan: Schedule, node: Value) -> int | None:
     """The axis along which the operand's elements lie next to each other, if it is not the last."""
     found = _seen(plan, node)
-    if found is None or found.steps[-1] == 1:
+    if found is None or not found.steps or found.steps[-1] == 1:
         return None
     axes = [k for k, s in enumerate(found.steps[:-1]) if s == 1 and node.shape[k] != 1]
     return axes[-1] if axes else None

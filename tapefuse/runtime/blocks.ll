@@ -1,9 +1,12 @@
-; Third part of the entry (see entry.ll): memory of large outputs, kept when an array is freed and given to the next one.
+; Third part of the entry (see entry.ll): memory of large outputs, kept when an array is freed and given to the next one, and
+; scratch memory, of which each program keeps a block.
 ;
 ; A fresh page costs as much as reading it three times, so arrays of LARGE bytes or more get a NumPy memory handler of ours
-; (NEP 49). A block's 16 bytes in front hold what malloc gave and its capacity. The shelf holds the blocks freed last: as many
-; as there are places, and $shelf_bytes bytes in all. NumPy calls handlers under the interpreter's lock; `@lock` is for
-; interpreters that have none.
+; (NEP 49). In front of a block are what malloc gave (word -2), its capacity (-1), and when it was freed (-3), in a count of
+; such events. The shelf holds the blocks freed last: as many as there are places, $shelf_bytes bytes in all, none that
+; $shelf_patience others were freed after, and never so much that blocks in use and on the shelf take $shelf_slack bytes more
+; than blocks in use ever took. It is emptied when there is no memory. NumPy calls handlers under the interpreter's lock;
+; `@lock` is for interpreters that have none.
 
 %allocator = type { ptr, ptr, ptr, ptr, ptr }             ; context, malloc, calloc, realloc, free
 %handler = type { [127 x i8], i8, %allocator }            ; name, version
@@ -12,6 +15,9 @@
 @handler.capsule = internal global ptr null
 @shelf = internal global [$shelf_places x ptr] zeroinitializer  ; the longest kept one first
 @shelf.bytes = internal global i64 0
+@shelf.time = internal global i64 0
+@used = internal global i64 0                             ; bytes of blocks in use
+@used.most = internal global i64 0
 @lock = internal global i32 0
 
 declare ptr @PyCapsule_New(ptr, ptr, ptr)
@@ -80,18 +86,108 @@ fail:
   ret ptr null
 }
 
+; So many bytes more, or less, are in use.
+define internal void @count_used(i64 %change) nounwind {
+  %before = load i64, ptr @used
+  %now = add i64 %before, %change
+  store i64 %now, ptr @used
+  %most = load i64, ptr @used.most
+  %record = call i64 @llvm.umax.i64(i64 %most, i64 %now)
+  store i64 %record, ptr @used.most
+  ret void
+}
+
+; Before a new block is made: free those on the shelf that do not fit beside it.
+define internal void @make_room() nounwind {
+entry:
+  br label %look
+look:
+  %kept = load i64, ptr @shelf.bytes
+  %none = icmp eq i64 %kept, 0
+  br i1 %none, label %done, label %compare
+compare:
+  %used = load i64, ptr @used
+  %all = add i64 %used, %kept
+  %record = load i64, ptr @used.most
+  %most = add i64 %record, $shelf_slack
+  %fits = icmp ule i64 %all, %most
+  br i1 %fits, label %done, label %evict
+evict:
+  call void @drop_oldest()
+  br label %look
+done:
+  ret void
+}
+
+define internal void @drop_oldest() nounwind {
+  %oldest = call ptr @unshelve(i64 0)
+  call void @free_block(ptr %oldest)
+  ret void
+}
+
+; Bytes on the shelf, which is emptied if %drop.
+define i64 @tapefuse_shelf(i64 %drop) nounwind {
+entry:
+  call void @enter_shelf()
+  %bytes = load i64, ptr @shelf.bytes
+  %frees = icmp ne i64 %drop, 0
+  br i1 %frees, label %look, label %done
+look:
+  %first = load ptr, ptr @shelf
+  %empty = icmp eq ptr %first, null
+  br i1 %empty, label %done, label %free
+free:
+  call void @drop_oldest()
+  br label %look
+done:
+  call void @leave_shelf()
+  ret i64 %bytes
+}
+
 define internal ptr @block_malloc(ptr %context, i64 %bytes) nounwind {
 entry:
   call void @enter_shelf()
   %kept = call ptr @find_block(i64 %bytes)
-  call void @leave_shelf()
   %none = icmp eq ptr %kept, null
-  br i1 %none, label %new, label %done
+  br i1 %none, label %new, label %found
+found:
+  %capacity = call i64 @word(ptr %kept, i64 -1)
+  call void @count_used(i64 %capacity)
+  call void @leave_shelf()
+  ret ptr %kept
 new:
+  call void @count_used(i64 %bytes)
+  call void @make_room()
+  call void @leave_shelf()
+  %block = call ptr @new_block(i64 %bytes)
+  %failed = icmp eq ptr %block, null
+  br i1 %failed, label %forget, label %done
+forget:
+  call void @enter_shelf()
+  %less = sub i64 0, %bytes
+  call void @count_used(i64 %less)
+  call void @leave_shelf()
+  br label %done
+done:
+  ret ptr %block
+}
+
+; A block from the system, 64-byte aligned; null without memory.
+define internal ptr @new_block(i64 %bytes) nounwind {
+entry:
+  %negative = icmp slt i64 %bytes, 0
+  br i1 %negative, label %fail, label %try
+try:
   %total = add i64 %bytes, 128
   %raw = call ptr @PyMem_RawMalloc(i64 %total)
   %empty = icmp eq ptr %raw, null
-  br i1 %empty, label %done, label %align
+  br i1 %empty, label %search, label %align
+search:
+  %freed = call i64 @tapefuse_shelf(i64 1)
+  %nothing = icmp eq i64 %freed, 0
+  br i1 %nothing, label %fail, label %try
+fail:
+  ret ptr null
 align:
   %address = ptrtoint ptr %raw to i64
   %beyond = add i64 %address, 127
@@ -101,10 +197,7 @@ align:
   call void @put(ptr %block, i64 -2, ptr %raw)
   %capacity_at = getelementptr i64, ptr %block, i64 -1
   store i64 %bytes, ptr %capacity_at
-  br label %done
-done:
-  %result = phi ptr [%kept, %entry], [null, %new], [%block, %align]
-  ret ptr %result
+  ret ptr %block
 }
 
 define internal ptr @block_calloc(ptr %context, i64 %count, i64 %size) nounwind {
@@ -152,14 +245,15 @@ entry:
   br i1 %nothing, label %done, label %measure
 measure:
   %capacity = call i64 @word(ptr %block, i64 -1)
+  call void @enter_shelf()
+  %less = sub i64 0, %capacity
+  call void @count_used(i64 %less)
   %too_large = icmp ugt i64 %capacity, $shelf_bytes
-  br i1 %too_large, label %drop, label %shelve
+  br i1 %too_large, label %drop, label %room
 drop:
+  call void @leave_shelf()
   call void @free_block(ptr %block)
   br label %done
-shelve:
-  call void @enter_shelf()
-  br label %room
 room:
   %all = load i64, ptr @shelf.bytes
   %sum = add i64 %all, %capacity
@@ -169,8 +263,7 @@ room:
   %good = and i1 %has_place, %fits
   br i1 %good, label %search, label %evict
 evict:
-  %oldest = call ptr @unshelve(i64 0)
-  call void @free_block(ptr %oldest)
+  call void @drop_oldest()
   br label %room
 search:
   %k = phi i64 [0, %room], [%k1, %taken]
@@ -184,6 +277,22 @@ taken:
 keep:
   store ptr %block, ptr %place
   store i64 %sum, ptr @shelf.bytes
+  %time = load i64, ptr @shelf.time
+  %time1 = add i64 %time, 1
+  store i64 %time1, ptr @shelf.time
+  %freed.at = getelementptr i64, ptr %block, i64 -3
+  store i64 %time1, ptr %freed.at
+  %last_used = sub i64 %time1, $shelf_patience
+  br label %tidy
+tidy:                                               ; there is one on the shelf, that of now
+  %eldest = load ptr, ptr @shelf
+  %freed = call i64 @word(ptr %eldest, i64 -3)
+  %young = icmp sge i64 %freed, %last_used
+  br i1 %young, label %leave, label %forget
+forget:
+  call void @drop_oldest()
+  br label %tidy
+leave:
   call void @leave_shelf()
   br label %done
 done:
@@ -196,6 +305,58 @@ define internal void @free_block(ptr %block) nounwind {
   ret void
 }
 
+; 64-byte aligned scratch memory: the block kept in %slot when it is large enough, or a new one; null without memory.
+define internal ptr @take_arena(ptr %slot, i64 %bytes) nounwind {
+  %kept = atomicrmw xchg ptr %slot, ptr null acq_rel
+  %none = icmp eq ptr %kept, null
+  br i1 %none, label %new, label %measure
+measure:
+  %capacity = call i64 @word(ptr %kept, i64 -1)
+  %enough = icmp sge i64 %capacity, %bytes
+  br i1 %enough, label %keep, label %drop
+keep:
+  ret ptr %kept
+drop:
+  call void @free_block(ptr %kept)
+  br label %new
+new:
+  %block = call ptr @new_block(i64 %bytes)
+  ret ptr %block
+}
+
+define internal void @give_arena(ptr %slot, ptr %block) nounwind {
+  %other = atomicrmw xchg ptr %slot, ptr %block acq_rel
+  %none = icmp eq ptr %other, null
+  br i1 %none, label %done, label %free
+free:
+  call void @free_block(ptr %other)
+  br label %done
+done:
+  ret void
+}
+
+; Bytes of the block kept in %slot, which is freed if %drop.
+define i64 @tapefuse_arena(ptr %slot, i64 %drop) nounwind {
+entry:
+  %kept = atomicrmw xchg ptr %slot, ptr null acq_rel
+  %none = icmp eq ptr %kept, null
+  br i1 %none, label %done, label %measure
+measure:
+  %capacity = call i64 @word(ptr %kept, i64 -1)
+  %frees = icmp ne i64 %drop, 0
+  br i1 %frees, label %free, label %keep
+free:
+  call void @free_block(ptr %kept)
+  br label %done
+keep:
+  call void @give_arena(ptr %slot, ptr %kept)
+  br label %done
+done:
+  %bytes = phi i64 [0, %entry], [%capacity, %free], [%capacity, %keep]
+  ret i64 %bytes
+}
+
+declare i64 @llvm.umax.i64(i64, i64)
 declare { i64, i1 } @llvm.umul.with.overflow.i64(i64, i64)
 
 ; A fresh array of %bytes bytes; large ones with our handler. Null, with an exception set, without memory.

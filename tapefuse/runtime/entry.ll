@@ -93,8 +93,9 @@ end:
   ret void
 }
 
-; Run the program; long ones without the interpreter's lock. Numba's thread mask of this thread is left as it was.
-define internal i64 @run(ptr %table, ptr %arrays, ptr %pointers, ptr %values) {
+; Run the program; long ones without the interpreter's lock, unless a fork waits for such calls to end. Status -1: stopped
+; before any variable was written. Numba's thread mask of this thread is left as it was.
+define internal i64 @run(ptr %table, ptr %arrays, ptr %pointers, ptr %values, i1 %may_stop) {
 entry:
   %program = call ptr @pointer(ptr %table, i64 $program)
   %get_mask = call ptr @pointer(ptr %table, i64 $get_mask)
@@ -117,19 +118,39 @@ decide:
   %work = phi i64 [%work_static, %length], [%work_value, %look]
   %limit = call i64 @word(ptr %table, i64 $gil_limit)
   %long = icmp sgt i64 %work, %limit
-  br i1 %long, label %alone, label %together
+  br i1 %long, label %forks, label %together
+forks:
+  %away = call ptr @pointer(ptr %table, i64 $away)
+  %pending.at = getelementptr i64, ptr %away, i64 1
+  %pending = load i64, ptr %pending.at
+  %calm = icmp eq i64 %pending, 0
+  br i1 %calm, label %alone, label %together
 together:
   %status0 = call i64 %program(ptr %pointers, ptr %values)
   br label %finish
 alone:
   call void @take_states(ptr %table, ptr %arrays)
+  call void @leave(ptr %table, i64 1)
+  %is_watched = call i1 @is_watched(ptr %table, i64 %work)
+  %watched = and i1 %is_watched, %may_stop
   %thread = call ptr @PyEval_SaveThread()
+  br i1 %watched, label %watch, label %go
+watch:
+  call void @start_watch(ptr %thread, ptr %table, ptr %arrays)
+  br label %go
+go:
   %status1 = call i64 %program(ptr %pointers, ptr %values)
+  br i1 %watched, label %unwatch, label %back
+unwatch:
+  call void @end_watch()
+  br label %back
+back:
   call void @PyEval_RestoreThread(ptr %thread)
+  call void @leave(ptr %table, i64 -1)
   call void @give_states(ptr %table, ptr %arrays)
   br label %finish
 finish:
-  %status = phi i64 [%status0, %together], [%status1, %alone]
+  %status = phi i64 [%status0, %together], [%status1, %back]
   br i1 %masked, label %restore, label %end
 restore:
   call void %set_mask(i32 %mask)
@@ -216,6 +237,7 @@ warned:
   call void @Py_DecRef(ptr %said)
   br label %space
 space:
+  %may_stop = phi i1 [true, %notice], [true, %asked], [true, %warned], [false, %stopped]
   %n_states = call i64 @word(ptr %table, i64 $n_states)
   %n_constants = call i64 @word(ptr %table, i64 $n_constants)
   %n_outputs = call i64 @word(ptr %table, i64 $n_outputs)
@@ -285,7 +307,7 @@ on_heap:
 call:
   %arena = phi ptr [%stack, %on_stack], [%heap, %on_heap]
   call void @put(ptr %pointers, i64 %last, ptr %arena)
-  %status = call i64 @run(ptr %table, ptr %arrays, ptr %pointers, ptr %values)
+  %status = call i64 @run(ptr %table, ptr %arrays, ptr %pointers, ptr %values, i1 %may_stop)
   br i1 %tiny, label %judge, label %give_back
 give_back:
   call void @give_arena(ptr %arena_slot, ptr %arena)
@@ -296,8 +318,15 @@ judge:
 result:
   %tensors = call ptr @wrap(ptr %table, ptr %outputs)
   ret ptr %tensors
-failed:                                             ; the handler raises; whatever it returns is the result
+failed:
   call void @release(ptr %outputs, i64 0, i64 %n_outputs)
+  %is_stopped = icmp eq i64 %status, -1
+  br i1 %is_stopped, label %stopped, label %check
+stopped:                                            ; by an exception, or to begin again with what variables hold now
+  %exception = call ptr @PyErr_Occurred()
+  %again = icmp eq ptr %exception, null
+  br i1 %again, label %space, label %error
+check:                                              ; the handler raises; whatever it returns is the result
   %number = call ptr @PyLong_FromLongLong(i64 %status)
   %no_number = icmp eq ptr %number, null
   br i1 %no_number, label %error, label %tell

@@ -11,13 +11,18 @@ What a call promises:
   the arrays that it writes are taken out of their variables until it is done, so that no thread and no other program
   can see or use half-written values: reading such a variable's slot is an AttributeError, which the variable's
   `__getattr__` turns into waiting. A variable that is given another array meanwhile keeps that one.
-- Signals are handled after the call, when variables are whole. A failed check calls the handler and changes nothing.
+- A program of more than WATCHED nanoseconds in the main thread lets signal handlers run, between its kernels or the
+  pieces of one, until it begins to write variables; an exception ends the call, and nothing has changed. Otherwise
+  signals are handled after the call, when variables are whole. A failed check calls the handler and changes nothing.
+- A fork waits for the calls of other threads that have taken variables: the child finds whole ones.
 """
 
 from __future__ import annotations
 
 import ctypes
 import os
+import time
+import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache
 from string import Template
@@ -40,16 +45,19 @@ from tapefuse.runtime.abi import (
 )
 
 GIL_LIMIT = 20_000  # nanoseconds of work from which a call lets other Python threads run
+WATCHED = 5_000_000  # nanoseconds of work from which a call in the main thread can be interrupted
+POLL = 100_000_000  # nanoseconds between two looks at signals
 STACK_ARENA = 4096  # bytes of scratch memory that live on the stack
 LARGE = 1 << 20  # bytes from which an output's memory is kept when it is freed
 RECYCLED_BYTES = 4096  # of an output that is remembered to be used again
 SHELF_PLACES, SHELF_BYTES = 8, 256 << 20  # most blocks, and most bytes, that are kept
+SHELF_PATIENCE, SHELF_SLACK = 16, 32 << 20  # see blocks.ll
 FIELDS = (
     "program", "n_inputs", "n_states", "n_constants", "n_outputs", "n_symbols", "n_polys", "n_checked", "n_patches",
     "n_sizes", "records", "states", "constants", "polys", "checked", "out_records", "sizes", "patches", "arena",
     "arena_index", "arena_slot", "work", "work_index", "gil_limit", "ndarray", "tensor", "tensor_offset",
     "variable_offset", "tupled", "handler", "get_mask", "set_mask", "notice", "warning",
-    "recycled", "turn", "kinds",
+    "recycled", "turn", "kinds", "n_written", "main_thread", "away",
 )  # fmt: skip
 ARENA_SLOT = FIELDS.index("arena_slot")  # the kept block of scratch memory; calls exchange it atomically
 RECORD_WORDS = 4  # descr, rank, axes, written
@@ -62,12 +70,14 @@ FIXED, BIND, SAME, POLYNOMIAL = range(4)  # kinds of axes
 @cache
 def entry_text() -> str:
     """LLVM text of `ptr @tapefuse_entry(ptr %self, ptr %args, i64 %nargs)`; `%self` is an array, the table."""
-    text = "".join(map(source, ("entry_arrays", "blocks", "recycle", "wrap", "entry")))
+    text = "".join(map(source, ("entry_arrays", "blocks", "recycle", "wrap", "interrupt", "entry")))
     names: dict[str, int | str] = {f: k for k, f in enumerate(FIELDS)}
     names |= {"large": LARGE, "shelf_bytes": SHELF_BYTES, "shelf_places": SHELF_PLACES, "shelf_last": SHELF_PLACES - 1}
+    names |= {"shelf_patience": SHELF_PATIENCE, "shelf_slack": SHELF_SLACK}
     names |= {"name_padding": "\\00" * (127 - len("tapefuse"))}
     names |= {f"array_{k}": v for k, v in ARRAY.items()}
     names |= {"object_type": OBJECT_TYPE, "record_words": RECORD_WORDS, "stack_arena": STACK_ARENA}
+    names |= {"poll": POLL, "watched_work": WATCHED, "clock": getattr(time, "CLOCK_MONOTONIC", 1)}
     names |= {"recycled_bytes": RECYCLED_BYTES, "tuple_items": tuple.__basicsize__, "flags_made": FLAGS_MADE}
     names |= {"flags_layout": C_CONTIGUOUS | ALIGNED, "flags_writeable": WRITEABLE}
     return Template(text).substitute({**names, **_number_cases()})
@@ -101,6 +111,14 @@ def entry_symbols() -> dict[str, int]:
         "PyArray_NewFromDescr": numpy_function(94),
         "PyDataMem_SetHandler": numpy_function(304),
     }
+
+
+_tables: weakref.WeakValueDictionary[int, Table] = weakref.WeakValueDictionary()  # of all programs that are loaded
+
+
+def arena_slots() -> list[int]:
+    """Where each loaded program keeps its scratch memory: addresses for `tapefuse_arena`."""
+    return [table.ctypes.data + 8 * ARENA_SLOT for table in list(_tables.values())]
 
 
 class Table(np.ndarray):
@@ -177,11 +195,12 @@ def build_table(
         "arena": arena[0], "arena_index": arena[1], "work": work[0], "work_index": work[1], "gil_limit": GIL_LIMIT,
         "ndarray": id(np.ndarray), "tensor": id(layout.tensor), "tensor_offset": layout.tensor_offset,
         "variable_offset": layout.variable_offset, "tupled": int(layout.tupled or len(program.outputs) != 1),
-        "handler": id(handler),
+        "handler": id(handler), "n_written": sum(s.written for s in program.states),
     }  # fmt: skip
     table = parts.table({**fields, **words})
     table.keep = (tuple(states), constants, handler, layout)
     table.flags.writeable = False  # native code alone changes it
+    _tables[id(table)] = table
     return table
 
 

@@ -1,4 +1,4 @@
-; First half of the entry (see entry.ll): arrays against their records, sizes of outputs, scratch memory, fresh arrays.
+; First part of the entry (see entry.ll): arrays against their records, sizes of outputs, fresh arrays.
 ; entry.py fills in the names behind dollar signs: indices of table words, offsets in NumPy's array record.
 
 declare void @Py_IncRef(ptr)
@@ -154,56 +154,6 @@ done:
   ret i1 true
 overflow:
   ret i1 false
-}
-
-; 64-byte aligned scratch memory: the block kept in %slot when it is large enough, or a new one; null without memory.
-; A block's 16 bytes in front hold what malloc gave and its capacity.
-define internal ptr @take_arena(ptr %slot, i64 %bytes) nounwind {
-  %kept = atomicrmw xchg ptr %slot, ptr null acq_rel
-  %none = icmp eq ptr %kept, null
-  br i1 %none, label %new, label %measure
-measure:
-  %capacity = call i64 @word(ptr %kept, i64 -1)
-  %enough = icmp sge i64 %capacity, %bytes
-  br i1 %enough, label %keep, label %drop
-keep:
-  ret ptr %kept
-drop:
-  %old = call ptr @pointer(ptr %kept, i64 -2)
-  call void @PyMem_RawFree(ptr %old)
-  br label %new
-new:
-  %negative = icmp slt i64 %bytes, 0
-  br i1 %negative, label %fail, label %allocate
-allocate:
-  %total = add i64 %bytes, 128
-  %raw = call ptr @PyMem_RawMalloc(i64 %total)
-  %empty = icmp eq ptr %raw, null
-  br i1 %empty, label %fail, label %align
-align:
-  %address = ptrtoint ptr %raw to i64
-  %beyond = add i64 %address, 127
-  %aligned = and i64 %beyond, -64
-  %skip = sub i64 %aligned, %address
-  %block = getelementptr i8, ptr %raw, i64 %skip
-  call void @put(ptr %block, i64 -2, ptr %raw)
-  %capacity_at = getelementptr i64, ptr %block, i64 -1
-  store i64 %bytes, ptr %capacity_at
-  ret ptr %block
-fail:
-  ret ptr null
-}
-
-define internal void @give_arena(ptr %slot, ptr %block) nounwind {
-  %other = atomicrmw xchg ptr %slot, ptr %block acq_rel
-  %none = icmp eq ptr %other, null
-  br i1 %none, label %done, label %free
-free:
-  %raw = call ptr @pointer(ptr %other, i64 -2)
-  call void @PyMem_RawFree(ptr %raw)
-  br label %done
-done:
-  ret void
 }
 
 ; Give up the references objects[from], ..., objects[to - 1].
@@ -388,6 +338,7 @@ no:
   ret i1 false
 }
 
+; %first times all dimensions, -1 beyond 63 bits.
 define internal i64 @product(ptr %dims, i64 %n, i64 %first) nounwind {
 entry:
   br label %next
@@ -398,9 +349,13 @@ next:
   br i1 %some, label %more, label %done
 more:
   %d = call i64 @word(ptr %dims, i64 %k)
-  %times = mul i64 %so_far, %d
+  %multiplied = call { i64, i1 } @llvm.smul.with.overflow.i64(i64 %so_far, i64 %d)
+  %times = extractvalue { i64, i1 } %multiplied, 0
+  %too_large = extractvalue { i64, i1 } %multiplied, 1
   %k1 = add i64 %k, 1
-  br label %next
+  br i1 %too_large, label %overflow, label %next
+overflow:
+  ret i64 -1
 done:
   ret i64 %so_far
 }
@@ -432,6 +387,12 @@ make:
   %dims = getelementptr inbounds i64, ptr %sizes, i64 %first
   %itemsize = call i64 @word(ptr %record, i64 3)
   %bytes = call i64 @product(ptr %dims, i64 %nd, i64 %itemsize)
+  %too_large = icmp slt i64 %bytes, 0
+  br i1 %too_large, label %overflow, label %allocate
+overflow:
+  %ignored = call ptr @PyErr_NoMemory()
+  br label %no
+allocate:
   %slot = getelementptr inbounds i64, ptr %slots, i64 %k
   %array = call ptr @output_array(ptr %slot, ptr %ndarray, ptr %descr, i64 %nd, ptr %dims, i64 %bytes)
   %empty = icmp eq ptr %array, null

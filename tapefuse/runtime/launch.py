@@ -11,6 +11,8 @@ from tapefuse.runtime.entry import source
 
 _CLOCK = """\
 @tapefuse_stamps = external global [0 x i64]
+declare i64 @tapefuse_watched()
+declare i64 @tapefuse_interrupted()
 declare i32 @clock_gettime(i32, ptr)
 define internal void @stamp(i64 %k) nounwind {
   %now = alloca { i64, i64 }
@@ -29,6 +31,7 @@ _TIMED = {
     "{started}": "call void @stamp(i64 0)",
     "{stepped}": "%s.done = add i64 %s, 1\n  call void @stamp(i64 %s.done)",
 }
+WATCH = ("tapefuse_watched", "tapefuse_interrupted")  # what launchers import, see interrupt.ll
 Stamps = ctypes.Array[ctypes.c_int64]  # nanoseconds: when the launcher began, then when each kernel ended
 
 
@@ -41,7 +44,8 @@ def launcher_text(timed: bool = False) -> str:
     return text.replace("CLOCK", str(getattr(time, "CLOCK_MONOTONIC", 1))) if timed else text
 
 
-def timed_symbols(stamps: Stamps) -> Mapping[str, int]:
-    """What the timed launcher imports: its clock, and where it writes."""
+def timed_symbols(stamps: Stamps, support: Mapping[str, int]) -> Mapping[str, int]:
+    """What the timed launcher imports: its clock, where it writes, and what stops it (of `support`)."""
     clock: Any = ctypes.cast(ctypes.CDLL(None).clock_gettime, ctypes.c_void_p)
-    return {"tapefuse_stamps": ctypes.addressof(stamps), "clock_gettime": int(clock.value)}
+    watch = {name: support[name] for name in WATCH}
+    return {"tapefuse_stamps": ctypes.addressof(stamps), "clock_gettime": int(clock.value), **watch}

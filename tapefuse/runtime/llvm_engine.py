@@ -26,13 +26,14 @@ from tapefuse.ir.program import Program
 from tapefuse.runtime import blas, cache, host, linking, threads
 from tapefuse.runtime.abi import Layout, check_abi
 from tapefuse.runtime.compile import QUICK, compile_object, fingerprint
-from tapefuse.runtime.entry import build_table, entry_symbols, entry_text, source
+from tapefuse.runtime.entry import arena_slots, build_table, entry_symbols, entry_text, source
 from tapefuse.runtime.image import Mapped
-from tapefuse.runtime.launch import Stamps, launcher_text, timed_symbols
+from tapefuse.runtime.launch import WATCH, Stamps, launcher_text, timed_symbols
 from tapefuse.runtime.linking import Code
 
 _ENTRY, _PROGRAM, _RUN = "tapefuse_entry", "tapefuse_program", "tapefuse_run"
 _POOL, _POOL_START = "tapefuse_parallel_for", "tapefuse_pool_start"
+_SHELF, _ARENA = "tapefuse_shelf", "tapefuse_arena"
 _PAUSES = {  # how a processor is told that a loop waits
     "x86_64": ("declare void @llvm.x86.sse2.pause()", "call void @llvm.x86.sse2.pause()"),
     "amd64": ("declare void @llvm.x86.sse2.pause()", "call void @llvm.x86.sse2.pause()"),
@@ -111,6 +112,7 @@ def load(
     start = time.perf_counter()
     entry = _support()
     word, words, symbols, kept = _parallel(program, threads)
+    words |= _process_words()
     symbols |= {n: blas.address(n) for n in program.externals if n in blas.FUNCTIONS}
     launcher = entry if stamps is None else _timed_launcher(stamps)
     symbols[_RUN] = launcher[_RUN]
@@ -202,7 +204,7 @@ def _loaded_support() -> Mapped:
     code = kept.built.code if kept else linking.code_of(compile_object(_support_text(), QUICK))
     if not kept:
         atexit.register(_keep_support, key)
-    mapped = linking.loaded(code, entry_symbols(), (_ENTRY, _RUN, _POOL, _POOL_START))
+    mapped = linking.loaded(code, entry_symbols(), (_ENTRY, _RUN, _POOL, _POOL_START, _SHELF, _ARENA, *WATCH))
     ctypes.pythonapi.Py_IncRef(ctypes.py_object(mapped.keep))
     return mapped
 
@@ -226,7 +228,20 @@ def _support_text() -> str:
 def _timed_launcher(stamps: Stamps) -> Mapped:
     """A launcher that reads the clock after each kernel."""
     code = linking.code_of(compile_object(launcher_text(timed=True), QUICK))
-    return linking.loaded(code, timed_symbols(stamps), (_RUN,))
+    return linking.loaded(code, timed_symbols(stamps, _support()), (_RUN,))
+
+
+def kept_memory(release: bool = False) -> int:
+    """Bytes that are kept for later calls: memory of large outputs that were freed, scratch memory of loaded programs.
+
+    `release`: give them back to the system.
+    """
+    code = _Shared.code
+    if code is None:
+        return 0
+    shelf = ctypes.PYFUNCTYPE(ctypes.c_int64, ctypes.c_int64)(code[_SHELF])
+    arena = ctypes.PYFUNCTYPE(ctypes.c_int64, ctypes.c_int64, ctypes.c_int64)(code[_ARENA])
+    return shelf(release) + sum(arena(slot, release) for slot in arena_slots())
 
 
 # -- threads ----------------------------------------------------------------------------------------------------------
@@ -242,6 +257,11 @@ def _parallel(program: Program, wanted: int | None) -> _Parallel:
         words["gil_limit"] = (1 << 63) - 1
     symbols = {"numba_parallel_for": workers.parallel_for, "tapefuse_threads": ctypes.addressof(word)}
     return _Parallel(word, words, symbols, (word, warn))
+
+
+def _process_words() -> dict[str, int]:
+    """Fields of the table that are the same for all programs: words of this process."""
+    return {"main_thread": threads.main_thread(), "away": threads.away()}
 
 
 def pool() -> threads.Pool:

@@ -92,9 +92,25 @@ done:
   ret ptr %array
 }
 
+; Once more without memory, if some of it is on the shelf.
 define internal ptr @new_array(ptr %ndarray, ptr %descr, i64 %nd, ptr %dims, i64 %bytes) {
+entry:
   %nd32 = trunc i64 %nd to i32
+  br label %try
+try:
   call void @Py_IncRef(ptr %descr)                  ; the next call takes it
   %array = call ptr @fresh_array(ptr %ndarray, ptr %descr, i32 %nd32, ptr %dims, i64 %bytes)
+  %made = icmp ne ptr %array, null
+  br i1 %made, label %done, label %search
+search:
+  %freed = call i64 @tapefuse_shelf(i64 1)
+  %nothing = icmp eq i64 %freed, 0
+  br i1 %nothing, label %done, label %again
+again:
+  call void @PyErr_Clear()
+  br label %try
+done:
   ret ptr %array
 }
+
+declare void @PyErr_Clear()

@@ -13,6 +13,7 @@ import importlib.util
 import os
 import sys
 import threading
+import time
 import warnings
 import weakref
 from collections.abc import Callable, Iterator
@@ -69,6 +70,21 @@ class Count(ctypes.c_int32):
 
 _counts: weakref.WeakSet[Count] = weakref.WeakSet()
 _forked = ctypes.c_int64(0)  # 1 in a forked child whose pool died with the fork, until the warning is given
+
+
+_main = ctypes.c_uint64(threading.main_thread().ident or 0)  # the thread that handles signals
+_away = (ctypes.c_int64 * 2)()  # calls that have taken variables and let the interpreter go; forks that wait for them
+
+
+def main_thread() -> int:
+    """Address of the word that identifies the main thread."""
+    return ctypes.addressof(_main)
+
+
+def away() -> int:
+    """Address of the number of calls that run without the interpreter's lock and have taken variables, and of a word
+    that is not 0 while a fork waits for them: calls keep the lock then."""
+    return ctypes.addressof(_away)
 
 
 def count(threads: int | None = None) -> Count:
@@ -194,9 +210,23 @@ def _described(layer: str, module: Any, size: int) -> Pool:
     return Pool(layer, size, module.parallel_for, module.get_num_threads, module.set_num_threads)
 
 
+def _before_fork() -> None:
+    """Variables that another thread's call has taken would be missing in the child for ever: wait until it is done."""
+    _lock.acquire()
+    _away[1] += 1
+    while _away[0] > 0:
+        time.sleep(1e-3)
+
+
+def _after_fork_in_parent() -> None:
+    _away[1] -= 1
+    _lock.release()
+
+
 def _after_fork_in_child() -> None:
     """OpenMP's threads do not survive a fork, and its regions would end or hang the child."""
-    _lock.release()
+    _after_fork_in_parent()
+    _away[0], _main.value = 0, threading.get_ident()
     if _process.pool is None and not any(name in sys.modules for name in _MODULES.values()):
         return
     _process.dead = True
@@ -217,4 +247,4 @@ def _warn() -> None:
 
 _shared = Count(0)  # until it is first asked for
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(before=_lock.acquire, after_in_parent=_lock.release, after_in_child=_after_fork_in_child)
+    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)

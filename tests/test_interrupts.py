@@ -1,0 +1,217 @@
+"""Signals while compiled functions run: soon handled, and a call has happened as a whole or not at all."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import pytest
+
+import tapefuse as tp
+from tapefuse._config import busy
+from tapefuse.runtime.entry import POLL
+
+pytestmark = pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="needs a timer")
+engines = pytest.mark.parametrize("engine", ["llvm", "numba"])
+SOON = 1.5 * POLL * 1e-9  # seconds until a signal is seen that comes between the first look at signals and the second
+Timer = Callable[..., None]
+
+
+@pytest.fixture
+def alarm() -> Iterator[Timer]:
+    """`alarm(seconds, handler)`: Ctrl-C, or another handler, after so many seconds."""
+    before = signal.getsignal(signal.SIGALRM)
+
+    def start(seconds: float, handler: Callable = signal.default_int_handler) -> None:
+        signal.signal(signal.SIGALRM, handler)
+        signal.setitimer(signal.ITIMER_REAL, seconds)
+
+    yield start
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    signal.signal(signal.SIGALRM, before)
+
+
+def interrupted(call: Callable, alarm: Timer) -> float:
+    """Seconds until a KeyboardInterrupt came out of a call."""
+    start = time.perf_counter()
+    with pytest.raises(KeyboardInterrupt):
+        alarm(SOON)
+        call()
+        pytest.fail("no interrupt in a call of many seconds")
+    return time.perf_counter() - start
+
+
+def holders(v: tp.Variable) -> int:
+    return sys.getrefcount(v._array) - 1
+
+
+def sines(a, b):
+    """Of every product of an element of `a` and one of `b`, added up: a kernel that takes long and no memory."""
+    return tp.sum(tp.sin(a[:, None] * b[None, :]), axis=1)
+
+
+ENDLESS = np.ones(1_000_000), np.ones(6000)  # 10 s
+SHORT = np.ones(30_000), np.ones(6000)  # 0.3 s
+
+
+def test_many_kernels(alarm):
+    """A training step is not begun: its variables are whole, nobody holds them, and the next call is a normal one."""
+    v, n = tp.Variable(np.zeros(3)), 1000
+
+    @tp.tape_function(threads=1)
+    def step(x, times):
+        y = x
+        for _ in range(times):
+            y = tp.tanh(y @ x)
+        v.assign_add(y[0, :3])
+        return y
+
+    x = np.zeros((n, n))
+    assert callable(step.specialise(x, 300).entry)  # compiled before the clock runs
+    for _ in range(2):
+        assert interrupted(lambda: step(x, 300), alarm) < 3
+        assert v.tolist() == [0, 0, 0] and holders(v) == 1
+    x[:] = 1
+    step(x, 1)
+    np.testing.assert_allclose(v, 1)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_one_kernel_in_pieces(alarm, threads):
+    count = tp.Variable(0)
+
+    @tp.tape_function(threads=threads)
+    def f(a, b):
+        count.assign_add(1)
+        return sines(a, b)
+
+    small = np.ones(3), np.ones(4)
+    f(*small)
+    assert callable(f.specialise(*ENDLESS).entry)
+    assert interrupted(lambda: f(*ENDLESS), alarm) < 4
+    assert count.item() == 1 and holders(count) == 1
+    np.testing.assert_allclose(f(*small), 4 * np.sin(1))
+    assert count.item() == 2
+
+
+@engines
+def test_when_a_variable_is_being_written_the_step_is_whole(engine, alarm):
+    n = 500
+    scale, count = tp.Variable(np.eye(n, dtype=np.float32)), tp.Variable(0)
+
+    @tp.tape_function(engine=engine, threads=1)
+    def step(x):
+        count.assign_add(1)
+        y = scale.read()
+        for _ in range(3):
+            y = y @ x
+        scale.assign(y)
+
+    x = np.eye(n, dtype=np.float32)
+    x[0, 0] = 2
+    step(x)
+    with pytest.raises(KeyboardInterrupt):
+        alarm(0.02)
+        for _ in range(13):
+            step(x)
+        time.sleep(2)
+    want = np.eye(n, dtype=np.float32)
+    want[0, 0] = 8.0 ** count.item()
+    assert count.item() >= 1
+    np.testing.assert_array_equal(scale, want)
+    step(x)
+    assert scale.numpy()[0, 0] == 8 * want[0, 0]
+
+
+class TestHandlersThatDoNotRaise:
+    """They run while the call waits, find whole variables, and may use and change them."""
+
+    @pytest.fixture
+    def step(self):
+        v = tp.Variable(np.full(4, 1.0))
+
+        @tp.tape_function(threads=1)
+        def step(a, b):
+            v.assign(v * 2 + sines(a, b)[0] * 0)
+            return v + 0
+
+        step(np.ones(2), np.ones(2))
+        return v, step
+
+    def run(self, step, alarm, handler) -> list[float]:
+        """What a long call returns, during which the handler ran once."""
+        seen = []
+
+        def noting(number, frame):
+            seen.append(time.perf_counter())
+            handler()
+
+        step(*SHORT)
+        alarm(SOON, noting)
+        result = step(*(np.tile(x, 3) if k == 0 else x for k, x in enumerate(SHORT)))
+        end = time.perf_counter()
+        assert len(seen) == 1 and seen[0] < end
+        return result.tolist()
+
+    def test_reading(self, step, alarm):
+        v, f = step
+        seen = []
+        assert self.run(f, alarm, lambda: seen.append(v.tolist())) == [8] * 4
+        assert seen == [[4] * 4] and v.tolist() == [8] * 4 and holders(v) == 1
+
+    def test_keeping_a_value(self, step, alarm):
+        v, f = step
+        kept = []
+        assert self.run(f, alarm, lambda: kept.append(v.read())) == [8] * 4
+        assert kept[0].tolist() == [4] * 4 and v.tolist() == [8] * 4
+
+    def test_assigning(self, step, alarm):
+        v, f = step
+        assert self.run(f, alarm, lambda: v.assign(np.full(4, 10.0))) == [20] * 4
+        assert v.tolist() == [20] * 4
+
+    def test_calling_the_function(self, step, alarm):
+        v, f = step
+        assert self.run(f, alarm, lambda: f(np.ones(2), np.ones(2))) == [16] * 4
+        assert v.tolist() == [16] * 4 and holders(v) == 1
+
+
+def test_calls_in_other_threads_are_not_disturbed(alarm):
+    """The main thread handles the signal at once; the call elsewhere runs to its end."""
+    v = tp.Variable(np.zeros(2))
+
+    @tp.tape_function(threads=1)
+    def f(a, b):
+        v.assign_add(1 + sines(a, b)[:2] * 0)
+
+    f(np.ones(2), np.ones(2))
+    thread = threading.Thread(target=f, args=SHORT)
+    with pytest.raises(KeyboardInterrupt):
+        alarm(0.05)
+        thread.start()
+        time.sleep(5)
+    thread.join()
+    assert v.tolist() == [2, 2]
+
+
+def test_an_interrupt_while_tracing(alarm):
+    v, slow = tp.Variable(0), [True]
+
+    @tp.tape_function
+    def f(x):
+        v.assign_add(1)
+        if slow[0]:
+            time.sleep(5)
+        return x
+
+    alarm(0.02)
+    with pytest.raises(KeyboardInterrupt):
+        f(1.0)
+    assert (f.trace_count, v.item(), list(busy)) == (0, 0, [])
+    slow[0] = False
+    f(1.0)
+    assert (f.trace_count, v.item()) == (1, 1)

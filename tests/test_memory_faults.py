@@ -1,0 +1,243 @@
+"""Memory: none left, sizes that no memory holds, what is kept for later calls, and that nothing grows."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+import tapefuse as tp
+
+resource = pytest.importorskip("resource", reason="needs limits on memory")
+MB = 1 << 20
+
+_LIMITED = """
+import gc, resource
+import numpy as np
+import tapefuse as tp
+MB = 1 << 20
+def floats(mb): return np.ones(mb * MB // 4, "f4")
+def limit(mb):
+    with open("/proc/self/statm") as file: now = int(file.read().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (now + mb * MB, resource.RLIM_INFINITY))
+def unlimited(): resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY,) * 2)
+def fails(call, *args):
+    for _ in range(3):
+        try:
+            call(*args)
+        except MemoryError:
+            continue
+        return False
+    return True
+any_size = [tp.TensorSpec((None,), np.float32)]
+count = tp.Variable(0)
+"""
+
+
+def run(script: str) -> list[str]:
+    """What a process prints that may not take all the memory it wants."""
+    done = subprocess.run([sys.executable, "-c", _LIMITED + script], capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.splitlines()
+
+
+# -- none left ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("engine", ["llvm", "numba"])
+def test_outputs_without_memory(engine):
+    """The second of two outputs, too: nothing is changed and nothing is lost, and smaller calls go on."""
+    script = """
+@tp.tape_function(input_signature=any_size, engine=ENGINE, threads=1)
+def f(x):
+    count.assign_add(1)
+    return x + 1, x * 2
+small, large, middle = floats(1), floats(100), floats(90)
+f(small)
+limit(120)
+print(fails(f, large), count.item())
+print(f(small)[1].numpy().max(), count.item())
+print(f(floats(40))[0].numpy().max())
+"""
+    assert run(script.replace("ENGINE", repr(engine))) == ["True 1", "2.0 2", "2.0"]
+
+
+def test_scratch_without_memory():
+    script = """
+@tp.tape_function(input_signature=any_size, threads=1)
+def f(x):
+    count.assign_add(1)
+    y = tp.cumsum(x)
+    return tp.sum(y * tp.max(y))
+x = floats(100)
+print(f(x[:1000]).item() > 0, f.memory_report(x).scratch > 90 * MB)
+limit(50)
+print(fails(f, x), count.item())
+limit(50)
+print(f(x[:1000]).item() > 0, count.item())
+unlimited()
+print(f(x).item() > 0, count.item())
+"""
+    assert run(script) == ["True True", "True 1", "True 2", "True 3"]
+
+
+@pytest.mark.parametrize("wanted", ["output", "scratch", "small output"])
+def test_what_is_kept_is_given_up_for_what_is_needed(wanted):
+    script = """
+f = tp.tape_function(lambda x: x + 1, input_signature=any_size, threads=1)
+kept = [f(floats(60)) for _ in range(3)]
+calls = {
+    "output": (f, floats(100)),
+    "scratch": (tp.tape_function(lambda x: tp.sum(tp.cumsum(x) * tp.max(x)), input_signature=any_size), floats(100)),
+    "small output": (tp.tape_function(lambda x: (x[:200_000] * 1,) * 100, input_signature=any_size), floats(1)),
+}
+g, x = calls[WANTED]
+g(x[:250_000])
+del kept
+print(tp.kept_memory() >= 180 * MB)
+limit(50)
+y = g(x)
+print(tp.kept_memory() < 120 * MB)
+"""
+    assert run(script.replace("WANTED", repr(wanted))) == ["True", "True"]
+
+
+@pytest.mark.parametrize("engine", ["llvm", "numba"])
+def test_sizes_that_no_memory_holds(engine):
+    """Products of extents beyond 63 bits, in outputs and in scratch memory, are MemoryErrors, not small arrays."""
+    v = tp.Variable(0)
+
+    def made(shape, result):
+        @tp.tape_function(input_signature=[tp.TensorSpec(("n",), np.float32)], engine=engine, threads=1)
+        def f(x):
+            v.assign_add(1)
+            n = x.shape[0]
+            return result(tp.zeros(shape(n)) + x[0])
+
+        return f
+
+    many = [made(lambda n: (n,) * 8, lambda y: y), made(lambda n: (n**4, n**3, 2), lambda y: y * 2)]
+    for f in many:
+        assert f(np.ones(2, np.float32)).numpy().max() >= 1
+        before = v.item()
+        for n in (300, 4096, 65536):
+            with pytest.raises(MemoryError):
+                f(np.ones(n, np.float32))
+        assert v.item() == before
+
+
+# -- what is kept ---------------------------------------------------------------------------------------------------
+
+
+@tp.tape_function
+def shifted(x):
+    return x + 1
+
+
+@tp.tape_function(input_signature=[tp.TensorSpec((None,), np.float32)])
+def scratched(x):
+    return tp.sum(tp.cumsum(x) * tp.max(x))
+
+
+def ones(mb: int) -> np.ndarray:
+    return np.ones(mb * MB // 4, np.float32)
+
+
+def test_kept_memory_is_seen_and_released():
+    tp.kept_memory(release=True)
+    assert tp.kept_memory() == 0
+    scratched(ones(8))
+    scratch = tp.kept_memory()
+    assert scratch >= 8 * MB
+    shifted(ones(8))
+    assert tp.kept_memory() == scratch + 8 * MB
+    assert tp.kept_memory(release=True) == scratch + 8 * MB
+    assert tp.kept_memory() == 0
+    assert scratched(ones(8)).item() > 0
+
+
+def test_kept_memory_does_not_add_to_the_peak():
+    """Results of 64 MB, then of 100 MB, one at a time: both together are never there."""
+    tp.kept_memory(release=True)
+    record = max(tp.kept_memory(), 160 * MB)
+    held = shifted(ones(160))  # as much as this process takes at a time, whatever ran before
+    del held
+    for size in (64, 100, 130, 64):
+        held = shifted(ones(size))
+        assert tp.kept_memory() + held.numpy().nbytes <= record + 100 * MB
+        del held
+    tp.kept_memory(release=True)
+
+
+def test_what_was_of_no_use_for_long_is_given_back():
+    tp.kept_memory(release=True)
+    shifted(ones(16))
+    assert tp.kept_memory() == 16 * MB
+    x = ones(2)
+    for _ in range(40):
+        shifted(x)
+    assert tp.kept_memory() == 2 * MB
+
+
+# -- nothing grows --------------------------------------------------------------------------------------------------
+
+_EVERYTHING = """
+import gc
+import numpy as np
+import tapefuse as tp
+v, big = tp.Variable(np.zeros(4)), tp.Variable(np.zeros(100_000))
+x, k = np.ones(4), np.array([1, 9])
+any_size = [tp.TensorSpec((None,), np.float64)]
+alone = tp.tape_function(lambda x: x * 2)
+several = tp.tape_function(lambda x: (x * 2, [x + 1, {"sum": x.sum()}]))
+numbers = tp.tape_function(lambda x: (x.sum(), x * 2), outputs="numpy")
+step = tp.tape_function(lambda x: v.assign_add(x).read())
+long = tp.tape_function(lambda x: big.assign_add(tp.sin(x[0]) * tp.ones(100_000, np.float64)).read().sum(), threads=2)
+sized = tp.tape_function(lambda x: tp.cumsum(x) / tp.max(x), input_signature=any_size)
+picked = tp.tape_function(lambda x, k: x[k])
+slope = tp.tape_function(tp.value_and_grad(lambda x: tp.sum(x * x)))
+def tape():
+    with tp.GradientTape() as t:
+        y = (v * v).sum()
+    t.gradient(y, v)
+def refused():
+    try:
+        picked(x, k)
+    except IndexError:
+        pass
+def shared():
+    held = v.read()
+    step(x)
+kept = [None] * 3
+def holding():
+    kept[0] = several(x)
+    kept.append(kept.pop(0))
+sizes = [np.ones(n) for n in (3, 50, 1000, 5000)]
+def all_sizes():
+    for a in sizes: sized(a)
+calls = {
+    1: [lambda: alone(x), lambda: several(x), lambda: numbers(x), lambda: step(x), lambda: slope(x), holding],
+    10: [refused, all_sizes, shared, tape, lambda: alone(x[::-1]), lambda: long(x)],
+}
+def memory():
+    gc.collect()
+    with open("/proc/self/statm") as file: return int(file.read().split()[1]) * 4096
+def go(n):
+    for every, functions in calls.items():
+        for f in functions:
+            for _ in range(n // every): f()
+go(2000)
+go(1000)
+before = memory()
+go(10_000)
+print(memory() - before)
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs /proc")
+def test_ten_thousand_calls_of_everything():
+    done = subprocess.run([sys.executable, "-c", _EVERYTHING], capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) < MB
