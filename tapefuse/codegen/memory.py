@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from heapq import heappop, heappush
 
@@ -102,10 +102,53 @@ def _sources(plan: Schedule, groups: set[Group]) -> set[Group]:
 
 
 def ordered(plan: Schedule, chosen: Mapping[Value, Value], checks: Sequence[Value]) -> Schedule:
-    """The same groups: of a level those that decide checks first, last those that overwrite state or read it new."""
-    late = _dependents(plan, {plan.group_of[n] for n in chosen})
+    """The same groups in the order in which they run.
+
+    A group runs once what it reads is there; one that overwrites a state also once all others have read the old value
+    and the checks are decided. Among those that can run, lower levels go first, so that a gradient is used up soon after
+    it is there; what depends on parameters alone waits until just before its first reader.
+    """
+    rank = {g: k for k, g in enumerate(plan.groups)}
+    readers: dict[Group, set[Group]] = {g: set() for g in plan.groups}  # of what the group computes
+    writers = {state: plan.group_of[new] for new, state in chosen.items()}
+    before: dict[Group, set[Group]] = {g: set() for g in plan.groups}  # what must have run
+    for node, group in plan.group_of.items():
+        for base in whole_reads(plan, node):
+            if (source := plan.group_of.get(base)) is not None and source is not group:
+                readers[source].add(group)
+                before[group].add(source)
+            if (writer := writers.get(base)) is not None and writer is not group:
+                before[writer].add(group)
     deciding = {plan.group_of[c] for c in checks}
-    return replace(plan, groups=tuple(sorted(plan.groups, key=lambda g: (g in late, g.level, g not in deciding))))
+    for writer in writers.values():
+        before[writer] |= deciding
+    priority = {g: _priority(g, before[g], readers[g], g in deciding, rank[g]) for g in plan.groups}
+    return replace(plan, groups=tuple(_topological(before, priority)))
+
+
+def _priority(group: Group, before: set[Group], readers: set[Group], decides: bool, rank: int) -> tuple[int, ...]:
+    time = 2 * group.level
+    if not before and readers:
+        time = 2 * min(g.level for g in readers) - 1
+    return time, not decides, rank
+
+
+def _topological(before: Mapping[Group, set[Group]], priority: Mapping[Group, tuple[int, ...]]) -> Iterator[Group]:
+    """The groups, each after those before it; of several that are possible the one of least priority."""
+    after: dict[Group, list[Group]] = {g: [] for g in before}
+    for group, earlier in before.items():
+        for other in earlier:
+            after[other].append(group)
+    missing = {g: len(earlier) for g, earlier in before.items()}
+    by_priority = {p: g for g, p in priority.items()}
+    heap = sorted(priority[g] for g, n in missing.items() if not n)
+    while heap:
+        group = by_priority[heappop(heap)]
+        yield group
+        for later in after[group]:
+            missing[later] -= 1
+            if not missing[later]:
+                heappush(heap, priority[later])
 
 
 # -- the arena ---------------------------------------------------------------------------------------

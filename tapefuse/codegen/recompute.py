@@ -206,7 +206,8 @@ class _Recomputed:
         first = min((self._position(r) for v in values for r in self.readers.get(v, ())), default=-1)
         reads = (s for n in self.p.schedule.groups[first].nodes for s in self._sources(n)) if first >= 0 else ()
         earlier = [s for s in reads if self.at < self._position(s) < first]
-        return _Segment(frozenset(values), max(earlier, key=self._position)) if earlier else None
+        latest = max(earlier, key=lambda v: self.p.schedule.group_of[v].level, default=None)
+        return None if latest is None else _Segment(frozenset(values), latest)
 
     def _late(self, value: Value) -> Value:
         """What late nodes read in place of `value`."""

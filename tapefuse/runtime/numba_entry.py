@@ -18,6 +18,7 @@ from tapefuse._records import dataclass
 from tapefuse.ir.graph import bind_symbols
 from tapefuse.ir.program import Program
 from tapefuse.ir.types import Dim, Poly, Type, substitute
+from tapefuse.runtime import threads
 from tapefuse.runtime.abi import Layout, plain
 
 SLOT = "_array"  # where Tensors and Variables keep their array
@@ -69,6 +70,7 @@ class Entry:
         self.tensor_slot = _slot(layout.tensor)
         self.tupled = layout.tupled or len(program.outputs) != 1
         self.arenas: list[np.ndarray] = []
+        self.writes = any(s.written for s in program.states)
         bound = {d.name for t in self.types for d in t.shape if isinstance(d, Poly)}
         if missing := set(program.symbols) - bound:
             raise CompileError(
@@ -77,6 +79,12 @@ class Entry:
             )
 
     def __call__(self, *flat: Any) -> Any:
+        if not self.writes:
+            return self._call(flat)
+        with threads.taking():
+            return self._call(flat)
+
+    def _call(self, flat: Sequence[Any]) -> Any:
         inputs = self._inputs(flat)
         if inputs is None:
             return NotImplemented

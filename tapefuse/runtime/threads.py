@@ -75,6 +75,8 @@ _forked = ctypes.c_int64(0)  # 1 in a forked child whose pool died with the fork
 _main = ctypes.c_uint64(threading.main_thread().ident or 0)  # the thread that handles signals
 _away = (ctypes.c_int64 * 2)()  # calls that have taken variables and let the interpreter go; forks that wait for them
 
+_taking: set[int] = set()  # threads in calls of the Numba engine that take variables
+
 
 def main_thread() -> int:
     """Address of the word that identifies the main thread."""
@@ -210,11 +212,26 @@ def _described(layer: str, module: Any, size: int) -> Pool:
     return Pool(layer, size, module.parallel_for, module.get_num_threads, module.set_num_threads)
 
 
+@contextmanager
+def taking() -> Iterator[None]:
+    """For calls of the Numba engine: a fork waits until the block ends, the block until a fork is over."""
+    me = threading.get_ident()
+    try:
+        _taking.add(me)
+        while _away[1]:
+            _taking.discard(me)
+            time.sleep(1e-3)
+            _taking.add(me)
+        yield
+    finally:
+        _taking.discard(me)
+
+
 def _before_fork() -> None:
     """Variables that another thread's call has taken would be missing in the child for ever: wait until it is done."""
     _lock.acquire()
     _away[1] += 1
-    while _away[0] > 0:
+    while _away[0] > 0 or _taking - {threading.get_ident()}:
         time.sleep(1e-3)
 
 
@@ -227,6 +244,7 @@ def _after_fork_in_child() -> None:
     """OpenMP's threads do not survive a fork, and its regions would end or hang the child."""
     _after_fork_in_parent()
     _away[0], _main.value = 0, threading.get_ident()
+    _taking.clear()
     if _process.pool is None and not any(name in sys.modules for name in _MODULES.values()):
         return
     _process.dead = True
