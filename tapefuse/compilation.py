@@ -6,6 +6,7 @@ LLVM is imported.
 
 from __future__ import annotations
 
+import ctypes
 import gc
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -29,7 +30,7 @@ from tapefuse.runtime.abi import Layout, plain
 from tapefuse.tracer.interpreted import interpreted
 from tapefuse.tracer.tensor import Tensor
 from tapefuse.tracer.trace import Traced
-from tapefuse.tracer.variable import Variable
+from tapefuse.tracer.variable import Variable, wanted
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +56,7 @@ def compile_traced(traced: Traced, options: Options = Options()) -> Compiled:  #
     made = layout(options.outputs)
     with progress(f"tapefuse compiles {traced.graph.name!r}"), _without_collections():
         program, load = ENGINES[engine](traced, options)
-        loaded = load(program, made, traced.variables, handler(program.checks), threads=options.threads)
+        loaded = load(program, made, traced.variables, handler(program.checks), threads=options.threads or config.threads)
     return Compiled(loaded.call, engine, program, loaded)
 
 
@@ -199,7 +200,7 @@ def memory_kept(release: bool) -> int:
 
 @cache
 def layout(outputs: str = "tensor") -> Layout:
-    return Layout.of(Tensor, Variable, plain=outputs == "numpy")
+    return Layout.of(Tensor, Variable, plain=outputs == "numpy", wanted=ctypes.addressof(wanted))
 
 
 def _with_outputs(entry: Callable[..., Any], outputs: str) -> Callable[..., Any]:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 import inspect
-import threading
 import warnings
 import weakref
 from collections.abc import Callable, Sequence
@@ -18,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from tapefuse._config import FLAGS, Options, busy, config, on_change
 from tapefuse._errors import PerformanceWarning, TapefuseError
+from tapefuse._locks import Lock
 from tapefuse._tree import Tree, flatten, leaves_with_paths, unflatten
 from tapefuse.compilation import compile_traced, memory_kept, njit_function
 from tapefuse.ir.graph import Graph
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from tapefuse.reports.profile import Profile
 
 MANY_TRACES = 5  # as many traces in twice as many calls earn a warning
-_trace_lock = threading.RLock()  # one for all functions: two that call each other must not wait for one another
+_trace_lock = Lock(reentrant=True)  # one for all functions: two that call each other must not wait for one another
 
 
 def compile_graph(traced: Traced, options: Options) -> Entry:

@@ -13,7 +13,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent / "tapefuse"
 
 # A layer is a module or a package; the longest prefix decides. It may import itself and what is listed, nothing else.
-LEAVES = ("_config", "_errors", "_progress", "_records", "_tree")
+LEAVES = ("_config", "_errors", "_locks", "_progress", "_records", "_tree")
 IR = ("ir", *LEAVES)
 TRACED = ("tracer", *IR)
 COMPILED = ("compilation", "compiler", "codegen", "runtime")
@@ -21,6 +21,7 @@ FACE = ("", "numpy", "transforms", "function", "reports", "tracer", *COMPILED, *
 LAYERS: dict[str, tuple[str, ...]] = {
     "_errors": (),
     "_records": (),
+    "_locks": (),
     "_config": ("_errors", "_records"),
     "_progress": ("_config",),
     "_tree": ("_errors", "_records"),

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -148,6 +149,35 @@ def test_steps_that_write_variables_are_whole(size):
     assert u.numpy()[0] == 8 * turns and w.numpy()[-1] == 16 * turns
 
 
+@engines
+def test_a_loop_of_long_steps_lets_readers_in(engine):
+    """Between two steps of a loop there is hardly a moment; whoever reads, evaluates or assigns waits little."""
+    v, x = tp.Variable(np.zeros(200_000)), np.ones(200_000)
+    step = tp.tape_function(lambda x: v.assign_add(tp.sin(tp.exp(x)) * 0 + 1), engine=engine, threads=1)
+    look = tp.tape_function(lambda x: (v[0], v[-1] + x[0] * 0), engine=engine, threads=1)
+    uses = [lambda: v.numpy()[[0, -1]], lambda: [t.item() for t in look(x)], lambda: v.assign(v * 2).numpy()[[0, -1]]]
+    stop, steps = threading.Event(), []
+
+    def loop():
+        while not stop.is_set():
+            step(x)
+            steps.append(1)
+
+    for use in (lambda: step(x), *uses):
+        use()
+    thread = threading.Thread(target=loop)
+    thread.start()
+    start = time.perf_counter()
+    try:
+        for use in uses * 4:
+            first, last = use()
+            assert first == last > 0
+    finally:
+        stop.set()
+        thread.join()
+    assert time.perf_counter() - start < 10
+
+
 def test_tapes_settings_and_readers():
     """Tapes and `with config` are each thread's own; a reader sees whole values of a variable in use."""
     w = tp.Variable(np.ones(20_000, np.float32))
@@ -268,6 +298,36 @@ print((w.numpy() == w.numpy()[0]).all())
     for threads in "12" if engine == "llvm" else "1":
         lines = run(_PROGRAM + script, tmp_path, engine, threads)
         assert lines == ["True True True", "0", "True True True", "0", "True"]
+
+
+@needs_fork
+def test_a_fork_while_another_thread_holds_locks(tmp_path):
+    """Of tracing, compiling and sharing variables: the child takes new ones; a lock of its own thread stays."""
+    script = """
+from tapefuse import function
+from tapefuse.tracer import variable
+warnings.simplefilter("ignore")
+bits()
+locks = [function._trace_lock, variable._unshare_lock, f.specialise(x)._lock]
+taken, done = threading.Event(), threading.Event()
+def hold():
+    with locks[0], locks[1], locks[2]:
+        taken.set()
+        done.wait()
+thread = threading.Thread(target=hold)
+thread.start()
+taken.wait()
+def child():
+    held = v.read()
+    bits()
+    print(tp.tape_function(lambda x: x + 1)(1.0).item(), np.array_equal(v, 2 * held))
+print(forked(child))
+done.set()
+thread.join()
+with locks[0]:
+    print(forked(child))
+"""
+    assert run(_PROGRAM + script, tmp_path, "llvm") == ["2.0 True", "0", "2.0 True", "0"]
 
 
 _POOLS = """

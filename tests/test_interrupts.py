@@ -127,6 +127,29 @@ def test_when_a_variable_is_being_written_the_step_is_whole(engine, alarm):
     assert scale.numpy()[0, 0] == 8 * want[0, 0]
 
 
+def test_a_call_that_has_begun_to_write_is_ended(alarm):
+    """The first kernel writes `v`, which the long one reads; `total` is written after it."""
+    a, b = SHORT
+    v, total = tp.Variable(np.zeros(len(b))), tp.Variable(np.zeros(len(a)))
+
+    @tp.tape_function(threads=1)
+    def step(a):
+        v.assign(tp.sin(v) + 1)
+        total.assign_add(sines(a, v))
+
+    step(a)
+    for turn in range(2, 4):
+        start, before = time.perf_counter(), v.numpy()
+        with pytest.raises(KeyboardInterrupt):
+            alarm(SOON)
+            step(a)
+            time.sleep(5)
+        assert time.perf_counter() - start < 5
+        np.testing.assert_allclose(v, np.sin(before) + 1)
+        wanted = sum(len(b) * np.sin(x) for x in (1, np.sin(1) + 1, np.sin(np.sin(1) + 1) + 1)[:turn])
+        np.testing.assert_allclose(total, wanted)
+
+
 class TestHandlersThatDoNotRaise:
     """They run while the call waits, find whole variables, and may use and change them."""
 

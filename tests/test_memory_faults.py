@@ -39,7 +39,8 @@ count = tp.Variable(0)
 
 def run(script: str) -> list[str]:
     """What a process prints that may not take all the memory it wants."""
-    done = subprocess.run([sys.executable, "-c", _LIMITED + script], capture_output=True, text=True, timeout=120, check=False)
+    command = [sys.executable, "-c", _LIMITED + script]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout.splitlines()
 
@@ -121,7 +122,8 @@ def test_sizes_that_no_memory_holds(engine):
     def scratch(y):
         return tp.sum(tp.cumsum(y, axis=0) * tp.max(y))
 
-    for f in (made(4, lambda y: y), made(8, lambda y: (y[0], y)), made(8, tp.ravel), made(4, scratch), made(8, scratch)):
+    cases = (4, lambda y: y), (8, lambda y: (y[0], y)), (8, tp.ravel), (4, scratch), (8, scratch)
+    for f in (made(rank, result) for rank, result in cases):
         f(np.ones(2, np.float32))
         before = v.item()
         for n in (30_000, 65536, 1 << 22):  # 65536 to the fourth is 0 in 64 bits

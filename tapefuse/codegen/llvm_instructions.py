@@ -10,6 +10,7 @@ import numpy as np
 
 from tapefuse._errors import CompileError
 from tapefuse.codegen import vector_math
+from tapefuse.codegen.contraction import registers
 from tapefuse.codegen.loops import COMPARISONS, Num
 from tapefuse.ir.types import Dim, Poly, show_dtype
 
@@ -71,8 +72,9 @@ class Declarations:
         return f'@"{vector_math.symbol(name, dtype, width)}"'
 
     def text(self) -> str:
-        lines = {**vector_math.declarations(self.math), **self.lines}
-        bodies = [vector_math.definition(*needed) for needed in self.math]
+        avx512 = registers().nbytes == 64
+        lines = {**vector_math.declarations(self.math, avx512), **self.lines}
+        bodies = [vector_math.definition(*needed, avx512) for needed in self.math]
         for k, calls in enumerate(self.math.values()):
             if calls > COPIES:
                 bodies[k] = bodies[k].replace("alwaysinline", "noinline", 1)
@@ -172,6 +174,13 @@ class Instructions:
             function = self.needs.vector_function(op, show_dtype(dtype), self.width)
             return self.new(f"call {t} {function}({', '.join(f'{t} {x}' for x in xs)})")
         raise CompileError(f"no LLVM instruction for {op} of {show_dtype(dtype)}")
+
+    def sine_and_cosine(self, dtype: np.dtype, x: str) -> tuple[str, str]:
+        """Both, from one reduction of the argument."""
+        t = self.t(dtype)
+        function, both = self.needs.vector_function("sincos", show_dtype(dtype), self.width), f"{{ {t}, {t} }}"
+        pair = self.new(f"call {both} {function}({t} {x})")
+        return self.new(f"extractvalue {both} {pair}, 0"), self.new(f"extractvalue {both} {pair}, 1")
 
     def strict_function(self, op: str, dtype: np.dtype, xs: list[str]) -> str:
         """libm's function, or the textbook's formula with libm's exp."""

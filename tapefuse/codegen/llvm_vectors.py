@@ -242,10 +242,23 @@ class _Loop:
         if self.slopes[t.dst] is not None:
             w.names[t.dst] = w.instruction(t.op, [w.use(a) for a in t.args], INT, INT, divisor)
             return
+        if t.dst in self.local:
+            return
         operands = [self.vector(a) for a in t.args]
         w.width = self.lanes
+        if (pair := self.with_partner(t)) is not None:
+            self.local.update(zip(pair, w.sine_and_cosine(t.dst.dtype, operands[0]), strict=True))
+            w.width = 1
+            return
         self.local[t.dst] = w.instruction(t.op, operands, t.args[-1].dtype, t.dst.dtype, divisor)
         w.width = 1
+
+    def with_partner(self, t: Let) -> tuple[Var, Var] | None:
+        """Sine and cosine of one argument, if `t` is one of them and the body has both."""
+        if t.op not in ("sin", "cos") or self.w.needs.strict:
+            return None
+        same = {u.op: u.dst for u in self.s.body if isinstance(u, Let) and u.args == t.args and u.op in ("sin", "cos")}
+        return (same["sin"], same["cos"]) if len(same) == 2 else None
 
     def update(self, t: Update) -> None:
         w, slot = self.w, self.totals[t.acc]

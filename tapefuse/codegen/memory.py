@@ -14,6 +14,7 @@ from tapefuse.ir.graph import Value
 from tapefuse.ir.types import Dim
 
 ALIGN = 64
+LATE = 8 << 20  # bytes of states up to which all are overwritten last
 
 
 # -- state in place ----------------------------------------------------------------------------------
@@ -105,8 +106,9 @@ def ordered(plan: Schedule, chosen: Mapping[Value, Value], checks: Sequence[Valu
     """The same groups in the order in which they run.
 
     A group runs once what it reads is there; one that overwrites a state also once all others have read the old value
-    and the checks are decided. Among those that can run, lower levels go first, so that a gradient is used up soon after
-    it is there; what depends on parameters alone waits until just before its first reader.
+    and the checks are decided. Among those that can run, lower levels go first, so that a gradient is used up soon; what
+    depends on parameters alone waits until just before its first reader. States that are small in all are overwritten
+    last: a call can be stopped until then, at the cost of as much memory for gradients.
     """
     rank = {g: k for k, g in enumerate(plan.groups)}
     readers: dict[Group, set[Group]] = {g: set() for g in plan.groups}  # of what the group computes
@@ -122,7 +124,9 @@ def ordered(plan: Schedule, chosen: Mapping[Value, Value], checks: Sequence[Valu
     deciding = {plan.group_of[c] for c in checks}
     for writer in writers.values():
         before[writer] |= deciding
-    priority = {g: _priority(g, before[g], readers[g], g in deciding, rank[g]) for g in plan.groups}
+    size: Dim = sum((state.type.nbytes for state in writers), start=0)
+    late = set(writers.values()) if isinstance(size, int) and size <= LATE else set()
+    priority = {g: (g in late, *_priority(g, before[g], readers[g], g in deciding, rank[g])) for g in plan.groups}
     return replace(plan, groups=tuple(_topological(before, priority)))
 
 

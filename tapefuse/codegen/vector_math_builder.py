@@ -61,9 +61,12 @@ BY_LLVM = {"float": F32, "double": F64, "i32": F32, "i64": F64}
 
 @dataclass(slots=True)
 class Body:
-    """The instructions emitted so far and the intrinsics they call (name to declaration), on vectors if lanes > 1."""
+    """The instructions emitted so far and the intrinsics they call (name to declaration), on vectors if lanes > 1.
+
+    `avx512`: the vectors fill whole registers of 512 bits, and the instructions of those may be used."""
 
     lanes: int = 1
+    avx512: bool = False
     lines: list[str] = field(default_factory=list)
     intrinsics: dict[str, str] = field(default_factory=dict)
 
@@ -203,6 +206,34 @@ class Value:
         arguments = ", ".join(f"{v.shown} {v.text}" for v in operands)
         return self.body.emit(self.type, f"call {self.shown} @{name}({arguments})")
 
+    def avx512(self, operation: str, *others: "Value", control: str = "") -> "Value":
+        """An instruction of AVX-512 that has no name in LLVM's own language, on one register after the other."""
+        lanes, kind = 512 // self.format.width, {"f32": "ps", "f64": "pd"}[self.format.name]
+        register, mask = f"<{lanes} x {self.type}>", f"i{lanes}"
+        name = f"llvm.x86.avx512.mask.{operation}.{kind}.512"
+        types = ", ".join([register] * (1 + len(others)) + ["i32"] * bool(control) + [register, mask, "i32"])
+        self.body.intrinsics[name] = f"declare {register} @{name}({types})"
+        results = []
+        for start in range(0, self.body.lanes, lanes):
+            operands = [f"{register} {v.register(start, lanes)}" for v in (self, *others)] + [control] * bool(control)
+            rest = f"{register} zeroinitializer, {mask} -1, i32 4"
+            results.append(self.body.emit(self.type, f"call {register} @{name}({', '.join(operands)}, {rest})").text)
+        while len(results) > 1:
+            part, lanes = f"<{lanes} x {self.type}>", 2 * lanes
+            numbers = f"<{lanes} x i32> <" + ", ".join(f"i32 {k}" for k in range(lanes)) + ">"
+            pairs = zip(results[::2], results[1::2], strict=True)
+            texts = [f"shufflevector {part} {a}, {part} {b}, {numbers}" for a, b in pairs]
+            results = [self.body.emit(self.type, text).text for text in texts]
+        return Value(self.body, self.type, results[0])
+
+    def register(self, start: int, lanes: int) -> str:
+        """The name of some of the lanes."""
+        if lanes == self.body.lanes:
+            return self.text
+        numbers = ", ".join(f"i32 {k}" for k in range(start, start + lanes))
+        text = f"shufflevector {self.shown} {self.text}, {self.shown} poison, <{lanes} x i32> <{numbers}>"
+        return self.body.emit(self.type, text).text
+
     def __abs__(self) -> "Value":
         return self.intrinsic("fabs")
 
@@ -283,8 +314,11 @@ def power_of_two(biased: Value) -> Value:
     return (biased << biased.format.mantissa).floating()
 
 
-def times_power_of_two(p: Value, twice_biased: Value) -> Value:
-    """p * 2**n from the low bits of n + 2 * bias, in two steps: overflows to infinity, rounds once to a subnormal."""
+def times_power_of_two(p: Value, n: Value, twice_biased: Value) -> Value:
+    """p * 2**n, which may be infinite or subnormal; without an instruction for it from the low bits of n + 2 * bias, in
+    two steps: the first is exact."""
+    if p.body.avx512:
+        return p.avx512("scalef", n)
     half = twice_biased >> 1
     return p * power_of_two(half) * power_of_two(twice_biased - half)
 

@@ -1,4 +1,4 @@
-"""The elementary functions of vector_math, each an expression in the notation of vector_math_builder.
+"""Exponentials, logarithms, the error function and powers of vector_math, in the notation of vector_math_builder.
 
 The methods are the classical ones of Cody & Waite (1980): reduce the argument with constants cut into pieces whose
 products are exact, evaluate a minimax polynomial, put the exponent back with integer arithmetic, select the special
@@ -29,7 +29,6 @@ from tapefuse.codegen.vector_math_builder import (
 
 INFINITY, NAN = float("inf"), float("nan")
 LN2 = Fraction(0xB17217F7D1CF79ABC9E3B39803F2F6AF40F343267298B62D8A0D175B8BAAFA2B, 1 << 256)
-PI = Fraction(0x3243F6A8885A308D313198A2E03707344A4093822299F31D0082EFA98EC4E6C8, 1 << 252)
 
 
 # Exponentials: x = n ln 2 + r, |r| <= ln(2) / 2, exp(x) = 2**n exp(r).
@@ -42,11 +41,11 @@ TANH_TOP = {"f32": 10.0, "f64": 20.0}  # tanh rounds to 1 beyond
 SINH_TOP = {"f32": 89.5, "f64": 710.5}  # sinh and cosh overflow before
 
 
-def exp_reduced(x: Value, offset: int, low: Value | None = None) -> tuple[Value, Value, Value]:
-    """The low bits of n + offset, and r = r_high - r_low for x + low, with r_high exact."""
+def exp_reduced(x: Value, offset: int, low: Value | None = None) -> tuple[Value, Value, Value, Value]:
+    """n, the low bits of n + offset, and r = r_high - r_low for x + low, with r_high exact."""
     ln2_high, ln2_low = pieces(LN2, LN2_BITS[x.format.name])
     n, bits = nearest((x if low is None else x + low) * (1 / LN2), offset)
-    return bits, x - n * ln2_high, n * ln2_low if low is None else n * ln2_low - low
+    return n, bits, x - n * ln2_high, n * ln2_low if low is None else n * ln2_low - low
 
 
 def exp_tail(r_high: Value, r_low: Value) -> Value:
@@ -55,22 +54,24 @@ def exp_tail(r_high: Value, r_low: Value) -> Value:
     return r * r * polynomial(r, table.EXP) - r_low
 
 
-def exp_parts(x: Value, offset: int, low: Value | None = None) -> tuple[Value, Value]:
-    """The low bits of n + offset, and t: exp(x + low) = 2**n (1 + t)."""
-    bits, r_high, r_low = exp_reduced(x, offset, low)
-    return bits, r_high + exp_tail(r_high, r_low)
+def exp_parts(x: Value, offset: int) -> tuple[Value, Value, Value]:
+    """n, the low bits of n + offset, and t, as good as rounded once next to 1: exp(x) = 2**n (1 + t)."""
+    n, bits, r_high, r_low = exp_reduced(x, offset)
+    r = r_high - r_low
+    return n, bits, r * r * polynomial(r, table.EXP) + r
 
 
 def exp_core(x: Value) -> Value:
     """exp(x) where 2**n is the product of two normal powers."""
-    bits, t = exp_parts(x, 2 * x.format.bias)
-    return times_power_of_two(1 + t, bits)
+    n, bits, t = exp_parts(x, 2 * x.format.bias)
+    return times_power_of_two(1 + t, n, bits)
 
 
 def exp_normal(x: Value, shift: int = 0) -> Value:
     """exp(x) / 2**shift where 2**(n - shift) is normal."""
-    bits, t = exp_parts(x, x.format.bias - shift)
-    return power_of_two(bits) * (1 + t)
+    _, bits, t = exp_parts(x, x.format.bias - shift)
+    scale = power_of_two(bits)
+    return scale * t + scale
 
 
 def expm1_normal(x: Value, shift: int = 0) -> Value:
@@ -78,7 +79,7 @@ def expm1_normal(x: Value, shift: int = 0) -> Value:
 
     2**n (1 + r_high + tail) - 1 is summed from the large to the small: (2**n - 1) + 2**n r_high has one rounding.
     """
-    bits, r_high, r_low = exp_reduced(x, x.format.bias - shift)
+    _, bits, r_high, r_low = exp_reduced(x, x.format.bias - shift)
     scale = power_of_two(bits)
     return (scale * r_high + (scale - 2.0**-shift)) + scale * exp_tail(r_high, r_low)
 
@@ -91,7 +92,7 @@ def exp2(x: Value) -> Value:
     x = clamp(x, *EXP2_RANGE[x.format.name])
     n, bits = nearest(x, 2 * x.format.bias)
     r = x - n
-    return times_power_of_two(1 + r * polynomial(r, table.EXP2), bits)
+    return times_power_of_two(1 + r * polynomial(r, table.EXP2), n, bits)
 
 
 def expm1(x: Value) -> Value:
@@ -142,9 +143,19 @@ def cosh(x: Value) -> Value:
 # Logarithms: x = 2**k m with sqrt(1/2) <= m < sqrt(2), log(x) = k ln 2 + log1p(m - 1).
 
 
-def log_reduced(x: Value, subnormals: bool = True) -> tuple[Value, Value, Value]:
-    """k (float), m, and the encoding of 2**k; meaningless where x is not positive and finite."""
+MANTISSA = "i32 12"  # vgetmant: from 1 to 2, of 0 and -0 too, NaN of negative numbers
+
+
+def log_reduced(x: Value, subnormals: bool = True) -> tuple[Value, Value, Value | None]:
+    """k (float), m, and the encoding of 2**k; all meaningless where x is not positive and finite.
+
+    With AVX-512 there is no encoding, k is -inf or inf where x is 0 or inf, m is 1 there, and NaN for other x.
+    """
     form = x.format
+    if x.body.avx512:
+        m, k = x.avx512("getmant", control=MANTISSA), x.avx512("getexp")
+        large = m > 2**0.5
+        return where(large, k + 1, k), where(large, 0.5 * m, m), None
     one, root, k_origin = form.bits(1.0), form.bits(0.5**0.5), 2.0**form.mantissa + form.bias
     bias: Value | float = k_origin
     if subnormals:
@@ -174,6 +185,8 @@ def log_sum(k: Value, f: Value) -> Value:
 
 def log_domain(x: Value, zero_at: float, y: Value) -> Value:
     """y in the domain, -inf at `zero_at`, NaN left of it, x itself at +inf and NaN."""
+    if x.body.avx512:
+        return y
     y = where(x < INFINITY, y, x)
     y = where(x < zero_at, NAN, y)
     return where(x.equals(zero_at), -INFINITY, y)
@@ -192,151 +205,18 @@ def log2(x: Value) -> Value:
 
 def log1p(x: Value) -> Value:
     """log of u = fl(1 + x), the rounding error of u carried into the reduced argument."""
-    form = x.format
     u = 1 + x
     virtual = u - 1
     error = (1 - (u - virtual)) + (x - virtual)
     k, m, exponent = log_reduced(u, subnormals=False)
-    inverse = 2 * form.bits(1.0) - exponent  # the encoding of 2**-k
-    f = (m - 1) + error * where(inverse > 0, inverse, 0).floating()
-    return keep_small(x, log_domain(x, -1.0, log_sum(k, f)), -form.precision - 1)
-
-
-# Circular functions: |x| = n pi / 2 + r, |r| <= pi / 4.
-
-CIRCULAR_BOUND = 2.0**25  # NaN from here on: the whole turns to subtract would need more than three pieces of pi / 2
-
-
-def quarter_turns_f32(a: Value) -> tuple[Value, Value]:
-    """r in f64 and an integer with n mod 4 in its low bits, for 0 <= a < CIRCULAR_BOUND."""
-    x = a.widen()
-    first, second, third = pieces(PI / 2, 26, 26)
-    n, bits = nearest(x * (2 / PI))
-    return x - n * first - n * second - n * third, bits.cast("trunc", "i32")
-
-
-def less_multiple(x: Value, n: Value, unit: Fraction) -> tuple[Value, Value]:
-    """x - n unit in two parts, |n| <= 2**26: n times one of the first three pieces is exact, as is `coarse`."""
-    first, second, third, fourth = pieces(unit, 27, 27, 27)
-    coarse = x - n * first - n * second
-    fine = coarse - n * third
-    return fine, ((coarse - fine) - n * third) - n * fourth
-
-
-def quarter_turns_f64(a: Value) -> tuple[Value, Value, Value]:
-    """r, its low part and an integer with n mod 4 in its low bits, for 0 <= a < CIRCULAR_BOUND.
-
-    r may cancel to 2**-60 of a, hence the four pieces of pi / 2.
-    """
-    n, bits = nearest(a * (2 / PI))
-    head, tail = less_multiple(a, n, PI / 2)
-    r = head + tail
-    return r, (head - r) + tail, bits
-
-
-def sin_cos_reduced(r: Value, low: Value | None) -> tuple[Value, Value]:
-    """sin and cos of r + low for |r| <= pi / 4."""
-    z = r * r
-    half = 0.5 * z
-    w = 1 - half
-    s, c = r * z * polynomial(z, table.SIN), z * z * polynomial(z, table.COS) + ((1 - w) - half)
-    if low is not None:  # sin(r + low) = sin(r) + low cos(r), cos(r + low) = cos(r) - low sin(r)
-        s, c = s + (low - half * low), c - r * low
-    return r + s, w + c
-
-
-def circular(x: Value, turn: int) -> Value:
-    """sin(|x| + turn pi / 2)"""
-    form, a = x.format, abs(x)
-    if form is F32:
-        wide, quarter = quarter_turns_f32(a)
-        s, c = sin_cos_reduced(wide.narrow(), None)
+    if exponent is None:
+        whole = m - 1
+        f = whole + error.avx512("scalef", -k)
+        f = where(f.unordered(f), whole, f)  # for -1 and infinity
     else:
-        r, low, quarter = quarter_turns_f64(a)
-        s, c = sin_cos_reduced(r, low)
-    quarter = quarter + turn if turn else quarter
-    y = where((quarter & 1).equals(0), s, c)
-    y = (y.bits() ^ ((quarter << (form.width - 2)) & form.sign)).floating()
-    return where(a < CIRCULAR_BOUND, y, NAN)
-
-
-def sin(x: Value) -> Value:
-    return (circular(x, 0).bits() ^ (x.bits() & x.format.sign)).floating()
-
-
-def cos(x: Value) -> Value:
-    return circular(x, 1)
-
-
-def tan(x: Value) -> Value:
-    """tan(r) in even quarters, -1 / tan(r) in odd ones; a quotient of sin and cos would have twice the error."""
-    form, a = x.format, abs(x)
-    if form is F32:
-        wide, quarter = quarter_turns_f32(a)
-        r = wide.narrow()
-        low = (wide - r.widen()).narrow()
-    else:
-        r, low, quarter = quarter_turns_f64(a)
-    z = r * r
-    t = r + (r * z * polynomial(z, table.TAN) + (low + low * z))
-    even = (quarter & 1).equals(0)
-    y = where(even, t, 1.0) / where(even, 1.0, t)
-    y = (y.bits() ^ ((quarter << (form.width - 1)) ^ (x.bits() & form.sign))).floating()
-    return where(a < CIRCULAR_BOUND, y, NAN)
-
-
-# Inverse circular functions.
-
-ASIN_SPLIT = 0.55  # from here asin(sqrt((1 - |x|) / 2)) < 1/2, whose ulp is half that of the result
-
-
-def less_from(angle: Fraction, y: Value) -> Value:
-    """angle - y, the angle to twice the precision."""
-    head, tail = pieces(angle, y.format.precision)
-    return head - (y - tail)
-
-
-def atan_first_octant(t: Value) -> Value:
-    z = t * t
-    return t + t * z * polynomial(z, table.ATAN)
-
-
-def atan(x: Value) -> Value:
-    """atan(t) for t = |x| <= 1, pi / 2 - atan(1 / |x|) beyond."""
-    a = abs(x)
-    beyond = a > 1
-    y = atan_first_octant(where(beyond, 1.0, a) / where(beyond, a, 1.0))
-    return where(beyond, less_from(PI / 2, y), y).signed_as(x)
-
-
-def atan2(y: Value, x: Value) -> Value:
-    a, b = abs(y), abs(x)
-    steep = a > b
-    top, bottom = where(steep, a, b), where(steep, b, a)
-    t = where(bottom.equals(top), 1.0, bottom / top)  # inf / inf
-    angle = atan_first_octant(where(top.equals(0.0), 0.0, t))
-    angle = where(steep, less_from(PI / 2, angle), angle)
-    angle = where(x.bits() < 0, less_from(PI, angle), angle)
-    return where(x.unordered(y), x + y, angle.signed_as(y))
-
-
-def asin_parts(x: Value) -> tuple[Value, Value]:
-    """Whether |x| > ASIN_SPLIT; asin(t) with t = |x| or sqrt((1 - |x|) / 2)."""
-    a = abs(x)
-    large = a > ASIN_SPLIT
-    z = where(large, 0.5 - 0.5 * a, a * a)
-    t = where(large, z.sqrt(), a)
-    return large, t + t * z * polynomial(z, table.ASIN)
-
-
-def asin(x: Value) -> Value:
-    large, y = asin_parts(x)
-    return where(large, less_from(PI / 2, 2 * y), y).signed_as(x)
-
-
-def acos(x: Value) -> Value:
-    large, y = asin_parts(x)
-    return where(large, where(x < 0, less_from(PI, 2 * y), 2 * y), less_from(PI / 2, y.signed_as(x)))
+        inverse = 2 * x.format.bits(1.0) - exponent  # the encoding of 2**-k
+        f = (m - 1) + error * where(inverse > 0, inverse, 0).floating()
+    return log_domain(x, -1.0, log_sum(k, f)).signed_as(x)  # -0
 
 
 # The error function: erfc(a) = exp(-a^2) erfcx(a), and (a + K) erfcx(a) is nearly linear in q = (a - K) / (a + K).
@@ -351,9 +231,10 @@ def erf_below_one(x: Value) -> Value:
 
 
 def erf(x: Value) -> Value:
+    """The exponential is written as in the derivative, 2 / sqrt(pi) exp(-(x * x)), so that a loop with both has one."""
     a = at_most(abs(x), ERF_TOP[x.format.name])
     inverse = 1 / (a + 2)
-    tail = exp_normal(-(a * a)) * (inverse * polynomial((a - 2) * inverse, table.ERF_TAIL))
+    tail = exp(-(x * x)) * (inverse * polynomial(1 - 4 * inverse, table.ERF_TAIL))
     return where(a < 1, erf_below_one(x), (1 - tail).signed_as(x))
 
 
@@ -372,8 +253,9 @@ def erfc_positive(a: Value) -> Value:
     p = constant + (rise + rise_tail)
     p_head = high(p)
     p_tail = ((constant - p_head) + rise) + rise_tail
-    bits, t = exp_parts(-(a_head * a_head), 2 * a.format.bias, (a_head - a) * (a_head + a))
-    return times_power_of_two(i_head * p_head + ((i_head * p_tail + i_tail * p) + inverse * p * t), bits)
+    n, bits, r_high, r_low = exp_reduced(-(a_head * a_head), 2 * a.format.bias, (a_head - a) * (a_head + a))
+    t = r_high + exp_tail(r_high, r_low)
+    return times_power_of_two(i_head * p_head + ((i_head * p_tail + i_tail * p) + inverse * p * t), n, bits)
 
 
 def erfc(x: Value) -> Value:
@@ -434,7 +316,7 @@ def power_of_magnitude_f64(a: Value, y: Value) -> Value:
     product, product_tail = y_head * head, (y - y_head) * head + y * tail
     n, bits = nearest(product + product_tail, 2 * F64.bias)
     r = (product - n) + product_tail
-    result = times_power_of_two(1 + r * polynomial(r, table.EXP2), bits)
+    result = times_power_of_two(1 + r * polynomial(r, table.EXP2), n, bits)
     estimate = y * log2_saturated(a, head)  # also decides infinite and enormous y, where the parts above are NaN
     return where(estimate > 1025, INFINITY, where(estimate < -1080, 0.0, result))
 

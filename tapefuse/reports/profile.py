@@ -132,14 +132,14 @@ def profile(traced: Traced, inputs: Sequence[Any], options: Options, name: str) 
     copies = [Variable(v.numpy().copy(), name=v.name) for v in traced.variables]
     compiled = program(traced, options)
     loaded = llvm_engine.load(
-        compiled, layout(), copies, handler(compiled.checks), threads=options.threads, stamps=stamps
+        compiled, layout(), copies, handler(compiled.checks), threads=options.threads or config.threads, stamps=stamps
     )
     times, spans = _timed(lambda: loaded.call(*inputs), stamps)
     medians = [statistics.median(s[k + 1] - s[k] for s in spans) / 1e9 for k in range(count)]
-    top = limits(options.threads)
+    top = limits(options.threads or config.threads)
     kernels = tuple(_kernels(plan, medians, env, top))
     last = [(spans[-1][k] - spans[-1][0], spans[-1][k + 1] - spans[-1][0]) for k in _numbers(plan)]
-    used = threads.count(options.threads).value if loaded.threads is not None else 1
+    used = threads.count(options.threads or config.threads).value if loaded.threads is not None else 1
     return Profile(name, len(times), used, statistics.median(times), kernels, tuple(last), top)
 
 

@@ -24,7 +24,8 @@ class Layout:
     """What native code must know of the tracer's classes: where a Tensor and a Variable keep their array.
 
     `tupled`: a single output comes in a tuple, too. Several outputs, and none, always do. `plain`: outputs are arrays,
-    and numbers of Python for rank 0, instead of Tensors.
+    and numbers of Python for rank 0, instead of Tensors. `wanted`: address of a word with the `id` of a variable that a
+    thread waits for; 0: nobody waits.
     """
 
     tensor: type
@@ -32,13 +33,20 @@ class Layout:
     variable_offset: int
     tupled: bool = False
     plain: bool = False
+    wanted: int = 0
 
     @staticmethod
     def of(
-        tensor: type, variable: type, *, slot: str = "_array", tupled: bool = False, plain: bool = False
+        tensor: type,
+        variable: type,
+        *,
+        slot: str = "_array",
+        tupled: bool = False,
+        plain: bool = False,
+        wanted: int = 0,
     ) -> Layout:
         """The layout of two classes that keep their array in `__slots__`."""
-        return Layout(tensor, slot_offset(tensor, slot), slot_offset(variable, slot), tupled, plain)
+        return Layout(tensor, slot_offset(tensor, slot), slot_offset(variable, slot), tupled, plain, wanted)
 
 
 def plain(array: np.ndarray) -> Any:

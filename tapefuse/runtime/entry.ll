@@ -148,6 +148,7 @@ back:
   call void @PyEval_RestoreThread(ptr %thread)
   call void @leave(ptr %table, i64 -1)
   call void @give_states(ptr %table, ptr %arrays)
+  call void @let_in(ptr %table)
   br label %finish
 finish:
   %status = phi i64 [%status0, %together], [%status1, %back]

@@ -57,13 +57,14 @@ FIELDS = (
     "n_sizes", "records", "states", "constants", "polys", "checked", "out_records", "sizes", "patches", "arena",
     "arena_index", "arena_slot", "work", "work_index", "gil_limit", "ndarray", "tensor", "tensor_offset",
     "variable_offset", "tupled", "handler", "get_mask", "set_mask", "notice", "warning",
-    "recycled", "turn", "kinds", "n_written", "main_thread", "away",
+    "recycled", "turn", "kinds", "n_written", "main_thread", "away", "wanted",
 )  # fmt: skip
 ARENA_SLOT = FIELDS.index("arena_slot")  # the kept block of scratch memory; calls exchange it atomically
 RECORD_WORDS = 4  # descr, rank, axes, written
 RECYCLED, N_OUTPUTS = FIELDS.index("recycled"), FIELDS.index("n_outputs")
 TENSOR, WHOLE = 0, 1  # what an output becomes: a Tensor, an array, or 2, 3, ...: a number of one of these kinds
 NUMBERS = ("f8", "f4", "b1", "i8", "i4", "i2", "i1", "u8", "u4", "u2", "u1")
+_NOBODY = ctypes.c_uint64(0)
 FIXED, BIND, SAME, POLYNOMIAL = range(4)  # kinds of axes
 
 
@@ -89,7 +90,8 @@ def _number_cases() -> dict[str, str]:
     for kind in NUMBERS[3:]:
         signed, bits = kind[0] == "i", 8 * int(kind[1])
         make = "PyLong_FromLongLong" if signed else "PyLong_FromUnsignedLongLong"
-        extend = f"{'sext' if signed else 'zext'} i{bits} %{kind}.value to i64" if bits < 64 else f"add i64 %{kind}.value, 0"
+        widen = "sext" if signed else "zext"
+        extend = f"{widen} i{bits} %{kind}.value to i64" if bits < 64 else f"add i64 %{kind}.value, 0"
         code += [f"{kind}:", f"  %{kind}.value = load i{bits}, ptr %data", f"  %{kind}.wide = {extend}",
                  f"  %{kind}.object = call ptr @{make}(i64 %{kind}.wide)", "  br label %made"]  # fmt: skip
         objects.append(f"[%{kind}.object, %{kind}],")
@@ -196,6 +198,7 @@ def build_table(
         "ndarray": id(np.ndarray), "tensor": id(layout.tensor), "tensor_offset": layout.tensor_offset,
         "variable_offset": layout.variable_offset, "tupled": int(layout.tupled or len(program.outputs) != 1),
         "handler": id(handler), "n_written": sum(s.written for s in program.states),
+        "wanted": layout.wanted or ctypes.addressof(_NOBODY),
     }  # fmt: skip
     table = parts.table({**fields, **words})
     table.keep = (tuple(states), constants, handler, layout)

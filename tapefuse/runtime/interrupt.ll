@@ -60,7 +60,7 @@ define internal void @end_watch() {
 }
 
 ; For launchers: may this thread ask?
-define i64 @tapefuse_watched() {
+define i64 @tapefuse_watched() alwaysinline {
 entry:
   %owner = load atomic i64, ptr @watch.owner monotonic, align 8
   %nobody = icmp eq i64 %owner, 0
@@ -188,6 +188,46 @@ yes:
 no:
   ret i1 false
 }
+
+; After a call: if a thread waits for a variable that it had, wait until that thread has seen it, or 5 ms. Calls in a row
+; would else leave no moment between them in which others could run.
+define internal void @let_in(ptr %table) {
+entry:
+  %wanted.at = call ptr @pointer(ptr %table, i64 $wanted)
+  %n = call i64 @word(ptr %table, i64 $n_states)
+  %states = call ptr @pointer(ptr %table, i64 $states)
+  br label %next
+next:
+  %k = phi i64 [0, %entry], [%k1, %look], [%k1, %sleep]
+  %k1 = add i64 %k, 1
+  %wanted = load atomic i64, ptr %wanted.at monotonic, align 8
+  %nobody = icmp eq i64 %wanted, 0
+  %over = icmp sge i64 %k, %n
+  %ends = or i1 %nobody, %over
+  br i1 %ends, label %done, label %look
+look:
+  %variable = call i64 @word(ptr %states, i64 %k)
+  %slot = call ptr @written_slot(ptr %table, i64 %k)
+  %same = icmp eq i64 %variable, %wanted
+  %written = icmp ne ptr %slot, null
+  %due = and i1 %same, %written
+  br i1 %due, label %sleep, label %next
+sleep:
+  %tries = phi i64 [0, %look], [%tries1, %sleep]
+  %thread = call ptr @PyEval_SaveThread()
+  %slept = call i32 @usleep(i32 250)
+  call void @PyEval_RestoreThread(ptr %thread)
+  %tries1 = add i64 %tries, 1
+  %now = load atomic i64, ptr %wanted.at monotonic, align 8
+  %still = icmp eq i64 %now, %variable
+  %few = icmp slt i64 %tries1, 20
+  %more = and i1 %still, %few
+  br i1 %more, label %sleep, label %next
+done:
+  ret void
+}
+
+declare i32 @usleep(i32)
 
 ; The slot of variable %k if it is written, else null.
 define internal ptr @written_slot(ptr %table, i64 %k) {

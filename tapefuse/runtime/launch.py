@@ -44,8 +44,7 @@ def launcher_text(timed: bool = False) -> str:
     return text.replace("CLOCK", str(getattr(time, "CLOCK_MONOTONIC", 1))) if timed else text
 
 
-def timed_symbols(stamps: Stamps, support: Mapping[str, int]) -> Mapping[str, int]:
-    """What the timed launcher imports: its clock, where it writes, and what stops it (of `support`)."""
+def timed_symbols(stamps: Stamps, watch: Mapping[str, int]) -> Mapping[str, int]:
+    """What the timed launcher imports: its clock, where it writes, and what stops it (addresses of WATCH)."""
     clock: Any = ctypes.cast(ctypes.CDLL(None).clock_gettime, ctypes.c_void_p)
-    watch = {name: support[name] for name in WATCH}
     return {"tapefuse_stamps": ctypes.addressof(stamps), "clock_gettime": int(clock.value), **watch}

@@ -228,7 +228,8 @@ def _support_text() -> str:
 def _timed_launcher(stamps: Stamps) -> Mapped:
     """A launcher that reads the clock after each kernel."""
     code = linking.code_of(compile_object(launcher_text(timed=True), QUICK))
-    return linking.loaded(code, timed_symbols(stamps, _support()), (_RUN,))
+    entry = _support()
+    return linking.loaded(code, timed_symbols(stamps, {name: entry[name] for name in WATCH}), (_RUN,))
 
 
 def kept_memory(release: bool = False) -> int:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import ctypes
 import re
-import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
@@ -18,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from tapefuse._errors import CompileError
+from tapefuse._locks import Lock
 from tapefuse._records import dataclass
 from tapefuse.ir.program import Program
 from tapefuse.runtime import threads as pools
@@ -27,8 +27,8 @@ from tapefuse.runtime.numba_entry import Entry
 
 WORTH_THREADS = 100_000  # nanoseconds of work from which a call uses the parallel build, which takes seconds to compile
 INLINE_LIMIT = 30  # up to as many functions, one large one compiles faster than all of them
-_build_lock = threading.Lock()
-_pool_lock = threading.Lock()  # Numba's workqueue layer ends the process when two Python threads enter it
+_build_lock = Lock()
+_pool_lock = Lock()  # Numba's workqueue layer ends the process when two Python threads enter it
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ctypes
 import sys
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import field
 from typing import Any
@@ -70,7 +71,9 @@ class Entry:
         self.tensor_slot = _slot(layout.tensor)
         self.tupled = layout.tupled or len(program.outputs) != 1
         self.arenas: list[np.ndarray] = []
-        self.writes = any(s.written for s in program.states)
+        self.taken_ids = {id(v) for v, s in zip(states, program.states, strict=True) if s.written}
+        self.writes = bool(self.taken_ids)
+        self.wanted = ctypes.c_uint64.from_address(layout.wanted) if layout.wanted else ctypes.c_uint64(0)
         bound = {d.name for t in self.types for d in t.shape if isinstance(d, Poly)}
         if missing := set(program.symbols) - bound:
             raise CompileError(
@@ -100,7 +103,16 @@ class Entry:
         finally:
             for slot, variable, array in taken:
                 _give(slot, variable, array)
+            if taken:
+                self._let_in()
         return self.handler(status) if status else self._wrap(outputs)
+
+    def _let_in(self) -> None:
+        """If a thread waits for a variable that this call had, wait until that thread has seen it, or 5 ms."""
+        for _ in range(20):
+            if self.wanted.value not in self.taken_ids:
+                return
+            time.sleep(250e-6)
 
     def _inputs(self, flat: Sequence[Any]) -> list[np.ndarray] | None:
         if len(flat) != len(self.inputs):

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import functools
-import threading
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
 from tapefuse._config import config
+from tapefuse._locks import Lock
 from tapefuse._tree import Tree, unflatten
 from tapefuse.ir.graph import Graph
 from tapefuse.ir.interp import evaluate
@@ -53,7 +53,7 @@ class Specialisation:
         self._guards = weak_guards(call)
         self._compile = compile
         self._compile_inner = compile_inner
-        self._lock = threading.Lock()
+        self._lock = Lock()
         self._entries: dict[tuple, Entry] = {}
 
     @property
@@ -134,6 +134,8 @@ class Specialisation:
         if outs is NotImplemented:
             inputs = [x if type(x) is Tensor else _plain(x) for x in inputs]
             for _ in range(ATTEMPTS):
+                for v in self.traced.variables:
+                    v._array  # noqa: B018 - waits while a call in another thread has it
                 unshare(self.traced.variables[k] for k in self.traced.written)
                 outs = self.entry(*inputs)
                 if outs is not NotImplemented:

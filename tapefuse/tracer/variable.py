@@ -7,7 +7,7 @@
 
 from __future__ import annotations
 
-import threading
+import ctypes
 import time
 from collections.abc import Iterable
 from typing import Any
@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from tapefuse._errors import DTypeError, ShapeError, VariableError
+from tapefuse._locks import Lock
 from tapefuse.ir.op import Op
 from tapefuse.ir.types import Shape, Type, show_shape
 from tapefuse.tracer.operators import functions
@@ -42,6 +43,7 @@ identity = Op(
 
 
 WAITS = 600_000  # of 0.1 ms
+wanted = ctypes.c_uint64(0)  # the `id` of a variable that a thread waits for: a call that has it pauses when it ends
 
 
 class Variable(Readable):
@@ -58,9 +60,13 @@ class Variable(Readable):
         if name == "_array":
             for _ in range(WAITS):
                 try:
-                    return _array_slot.__get__(self)
+                    array = _array_slot.__get__(self)
                 except AttributeError:
+                    wanted.value = id(self)
                     time.sleep(1e-4)
+                else:
+                    wanted.value = 0
+                    return array
         raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
     def __init__(self, initial_value: Any, trainable: bool = True, name: str | None = None, dtype: Any = None):
@@ -237,7 +243,7 @@ class Variable(Readable):
 
 
 _array_slot: Any = vars(Variable)["_array"]
-_unshare_lock = threading.Lock()
+_unshare_lock = Lock()
 
 
 def unshare(variables: Iterable[Variable]) -> None:

@@ -9,6 +9,7 @@ import sys
 import numpy as np
 import pytest
 
+import tapefuse as tp
 from tapefuse._config import config
 from tapefuse.runtime import threads
 from tapefuse.runtime.llvm_engine import load
@@ -153,3 +154,20 @@ def test_unloaded_programs_leave_no_counts_behind():
     assert len(threads._counts) == before + 1
     del loaded
     assert len(threads._counts) == before
+
+
+def test_the_flag_counts_after_programs_have_run():
+    """Set for the process or for a block, it decides how many threads the next call uses."""
+    f = tp.tape_function(lambda x: tp.sum(tp.exp(x)))
+    x = np.ones(3_000_000, np.float32)
+    f(x)
+    before = tp.config.threads
+    try:
+        tp.config.threads = 1
+        assert f.profile(x).threads == 1
+        tp.config.threads = 2
+        assert f.profile(x).threads == 2
+        with tp.config(threads=1):
+            assert f.profile(x).threads == 1
+    finally:
+        tp.config.threads = before

@@ -72,8 +72,8 @@ def _relu_at(b: Any, dtype: np.dtype, x: Any) -> Any:
 
 
 def _div_below(g, y, a, b):
-    """-g a / b**2."""
-    return neg(div(mul(g, y), b))
+    """-g a / b**2: the quotient g / b is the derivative by a."""
+    return neg(mul(div(g, b), y))
 
 
 def _mod_below(g, y, a, b):
