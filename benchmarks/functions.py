@@ -150,7 +150,7 @@ def exact(name: str, dtype: str, arguments: list[np.ndarray]) -> np.ndarray:
     return function(*(x.astype(WIDER[dtype]) for x in arguments))
 
 
-# -- the page -----------------------------------------------------------------------------------------------------------
+# -- the page ---------------------------------------------------------------------------------------------------------
 
 WIDTHS = {"AVX-512": (None, True), "AVX2": ("x86-64-v3", False), "128 bits": ("x86-64", False)}
 POINTS = 2048  # of a timing: they stay in the first cache
@@ -161,10 +161,11 @@ PAGE = """\
 
 The largest error found in units of the last place, and ns an element on one thread, for vectors of 512 bits
 (AVX-512), 256 bits (AVX2 and FMA) and 128 bits (SSE2, without FMA: what any x86-64 machine runs). Errors: samples of
-{count:,} points and more per function, all exponents, subnormals, range ends and where it cancels; sin, cos and tan below
-2**25, from where libm computes them. The reference is the function in the next wider format (in f64, erf and erfc:
-libm's, itself within 1 ulp). Times: the least of many runs over {points:,} random numbers in the first cache, -3 to 3
-unless the function's domain ends. Written by `python -m benchmarks.functions` on {cpu}.
+{count:,} points and more per function: all exponents, subnormals, range ends and where it cancels; sin, cos and tan
+below 2**25, from where libm computes them. The reference is the function in the next wider format (in f64, erf and
+erfc: libm's, itself within 1 ulp). Times: the least of many runs over {points:,} random numbers in the first cache, -3
+to 3 unless the function's domain ends. sqrt and division are the processor's, correctly rounded, and rsqrt is the
+quotient of 1 and sqrt. Written by `python -m benchmarks.functions` on {cpu}.
 
 {table}
 

@@ -1,6 +1,7 @@
 """Nanoseconds an element of compiled loops on one thread: `python -m benchmarks.kernels`.
 
 Minimum over rounds of the median call of a round, less nothing: checking arguments and making the result are in it.
+The table of the elementary functions, without calls, follows (benchmarks/functions.py).
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from collections.abc import Callable
 import numpy as np
 
 import tapefuse as tp
+from benchmarks import functions
 
 
 def adam(p: tp.Tensor, g: tp.Tensor, m: tp.Tensor, v: tp.Tensor) -> tuple[tp.Tensor, ...]:
@@ -47,6 +49,7 @@ def main() -> None:
             for n in (1_000, 100_000)
         ]
         print(f"{name:30}" + "".join(f"{t:22.3f}" for t in row))
+    print(functions.table())
 
 
 if __name__ == "__main__":

@@ -102,13 +102,13 @@ def _sources(plan: Schedule, groups: set[Group]) -> set[Group]:
     return found
 
 
-def ordered(plan: Schedule, chosen: Mapping[Value, Value], checks: Sequence[Value]) -> Schedule:
+def ordered(plan: Schedule, chosen: Mapping[Value, Value], checks: Sequence[Value], frugal: bool) -> Schedule:
     """The same groups in the order in which they run.
 
     A group runs once what it reads is there; one that overwrites a state also once all others have read the old value
-    and the checks are decided. Among those that can run, lower levels go first, so that a gradient is used up soon; what
+    and the checks are decided. Among those that can run, lower levels go first, which uses gradients up soon; what
     depends on parameters alone waits until just before its first reader. States that are small in all are overwritten
-    last: a call can be stopped until then, at the cost of as much memory for gradients.
+    last unless `frugal`: a call can be stopped until then, at the cost of as much memory for gradients.
     """
     rank = {g: k for k, g in enumerate(plan.groups)}
     readers: dict[Group, set[Group]] = {g: set() for g in plan.groups}  # of what the group computes
@@ -125,7 +125,7 @@ def ordered(plan: Schedule, chosen: Mapping[Value, Value], checks: Sequence[Valu
     for writer in writers.values():
         before[writer] |= deciding
     size: Dim = sum((state.type.nbytes for state in writers), start=0)
-    late = set(writers.values()) if isinstance(size, int) and size <= LATE else set()
+    late = set(writers.values()) if not frugal and isinstance(size, int) and size <= LATE else set()
     priority = {g: (g in late, *_priority(g, before[g], readers[g], g in deciding, rank[g])) for g in plan.groups}
     return replace(plan, groups=tuple(_topological(before, priority)))
 

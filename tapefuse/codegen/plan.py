@@ -86,7 +86,7 @@ def plan(request: Request) -> Plan:
     decided = schedule(graph, request.choices)
     checks = graph.outs[len(graph.outs) - len(request.checks) :]
     chosen = in_place(decided, updates, checks)
-    decided = ordered(decided, chosen, checks)
+    decided = ordered(decided, chosen, checks, request.memory_budget is not None)
     found = steps(decided, chosen, request.strict)
     found += [_copy(decided, n, s, f"copy{k}") for k, (n, s) in enumerate(updates.items()) if n not in chosen]
     elsewhere = {*graph.params, *graph.outs[:outputs], *chosen}

@@ -10,7 +10,8 @@ The float operations carry `contract` and no other flag: with or without FMA a f
 erfc 3), and no pass may reassociate the compensated sums. The mathematics is in vector_math_functions and
 vector_math_circular, its notation in vector_math_builder, the polynomials in vector_math_coefficients.
 
-With a width, `("exp", "f32", 16)`, the same function takes and returns <16 x float>.
+With a width, `("exp", "f32", 16)`, the same function takes and returns <16 x float>; where such vectors fill
+registers of AVX-512 it uses their instructions for exponents and mantissas. `sincos` returns both.
 """
 
 from collections.abc import Callable, Iterable
