@@ -1,7 +1,9 @@
-"""What a second thread gives: each case with one thread and with all, in turns. `python -m benchmarks.threads [workload ...]`
+"""What a second thread gives: each case with one thread and with all, in turns.
 
-Minimum and median of rounds, and one thread's median over that of all. For cases that are bound by arithmetic this should
-come near the number of threads; for those bound by memory, as far as one core leaves bandwidth unused.
+    python -m benchmarks.threads [workload ...]
+
+Medians of rounds, and one thread's over that of all. For cases that are bound by arithmetic this should come near the
+number of threads; for those bound by memory, as far as one core leaves bandwidth unused.
 """
 
 from __future__ import annotations

@@ -56,7 +56,9 @@ def compile_traced(traced: Traced, options: Options = Options()) -> Compiled:  #
     made = layout(options.outputs)
     with progress(f"tapefuse compiles {traced.graph.name!r}"), _without_collections():
         program, load = ENGINES[engine](traced, options)
-        loaded = load(program, made, traced.variables, handler(program.checks), threads=options.threads or config.threads)
+        loaded = load(
+            program, made, traced.variables, handler(program.checks), threads=options.threads or config.threads
+        )
     return Compiled(loaded.call, engine, program, loaded)
 
 

@@ -353,7 +353,9 @@ def tape_function(
         raise TypeError(f"tape_function at {user_loc()} takes a function, got {fn!r} ({type(fn).__name__})")
     if not hasattr(fn, "__name__"):
         fn = _named(fn)
-    options = Options(_option("engine", engine), _option("threads", threads), strict, _budget(memory_budget), _kind_of(outputs))
+    options = Options(
+        _option("engine", engine), _option("threads", threads), strict, _budget(memory_budget), _kind_of(outputs)
+    )
     function = TapeFunction(fn, input_signature, options)
     if input_signature is not None and not _is_method(fn):
         function._signature  # a malformed signature is an error here  # noqa: B018

@@ -16,8 +16,8 @@ import pytest
 
 import tapefuse as tp
 from tapefuse import nn, optim
-from tapefuse.cli import main
 from tapefuse._config import Options
+from tapefuse.cli import main
 from tapefuse.compilation import compile_traced
 from tapefuse.ir.parse import parse
 from tapefuse.ir.print import show

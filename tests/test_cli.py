@@ -14,7 +14,7 @@ from tapefuse.ir.parse import parse
 from tapefuse.ir.print import show
 
 ROOT = Path(__file__).resolve().parent.parent
-MODEL = '''
+MODEL = """
 import numpy as np
 import tapefuse as tp
 
@@ -39,7 +39,7 @@ class Holder:
         return x * x
 
 holder = Holder()
-'''
+"""
 IR = """
 fn f(%x: f32[B,3], %k: i64[]) {
   %0 = add %x, f32(0.0) : f32[B,3]

@@ -190,7 +190,7 @@ def test_all_that_a_program_is_comes_back(folder: Path) -> None:
     w = tp.Variable(np.ones((4, 5), np.float32))
 
     def step(x: Any, k: Any) -> Any:
-        y = tp.sum(tp.tanh(x @ w) * np.linspace(0, 1, 15, dtype=np.float32).reshape(3, 5).repeat(7, 0)[: 3])
+        y = tp.sum(tp.tanh(x @ w) * np.linspace(0, 1, 15, dtype=np.float32).reshape(3, 5).repeat(7, 0)[:3])
         w.assign_add(tp.ones_like(w) * y)
         return y, x[k]
 

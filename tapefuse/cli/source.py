@@ -51,9 +51,7 @@ class Subject:
     def native(self, stage: str) -> str:
         """The text of a stage of code generation, or assembler text."""
         graph, checks = optimised(self.graph)
-        request = pipeline.Request(
-            graph, self.inputs, self.states, self.constants, checks, name=self.graph.name
-        )
+        request = pipeline.Request(graph, self.inputs, self.states, self.constants, checks, name=self.graph.name)
         texts = pipeline.stages(request)
         return assembly(texts["llvm"]()) if stage == "asm" else texts[stage]()
 

@@ -17,7 +17,7 @@ from tapefuse.ir.types import Dim, Poly, show_dtype
 FLAGS = "contract "  # a*b+c may round once; anything looser changes what users' formulas mean
 TERM_FLAGS = "contract reassoc nsz "  # the order of a reduction's terms is free
 COPIES = 8  # calls of an elementary function up to which each gets a copy; more would only take time to compile
-LIBM = ("exp", "log", "log1p", "expm1", "tanh", "sin", "cos", "tan", "pow", "erf")
+LIBM = tuple(f for f in vector_math.FUNCTIONS if f not in ("sigmoid", "softplus"))
 
 _BITS = frozenset({"and", "or", "xor"})
 _ARITHMETIC = frozenset({"add", "sub", "mul", "div"})

@@ -1,12 +1,12 @@
 """Objects that own variables: a `Module` finds every variable that its attributes hold, at any depth.
 
-    class Classifier(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.hidden = nn.Dense(128, activation="relu", inputs=64)
-            self.out = nn.Dense(10, inputs=128)
+class Classifier(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.hidden = nn.Dense(128, activation="relu", inputs=64)
+        self.out = nn.Dense(10, inputs=128)
 
-    Classifier().trainable_variables  # hidden's kernel and bias, then out's
+Classifier().trainable_variables  # hidden's kernel and bias, then out's
 """
 
 from __future__ import annotations

@@ -48,9 +48,11 @@ GIL_LIMIT = 20_000  # nanoseconds of work from which a call lets other Python th
 WATCHED = 5_000_000  # nanoseconds of work from which a call in the main thread can be interrupted
 POLL = 100_000_000  # nanoseconds between two looks at signals
 STACK_ARENA = 4096  # bytes of scratch memory that live on the stack
-LARGE = 1 << 20  # bytes from which an output's memory is kept when it is freed
+LARGE = (
+    1 << 17
+)  # bytes from which an output's memory is kept when it is freed: malloc gives larger ones back to the system
 RECYCLED_BYTES = 4096  # of an output that is remembered to be used again
-SHELF_PLACES, SHELF_BYTES = 8, 256 << 20  # most blocks, and most bytes, that are kept
+SHELF_PLACES, SHELF_BYTES = 32, 256 << 20  # most blocks, and most bytes, that are kept
 SHELF_PATIENCE, SHELF_SLACK = 16, 32 << 20  # see blocks.ll
 FIELDS = (
     "program", "n_inputs", "n_states", "n_constants", "n_outputs", "n_symbols", "n_polys", "n_checked", "n_patches",

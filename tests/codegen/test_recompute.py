@@ -1,4 +1,4 @@
-"""Memory budgets: values are computed again instead of being kept, with the same results; the report tells the truth."""
+"""Memory budgets: values are computed again instead of being kept, with the same results; reports tell the truth."""
 
 import gc
 import tracemalloc
@@ -70,9 +70,7 @@ def test_a_budget_that_cannot_be_met_is_an_error_that_tells_what_can(batch):
 
 
 def test_a_budget_needs_every_extent():
-    f = tp.tape_function(
-        lambda x: tp.tanh(x), input_signature=[tp.TensorSpec((None, 4), tp.float64)], memory_budget=10**6
-    )
+    f = tp.tape_function(tp.tanh, input_signature=[tp.TensorSpec((None, 4), tp.float64)], memory_budget=10**6)
     with pytest.raises(CompileError, match="needs every extent, but B0 is open"):
         f(np.ones((2, 4)))
 
@@ -114,7 +112,7 @@ class TestReport:
 
         @tp.tape_function(input_signature=[tp.TensorSpec((None, 64), tp.float64)])
         def f(x):
-            return tp.softmax(tp.tanh(x @ tp.transpose(x)) @ x)
+            return tp.softmax(tp.tanh(x @ tp.transpose(x)) @ x)[:, 0]
 
         f(np.ones((1, 64)))
         x = np.random.default_rng(0).normal(size=(700, 64))
@@ -140,10 +138,10 @@ class TestReport:
         assert "f64[500,40]" in str(told) and "a call takes" in str(told)
 
     def test_an_open_extent_is_an_error(self):
-        f = tp.tape_function(lambda x: tp.tanh(x))
+        f = tp.tape_function(tp.tanh)
         with pytest.raises(ValueError, match="the extent of B0 is open; pass arrays"):
             f.memory_report(tp.TensorSpec((None, 3)))
 
     def test_empty_arrays_take_nothing(self):
-        f = tp.tape_function(lambda x: tp.tanh(x))
+        f = tp.tape_function(tp.tanh)
         assert f.memory_report(np.ones((0, 3), np.float32)).outputs == 0

@@ -253,7 +253,9 @@ class TestReferences:
 
     def test_loading_and_unloading(self):
         w, a = Variable(np.ones(4)), np.ones(4)
-        self.same(lambda: loaded(increment(), w).call(a), w, refuse, n=4000, growth=30)  # CPython's free lists keep 100 kB
+        self.same(
+            lambda: loaded(increment(), w).call(a), w, refuse, n=4000, growth=30
+        )  # CPython's free lists keep 100 kB
 
 
 class TestScratch:
