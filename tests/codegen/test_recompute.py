@@ -70,7 +70,7 @@ def test_a_budget_that_cannot_be_met_is_an_error_that_tells_what_can(batch):
 
 
 def test_a_budget_needs_every_extent():
-    f = tp.tape_function(tp.tanh, input_signature=[tp.TensorSpec((None, 4), tp.float64)], memory_budget=10**6)
+    f = tp.tape_function(lambda x: tp.tanh(x) + 1.0, input_signature=[tp.TensorSpec((None, 4), tp.float64)], memory_budget=10**6)
     with pytest.raises(CompileError, match="needs every extent, but B0 is open"):
         f(np.ones((2, 4)))
 
@@ -138,10 +138,10 @@ class TestReport:
         assert "f64[500,40]" in str(told) and "a call takes" in str(told)
 
     def test_an_open_extent_is_an_error(self):
-        f = tp.tape_function(tp.tanh)
+        f = tp.tape_function(lambda x: tp.tanh(x) + 1.0)
         with pytest.raises(ValueError, match="the extent of B0 is open; pass arrays"):
             f.memory_report(tp.TensorSpec((None, 3)))
 
     def test_empty_arrays_take_nothing(self):
-        f = tp.tape_function(tp.tanh)
+        f = tp.tape_function(lambda x: tp.tanh(x) + 1.0)
         assert f.memory_report(np.ones((0, 3), np.float32)).outputs == 0

@@ -86,7 +86,7 @@ def test_the_numba_engine_is_refused():
 
 
 def test_empty_arrays():
-    assert tp.tape_function(tp.tanh).profile(np.ones((0, 3))).seconds > 0
+    assert tp.tape_function(lambda x: tp.tanh(x) + 1.0).profile(np.ones((0, 3))).seconds > 0
 
 
 def test_limits_are_measured_once_and_positive():
