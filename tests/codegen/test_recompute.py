@@ -70,7 +70,9 @@ def test_a_budget_that_cannot_be_met_is_an_error_that_tells_what_can(batch):
 
 
 def test_a_budget_needs_every_extent():
-    f = tp.tape_function(lambda x: tp.tanh(x) + 1.0, input_signature=[tp.TensorSpec((None, 4), tp.float64)], memory_budget=10**6)
+    f = tp.tape_function(
+        lambda x: tp.tanh(x) + 1.0, input_signature=[tp.TensorSpec((None, 4), tp.float64)], memory_budget=10**6
+    )
     with pytest.raises(CompileError, match="needs every extent, but B0 is open"):
         f(np.ones((2, 4)))
 
