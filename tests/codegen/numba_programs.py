@@ -50,13 +50,23 @@ def _arrays(results: tuple[Tensor, ...]) -> list[np.ndarray]:
     return [t._array for t in results]
 
 
-def same(results: Sequence[np.ndarray], wants: Sequence[np.ndarray], dtype: np.dtype, message: str = "") -> None:
-    """Equal dtypes and shapes, integers equal, floats close; signed zeros, infinities and nan in the same places."""
+def same(
+    results: Sequence[np.ndarray],
+    wants: Sequence[np.ndarray],
+    dtype: np.dtype,
+    message: str = "",
+    sums: Sequence[np.ndarray] | None = None,
+) -> None:
+    """Equal dtypes and shapes, integers equal, floats close; signed zeros, infinities and nan in the same places.
+
+    `sums`: for results that are sums, those of their terms' magnitudes, to which rounding in another order is relative.
+    """
     assert len(results) == len(wants)
-    for y, want in zip(results, wants, strict=True):
+    for y, want, size in zip(results, wants, sums or wants, strict=True):
         assert (y.dtype, y.shape) == (want.dtype, want.shape), message
         if y.dtype.kind != "f":
             np.testing.assert_array_equal(y, want, message)
             continue
         rtol = RTOL["f4" if np.dtype(np.float32) in (dtype, y.dtype) else "f8"]
-        np.testing.assert_allclose(y, want, rtol, rtol / 10, err_msg=message)
+        close = rtol / 10 + (rtol * size if sums else 0.0)
+        np.testing.assert_allclose(y, want, rtol, close, err_msg=message)
