@@ -71,7 +71,7 @@ def _run(run: dict, measured: str) -> str:
         ("at best", ", ".join(f"{what} {value:g}" for what, value in run.get("limits", {}).items()) or "not measured"),
         ("settings", ", ".join(f"{k}={v}" for k, v in run["variables"].items()) or "defaults, all CPUs"),
         ("other programs", _disturbance(run)),
-        *[("left out", f"{label}, which could not be installed") for label in run["left_out"]],
+        *[("left out", f"{label}, which is not installed") for label in run["left_out"]],
     ]
     return table(("", ""), rows)
 
