@@ -33,6 +33,9 @@ class Effort:
     limit: float = 120.0  # seconds after which a process is given up
 
 
+ENDING = 5.0  # seconds that a process has for it
+
+
 class Failed(Exception):
     """A framework could not do a case; says why."""
 
@@ -85,8 +88,12 @@ class Client:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        self._process.kill()
-        self._process.wait()
+        try:
+            self._process.stdin.close()  # the worker ends as programs do: frameworks may keep things then
+            self._process.wait(ENDING)
+        except (OSError, subprocess.TimeoutExpired):
+            self._process.kill()
+            self._process.wait()
         for file in (self._process.stdin, self._process.stdout, self._log, self._ready):
             try:
                 file.close()

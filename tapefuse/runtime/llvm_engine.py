@@ -42,6 +42,7 @@ _PAUSES = {  # how a processor is told that a loop waits
 }
 _METH_FASTCALL = 0x80
 _SWITCH = 0.0005  # seconds until a busy Python thread lets the one that compiles go on to its next call of LLVM
+_SUPPORT = {"name": "entry, launcher and pool"}
 _log = logging.getLogger("tapefuse.cache")
 
 
@@ -202,7 +203,9 @@ def _loaded_support() -> Mapped:
     key = cache.digest("support", machine) if machine else cache.digest(_support_text(), *fingerprint())
     kept = found(key)
     code = kept.built.code if kept else linking.code_of(compile_object(_support_text(), QUICK))
-    if not kept:
+    if kept is None and host.is_current():
+        _store(key, code, {**_SUPPORT, "quick": True})
+    if kept is None or kept.metadata.get("quick"):
         atexit.register(_keep_support, key)
     mapped = linking.loaded(code, entry_symbols(), (_ENTRY, _RUN, _POOL, _POOL_START, _SHELF, _ARENA, *WATCH))
     ctypes.pythonapi.Py_IncRef(ctypes.py_object(mapped.keep))
@@ -215,7 +218,7 @@ def _keep_support(key: str) -> None:
     It takes LLVM several times as long as code that is a tenth slower, longer than most programs do.
     """
     if cache.current() is not None and host.is_current():
-        _store(key, linking.code_of(compile_object(_support_text())), {"name": "entry, launcher and pool"})
+        _store(key, linking.code_of(compile_object(_support_text())), _SUPPORT)
 
 
 def _support_text() -> str:
