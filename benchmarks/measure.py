@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import random
 import selectors
 import statistics
 import subprocess
 import tempfile
+import time
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -34,6 +36,10 @@ class Effort:
 
 
 ENDING = 5.0  # seconds that a process has for it
+
+
+REST = 0.12  # seconds before a round: OpenBLAS's threads spin for 0.1 s when they have nothing to do
+THREADED = 50e-6  # seconds of a call that may use threads
 
 
 class Failed(Exception):
@@ -158,7 +164,9 @@ class Contestant:
         return answer
 
     def time(self) -> None:
-        """A round."""
+        """A round. Threads of whoever ran before may spin for a while: long calls, which may use threads, wait for it."""
+        if not self._rounds or self.latest > THREADED:
+            time.sleep(REST)
         self._rounds.append(self._live.ask("time", seconds=self._effort.seconds))
 
     @property
@@ -228,11 +236,12 @@ class Contest:
     def _rounds(self, alive: list[Contestant]) -> list[Contestant]:
         """In turn, in an order that changes. Returns those who got through."""
         alive = wanting = _able(alive, Contestant.time)
-        for k in range(self._effort.rounds):
+        rng = random.Random(0)
+        for _ in range(self._effort.rounds):
             best = min((c.latest for c in alive), default=0.0)
             wanting = [c for c in wanting if c in alive and c.wants_a_round(best)]
-            turn = k % len(wanting) if wanting else 0
-            timed = _able(wanting[turn:] + wanting[:turn], Contestant.time)
+            rng.shuffle(wanting)  # whoever came before may have threads that spin still
+            timed = _able(wanting, Contestant.time)
             alive = [c for c in alive if c in timed or c not in wanting]
         return alive
 
