@@ -164,7 +164,7 @@ class Contestant:
         return answer
 
     def time(self) -> None:
-        """A round. Threads of whoever ran before may spin for a while: long calls, which may use threads, wait for it."""
+        """A round. Threads of whoever ran before may spin for a while; calls that may use threads wait for that."""
         if not self._rounds or self.latest > THREADED:
             time.sleep(REST)
         self._rounds.append(self._live.ask("time", seconds=self._effort.seconds))
