@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from heapq import heappop, heappush
@@ -11,7 +12,7 @@ from tapefuse._records import dataclass
 from tapefuse.codegen.context import Place, Step
 from tapefuse.codegen.schedule import Group, Schedule, chained, is_row_reduction
 from tapefuse.ir.graph import Value
-from tapefuse.ir.types import Dim
+from tapefuse.ir.types import Dim, substitute
 
 ALIGN = 64
 LATE = 8 << 20  # bytes of states up to which all are overwritten last
@@ -179,6 +180,20 @@ class Layout:
             if slot.offset is None:
                 symbolic = symbolic + slot.nbytes + ALIGN
         return self.fixed + symbolic
+
+    def fullest(self, sizes: Mapping[str, Dim]) -> int:
+        """The number of the first step that runs when most bytes are in use; `sizes`: the values of the symbols."""
+        change: Counter[int] = Counter()
+        for place, (first, last) in self.lifetimes.items():
+            nbytes = int(substitute(place.type.nbytes, sizes))
+            change[first] += nbytes
+            change[last + 1] -= nbytes
+        use, most, at = 0, 0, 0
+        for number in sorted(change):
+            use += change[number]
+            if use > most:
+                most, at = use, number
+        return at
 
 
 def memory_of(place: Place) -> Place:

@@ -92,10 +92,11 @@ def _lowered(p: Plan, budget: int) -> Plan:
 
 
 def _ways(p: Plan, cheap_only: bool) -> Iterator[Request]:
-    waiting = _waiting(p)
+    at = p.layout.fullest({})
+    waiting = _waiting(p, at)
     values = [v for v in waiting if not cheap_only or _is_cheap(p, v, waiting)]
     for count in dict.fromkeys(min(n, len(values)) for n in SEGMENTS):
-        graph = _Recomputed(p, waiting, _segments(values, count)).graph()
+        graph = _Recomputed(p, at, waiting, _segments(values, count)).graph()
         if graph.outs != p.graph.outs:
             yield replace(p.request, graph=graph, constants=p.constants)
 
@@ -112,24 +113,8 @@ def _is_cheap(p: Plan, value: Value, waiting: Sequence[Value]) -> bool:
     return total <= CHEAP
 
 
-def _fullest(p: Plan) -> int:
-    """The number of the step that runs when most scratch memory is in use."""
-    use = [0] * (len(p.steps) + 1)
-    for place, (first, last) in p.layout.lifetimes.items():
-        nbytes = place.type.nbytes
-        assert isinstance(nbytes, int)
-        use[first] += nbytes
-        use[last + 1] -= nbytes
-    total, fullest = 0, (-1, 0)
-    for k, more in enumerate(use[:-1]):
-        total += more
-        fullest = max(fullest, (total, -k))
-    return -fullest[1]
-
-
-def _waiting(p: Plan) -> list[Value]:
-    """Values that lie in scratch memory at the fullest step for the sake of later ones, in the order of computation."""
-    at = _fullest(p)
+def _waiting(p: Plan, at: int) -> list[Value]:
+    """Values that lie in scratch memory at step `at` for the sake of later ones, in the order of computation."""
     spans = [(span, place.value) for place, span in p.layout.lifetimes.items() if not place.tag and place.value]
     found = [v for (first, last), v in spans if first <= at < last and v in p.schedule.group_of]
     return sorted(found, key=lambda v: v.id)
@@ -152,12 +137,12 @@ class _Segment:
 
 
 class _Recomputed:
-    """The plan's graph with late readers of dropped values reading copies: readers after the fullest step."""
+    """The plan's graph with late readers of dropped values reading copies: readers after the step `at`."""
 
-    def __init__(self, p: Plan, waiting: Sequence[Value], segments: list[list[Value]]):
+    def __init__(self, p: Plan, at: int, waiting: Sequence[Value], segments: list[list[Value]]):
         self.p, self.waiting = p, frozenset(waiting)
         self.number = {g: k for k, g in enumerate(p.schedule.groups)}
-        self.at = self.number[p.steps[_fullest(p)].group]
+        self.at = self.number[p.steps[at].group]
         self.readers = self._late_readers()
         self.segment_of: dict[Value, _Segment] = {}
         for values in segments:

@@ -134,15 +134,7 @@ def _fullest(plan: Plan, env: Mapping[str, int]) -> tuple[str, tuple[Alive, ...]
     """The kernel that runs when most of the scratch memory is in use, and what is in it then, largest first."""
     names = [f"{s.kernel.name} ({s.kernel.title})" for s in plan.steps]
     spans = [(p, _bytes(p.type.nbytes, env), *span) for p, span in plan.layout.lifetimes.items()]
-    change = [0] * (len(names) + 1)
-    for _, nbytes, first, last in spans:
-        change[first] += nbytes
-        change[last + 1] -= nbytes
-    use, fullest = 0, (0, 0)
-    for number, more in enumerate(change[:-1]):
-        use += more
-        fullest = max(fullest, (use, -number))
-    at = -fullest[1]
+    at = plan.layout.fullest(env)
     here = [(p, n, a, b) for p, n, a, b in spans if a <= at <= b]
     here.sort(key=lambda span: -span[1])
     alive = [Alive(memory_of(p).type.substitute(env), n, names[a], names[b]) for p, n, a, b in here]
