@@ -1,7 +1,7 @@
 """Time a function: its first call, calls, memory, and each of its kernels.
 
-tapefuse bench examples/digits.py:train_step --sizes B=32
-tapefuse bench model.py:loss --args "f32[B,784], i64[B]" --sizes B=256 --grad --kernels --trace loss.json
+    tapefuse bench examples/digits.py:train_step --sizes B=32
+    tapefuse bench model.py:loss --args "f32[B,784], i64[B]" --sizes B=256 --grad --kernels --trace loss.json
 """
 
 from __future__ import annotations

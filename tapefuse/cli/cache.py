@@ -1,8 +1,8 @@
 """Look at the compiled programs that are kept on disk.
 
-tapefuse cache ls        # what is kept, the last used first
-tapefuse cache verify    # read every file; damaged ones are removed. Exit code 1 if there were any
-tapefuse cache clear     # remove everything
+    tapefuse cache ls        # what is kept, the last used first
+    tapefuse cache verify    # read every file; damaged ones are removed. Exit code 1 if there were any
+    tapefuse cache clear     # remove everything
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Print what a bug report needs: versions, CPU, threads, BLAS, cache folder, flags.
 
-tapefuse doctor
+    tapefuse doctor
 """
 
 from __future__ import annotations

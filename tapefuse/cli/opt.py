@@ -1,7 +1,7 @@
 """Run passes on the text of a graph and print the result.
 
-tapefuse opt graph.ir --passes simplify,dce
-tapefuse opt graph.ir --passes adjoint -o gradient.ir
+    tapefuse opt graph.ir --passes simplify,dce
+    tapefuse opt graph.ir --passes adjoint -o gradient.ir
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Run a graph on `.npy` files, or on random inputs, and print its outputs.
 
-tapefuse run graph.ir                      # random inputs; every free dimension is 8
-tapefuse run graph.ir x.npy y.npy --engine interp --seed 3
+    tapefuse run graph.ir                      # random inputs; every free dimension is 8
+    tapefuse run graph.ir x.npy y.npy --engine interp --seed 3
 """
 
 from __future__ import annotations
