@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from weakref import WeakValueDictionary
 
 from tapefuse._records import dataclass
-from tapefuse.ir.types import Dim, Poly, Type, symbols
+from tapefuse.ir.types import Dim, Poly, Type, substitute, symbols
 
 if TYPE_CHECKING:
     from tapefuse.ir.op import Op
@@ -71,6 +71,9 @@ class Value:
 
     def __tapefuse_apply__(self, op: Op, args: tuple, attrs: dict[str, Any]) -> Value:
         return op.emit(*args, **attrs)
+
+    def __tapefuse_region__(self, op: Op, args: tuple, attrs: dict[str, Any]) -> tuple[Value, ...]:
+        return op.emit_results(*args, **attrs)
 
 
 def param(type: Type, name: str | None = None) -> Value:
@@ -128,6 +131,19 @@ class Graph:
     def symbols(self) -> tuple[str, ...]:
         """Dimension symbols of the parameters, sorted."""
         return tuple(sorted(symbols(d for p in self.params for d in p.shape)))
+
+    def substitute(self, values: Mapping[str, Dim]) -> Graph:
+        """The graph with dimension symbols replaced, in graphs inside as well."""
+        env = {p: Value(p.type.substitute(values), name=p.name, loc=p.loc) for p in self.params}
+        outer = here.loc
+        try:
+            for v in self.nodes:
+                assert v.op is not None
+                here.loc = v.loc
+                env[v] = v.op.emit(*(env[a] for a in v.args), **substitute(dict(v.attrs), values))
+        finally:
+            here.loc = outer
+        return Graph(tuple(env[p] for p in self.params), tuple(env[v] for v in self.outs), self.name)
 
 
 def _place(root: Value, is_open: Mapping[Value, bool], order: dict[Value, None]) -> None:

@@ -13,6 +13,8 @@ import numpy as np
 from tapefuse._config import config
 from tapefuse._errors import DTypeError, ShapeError, TapefuseError, VerifyError
 from tapefuse.ir.graph import Graph, Value, here
+from tapefuse.ir.op import Op
+from tapefuse.ir.ops import region
 from tapefuse.ir.types import Dim, Poly, show_dtype, show_shape, substitute, type_of
 
 
@@ -22,10 +24,22 @@ def evaluate(graph: Graph, *arrays: Any) -> tuple[np.ndarray, ...]:
     DTypeError and ShapeError name the parameter that does not fit. Values are freed after their last use.
     """
     inputs = [np.asarray(a) for a in arrays]
-    env = bind(graph, inputs)
+    with np.errstate(all="ignore"):
+        return _run(graph, inputs, bind(graph, inputs))
 
-    def apply(v: Value, xs: list[np.ndarray]) -> np.ndarray:
+
+def evaluate_region(op: Op, arrays: Sequence[Any], attrs: Mapping[str, Any]) -> tuple[np.ndarray, ...]:
+    """The results of a region without open dimensions on concrete operands."""
+    with np.errstate(all="ignore"):
+        return op.ref(_runner({}), *map(np.asarray, arrays), **attrs)
+
+
+def _run(graph: Graph, inputs: Sequence[np.ndarray], env: Mapping[str, Dim]) -> tuple[np.ndarray, ...]:
+    def apply(v: Value, xs: list[np.ndarray]) -> Any:
         assert v.op is not None
+        if v.op.is_region:  # its value is the tuple of its results
+            attrs = {k: x if k in _GRAPHS else substitute(x, env) for k, x in v.attrs}
+            return v.op.ref(_runner(env), *xs, **attrs)
         try:
             y = np.asarray(v.op.ref(*xs, **substituted(v, env)))
         except TapefuseError as e:
@@ -34,8 +48,14 @@ def evaluate(graph: Graph, *arrays: Any) -> tuple[np.ndarray, ...]:
             _check_result(v, y, env)
         return y
 
-    with np.errstate(all="ignore"):
-        return walk(graph, inputs, apply)
+    return walk(graph, inputs, apply)
+
+
+_GRAPHS = frozenset({"body", "cond", "branches"})  # attributes that hold graphs
+
+
+def _runner(env: Mapping[str, Dim]) -> Callable[..., tuple[np.ndarray, ...]]:
+    return lambda graph, arrays, bound: _run(graph, list(arrays), {**env, **bound})
 
 
 def replay(graph: Graph, args: Sequence[Any]) -> tuple:
@@ -51,6 +71,10 @@ def replay(graph: Graph, args: Sequence[Any]) -> tuple:
         op, attrs = v.op, substituted(v, env)
         assert op is not None
         here.loc = v.loc
+        if op.is_region:
+            return region.apply(op, xs, attrs)
+        if op is region.result:
+            return xs[0][attrs["index"]]
         return apply_leaf(op, (), attrs) if apply_leaf and not xs else op(*xs, **attrs)
 
     outer = here.loc

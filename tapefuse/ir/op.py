@@ -41,6 +41,7 @@ class Op:
     library: str | None = None  # kernel of the run-time library that computes it ("matmul")
     elementwise: bool = False  # broadcasting scalar function: result[i] depends on operands at i only
     interned: bool = True  # False for effectful and random ops: equal applications stay apart
+    results: Callable[..., tuple[Type, ...]] | None = None  # a region's: *in_types, **attrs -> types of its results
     dtypes: str = "f"  # NumPy kinds of the first sample operand worth testing: of "f", "i", "u", "b"
 
     def __call__(self, *args: Any, **attrs: Any) -> Any:
@@ -58,6 +59,18 @@ class Op:
         )
         key = tuple(sorted((k, v) for k, v in attrs.items()))
         return intern(self, values, key, lambda: self.infer(*(v.type for v in values), **attrs))
+
+    @property
+    def is_region(self) -> bool:
+        """Whether it holds graphs and has several results (ir/ops/region.py)."""
+        return self.results is not None
+
+    def emit_results(self, *args: Any, **attrs: Any) -> tuple[Value, ...]:
+        """The results of a region as IR values."""
+        token = self.emit(*args, **attrs)
+        assert self.results is not None
+        types = self.results(*(v.type for v in token.args), **attrs)
+        return tuple(OPS["result"].emit(token, index=k, dtype=t.dtype, shape=t.shape) for k, t in enumerate(types))
 
     def infer(self, *types: Type, **attrs: Any) -> Type:
         """The result's type; a failing type rule is reported with the op, the operand types and the user's line."""
@@ -78,7 +91,7 @@ OPS: dict[str, Op] = {}
 def register(op: Op) -> Op:
     if op.name in OPS:
         raise TypeError(f"op {op.name} is defined twice")
-    if op.at is None and op.push is None:
+    if op.at is None and op.push is None and op.library != "region":
         raise TypeError(f"op {op.name} has no lowering (at or push)")
     OPS[op.name] = op
     return op

@@ -124,12 +124,14 @@ def symbols(dims: Iterable[Dim]) -> frozenset[str]:
 
 
 def substitute(value, env: Mapping[str, Dim]):
-    """`value` with every symbol replaced; looks into tuples, leaves everything else as it is (used on attributes)."""
-    if isinstance(value, Poly):
-        return value.substitute(env)
+    """`value` with every symbol replaced; looks into tuples, dicts and graphs, leaves everything else as it is (used on
+    attributes)."""
     if isinstance(value, tuple):
         return tuple(substitute(v, env) for v in value)
-    return value
+    if isinstance(value, dict):
+        return {k: substitute(v, env) for k, v in value.items()}
+    change = getattr(value, "substitute", None)
+    return value if change is None else change(env)
 
 
 def divide(a: Dim, b: Dim) -> Dim | None:

@@ -11,6 +11,7 @@ from tapefuse.ir.ops import (  # noqa: F401
     order,
     pooling,
     reduce,
+    region,
     shape,
     slicing,
 )
@@ -49,6 +50,7 @@ expm1 = OPS["expm1"]
 flip = OPS["flip"]
 floor = OPS["floor"]
 floordiv = OPS["floordiv"]
+for_ = OPS["for"]
 gather = OPS["gather"]
 ge = OPS["ge"]
 gt = OPS["gt"]
@@ -78,6 +80,7 @@ reduce_prod = OPS["reduce_prod"]
 reduce_sum = OPS["reduce_sum"]
 relu = OPS["relu"]
 reshape = OPS["reshape"]
+result = OPS["result"]
 round = OPS["round"]
 rsqrt = OPS["rsqrt"]
 scatter_add = OPS["scatter_add"]
@@ -86,14 +89,17 @@ sigmoid = OPS["sigmoid"]
 sign = OPS["sign"]
 sin = OPS["sin"]
 sinh = OPS["sinh"]
+sized = OPS["sized"]
 slice_ = OPS["slice"]
 softplus = OPS["softplus"]
 sqrt = OPS["sqrt"]
 stop_gradient = OPS["stop_gradient"]
 sub = OPS["sub"]
+switch = OPS["switch"]
 tan = OPS["tan"]
 tanh = OPS["tanh"]
 transpose = OPS["transpose"]
+while_ = OPS["while"]
 window_argmax = OPS["window_argmax"]
 window_max = OPS["window_max"]
 window_pick = OPS["window_pick"]

@@ -1,0 +1,228 @@
+"""Operations with graphs inside: loops, branches, and code for a size that is known at run time only.
+
+A region has several results. Its node is a *token* (type i64[]) that only `result` nodes read, one per result in use:
+
+    %0 = for %x %w body={fn (%c: f32[3], %v: f32[3]) ...} carried=1 index="k" trips=10 : i64[]
+    %1 = result %0 dtype=f32 index=0 shape=(3) : f32[3]
+
+Graphs inside are closed: what they read from outside is an operand. Dimension symbols of the graph around keep their
+meaning inside; a region may give one more a meaning there. In derivative rules `gs` and `ys` are tuples, one entry per
+result; `apply` makes the results of a region for operands of any kind.
+"""
+
+# To mypy the body of an op stays a class after @defop.
+# mypy: disable-error-code="arg-type, attr-defined, call-arg"
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from tapefuse._errors import DTypeError, ShapeError
+from tapefuse.ir.graph import Graph, Value
+from tapefuse.ir.op import Op, defop
+from tapefuse.ir.ops.family import INT64
+from tapefuse.ir.types import Type, symbols
+
+Run = Callable[[Graph, Sequence[Any], Mapping[str, int]], tuple]  # runs a graph with symbols bound: its outputs
+TOKEN = Type(INT64, ())
+_fresh = itertools.count()
+
+
+def fresh(prefix: str) -> str:
+    """A dimension symbol that no other region uses."""
+    return f"{prefix}_{next(_fresh)}"
+
+
+def apply(op: Op, xs: Sequence[Any], attrs: dict[str, Any]) -> tuple:
+    """The results of a region on IR values or tensors."""
+    hook = next(h for x in xs if (h := getattr(x, "__tapefuse_region__", None)) is not None)
+    return hook(op, tuple(xs), attrs)
+
+
+def graphs(v: Value) -> Iterator[Graph]:
+    """The graphs inside a node."""
+    for _, x in v.attrs:
+        if isinstance(x, Graph):
+            yield x
+        elif isinstance(x, tuple):
+            yield from (g for g in x if isinstance(g, Graph))
+
+
+def with_graphs(attrs: Mapping[str, Any], change: Callable[[Graph], Graph]) -> dict[str, Any]:
+    """Attributes with every graph among them changed."""
+
+    def changed(x: Any) -> Any:
+        if isinstance(x, Graph):
+            return change(x)
+        return tuple(map(changed, x)) if isinstance(x, tuple) else x
+
+    return {k: changed(x) for k, x in attrs.items()}
+
+
+def _types(values: Sequence[Any]) -> tuple[Type, ...]:
+    return tuple(v.type for v in values)
+
+
+def _check_params(graph: Graph, types: Sequence[Type], what: str) -> None:
+    if _types(graph.params) != tuple(types):
+        wanted, given = (", ".join(map(str, ts)) for ts in (_types(graph.params), types))
+        raise ShapeError(f"{what} takes ({wanted}), the operands are ({given})")
+
+
+def _check_carry(body: Graph, carry: Sequence[Type]) -> None:
+    if _types(body.outs) != tuple(carry):
+        before, after = (", ".join(map(str, ts)) for ts in (carry, _types(body.outs)))
+        raise ShapeError(f"an iteration turns ({before}) into ({after}); carried types must stay the same")
+
+
+@defop
+class result:
+    """Result number `index` of a region."""
+
+    def ref(token, *, index, dtype, shape):
+        return token[index]
+
+    def type(token, *, index, dtype, shape):
+        return Type(dtype, shape)
+
+    vjp = None  # `ir.passes` treat a region and its results as one
+    jvp = None
+
+    def batch(flags, token, *, index, dtype, shape):
+        raise TypeError("results of a region are batched with it")
+
+    def sample(rng, dtype):
+        return []
+
+    library = "region"
+
+
+@defop
+class for_:
+    """`trips` times `carry = body(carry, consts)`, with the symbol `index` counting from 0; the last carry."""
+
+    def ref(run, *xs, body, trips, index, carried):
+        carry, consts = tuple(xs[:carried]), tuple(xs[carried:])
+        for k in range(trips):
+            carry = run(body, (*carry, *consts), {index: k})
+        return carry
+
+    def type(*xs, body, trips, index, carried):
+        _check_params(body, xs, "the body of a loop")
+        _check_carry(body, xs[:carried])
+        return TOKEN
+
+    def results(*xs, body, trips, index, carried):
+        return tuple(xs[:carried])
+
+    vjp = None
+    jvp = None
+
+    def batch(flags, *xs, body, trips, index, carried):
+        raise TypeError("not yet")
+
+    def sample(rng, dtype):
+        return []
+
+    library = "region"
+
+
+@defop
+class while_:
+    """While `cond(carry, consts)`, `carry = body(carry, consts)`; the last carry and the number of iterations."""
+
+    def ref(run, *xs, cond, body, carried):
+        carry, consts, n = tuple(xs[:carried]), tuple(xs[carried:]), 0
+        while run(cond, (*carry, *consts), {})[0]:
+            carry = run(body, (*carry, *consts), {})
+            n += 1
+        return (*carry, np.asarray(n, INT64))
+
+    def type(*xs, cond, body, carried):
+        _check_params(cond, xs, "the condition of a loop")
+        _check_params(body, xs, "the body of a loop")
+        _check_carry(body, xs[:carried])
+        if _types(cond.outs) != (Type(np.dtype(bool), ()),):
+            raise DTypeError(f"the condition of a loop gives {', '.join(map(str, _types(cond.outs)))}, not bool[]")
+        return TOKEN
+
+    def results(*xs, cond, body, carried):
+        return (*xs[:carried], TOKEN)
+
+    vjp = None
+    jvp = None
+
+    def batch(flags, *xs, cond, body, carried):
+        raise TypeError("not yet")
+
+    def sample(rng, dtype):
+        return []
+
+    library = "region"
+
+
+@defop
+class switch:
+    """The results of the branch number `index` (the first or last one if it is out of range) on the operands."""
+
+    def ref(run, index, *xs, branches):
+        return run(branches[min(max(int(index), 0), len(branches) - 1)], xs, {})
+
+    def type(index, *xs, branches):
+        if index != TOKEN:
+            raise DTypeError(f"the index of a switch is {index}, not {TOKEN}")
+        for k, branch in enumerate(branches):
+            _check_params(branch, xs, f"branch {k}")
+            if _types(branch.outs) != _types(branches[0].outs):
+                first, other = (", ".join(map(str, _types(b.outs))) for b in (branches[0], branch))
+                raise ShapeError(f"branch {k} gives ({other}), branch 0 ({first})")
+        return TOKEN
+
+    def results(index, *xs, branches):
+        return _types(branches[0].outs)
+
+    vjp = None
+    jvp = None
+
+    def batch(flags, index, *xs, branches):
+        raise TypeError("not yet")
+
+    def sample(rng, dtype):
+        return []
+
+    library = "region"
+
+
+@defop
+class sized:
+    """`body(xs)` with the dimension symbol `symbol` bound to the number `n` (0 if it is negative)."""
+
+    def ref(run, n, *xs, symbol, body):
+        return run(body, xs, {symbol: max(int(n), 0)})
+
+    def type(n, *xs, symbol, body):
+        if n != TOKEN:
+            raise DTypeError(f"the size is {n}, not {TOKEN}")
+        _check_params(body, xs, "the body of a sized region")
+        escaping = [v for v in (*body.params, *body.outs) if symbol in symbols(v.shape)]
+        if escaping:
+            raise ShapeError(f"the size {symbol} is known inside only, but {escaping[0]!r} goes in or out")
+        return TOKEN
+
+    def results(n, *xs, symbol, body):
+        return _types(body.outs)
+
+    vjp = None
+    jvp = None
+
+    def batch(flags, n, *xs, symbol, body):
+        raise TypeError("not yet")
+
+    def sample(rng, dtype):
+        return []
+
+    library = "region"
