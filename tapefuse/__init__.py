@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import numpy as _np
 
-from tapefuse import nn, numpy, optim
+from tapefuse import nn, numpy, optim, special
 from tapefuse._config import config
 from tapefuse._errors import (
     CacheWarning,
@@ -25,6 +25,7 @@ from tapefuse._errors import (
     ParseError,
     PerformanceWarning,
     ShapeError,
+    StagingError,
     TapeError,
     TapefuseError,
     VariableError,
@@ -32,6 +33,9 @@ from tapefuse._errors import (
 )
 from tapefuse.function import TapeFunction, kept_memory, run_functions_eagerly, tape_function
 from tapefuse.numpy import *  # noqa: F403
+from tapefuse.numpy import linalg
+from tapefuse.tracer.control import associative_scan, cond, fori_loop, map, scan, switch, while_loop
+from tapefuse.tracer.rewriting import as_written, stage, unroll
 from tapefuse.tracer.signature import TensorSpec
 from tapefuse.tracer.tape import GradientTape, UnconnectedGradients
 from tapefuse.tracer.tensor import Tensor, constant
@@ -58,6 +62,7 @@ __all__ = [
     "ParseError",
     "PerformanceWarning",
     "ShapeError",
+    "StagingError",
     "TapeError",
     "TapeFunction",
     "TapefuseError",
@@ -67,12 +72,16 @@ __all__ = [
     "Variable",
     "VariableError",
     "VerifyError",
+    "as_written",
+    "associative_scan",
     "bool_",
+    "cond",
     "config",
     "constant",
     "float16",
     "float32",
     "float64",
+    "fori_loop",
     "grad",
     "hessian",
     "hvp",
@@ -83,19 +92,27 @@ __all__ = [
     "jacobian",
     "jvp",
     "kept_memory",
+    "linalg",
     "linearize",
+    "map",
     "newaxis",
     "nn",
     "numpy",
     "optim",
     "run_functions_eagerly",
+    "scan",
+    "special",
+    "stage",
+    "switch",
     "tape_function",
     "uint8",
     "uint16",
     "uint32",
     "uint64",
+    "unroll",
     "value_and_grad",
     "vjp",
     "vmap",
+    "while_loop",
 ]
 __all__ += numpy.__all__

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 
 class TapefuseError(Exception):
     """Base of all errors raised by tapefuse; mixed into a builtin exception below."""
@@ -11,12 +13,20 @@ class ShapeError(TapefuseError, ValueError):
     """Operand shapes do not fit the operation."""
 
 
+class AxisError(ShapeError, np.exceptions.AxisError):
+    """An axis that an operand does not have, or one that is named twice."""
+
+
 class DTypeError(TapefuseError, TypeError):
     """Operand dtypes do not fit the operation."""
 
 
 class ConcretizationError(TapefuseError, TypeError):
     """A traced value was used where a concrete one is needed (`if`, `float()`, `.numpy()`)."""
+
+
+class StagingError(TapefuseError, ValueError):
+    """A loop or branch on traced values does something that only Python can do, or leaves a variable undefined."""
 
 
 class LeakedValueError(TapefuseError, TypeError):

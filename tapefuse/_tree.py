@@ -1,6 +1,7 @@
 """Nested containers as flat lists of leaves, and back.
 
-Containers are lists, tuples, namedtuples, dicts and None (which has no leaves); everything else is a leaf.
+Containers are lists, tuples, namedtuples, dicts, None (which has no leaves) and objects of classes derived from
+`Container`; everything else is a leaf.
 
 >>> leaves, tree = flatten({"b": [1, 2], "a": (3, None)})
 >>> leaves
@@ -25,7 +26,7 @@ class Tree:
     """The shape of a nested structure. Equal and hashable; dicts are equal whatever the order of their keys."""
 
     kind: Any  # type of the container; LEAF_KIND or None at the ends
-    keys: tuple[Any, ...] = ()  # of a dict, in the order of `children`
+    keys: tuple[Any, ...] = ()  # of a dict, in the order of `children`; what a Container is besides its entries
     children: tuple[Tree, ...] = ()
     order: tuple[Any, ...] = field(default=(), compare=False)  # the dict's keys as they were inserted
     _hash: int | None = field(default=None, init=False, compare=False, repr=False)
@@ -47,6 +48,8 @@ class Tree:
         inner = [str(c) for c in self.children]
         if issubclass(self.kind, dict):
             return "{" + ", ".join(f"{k!r}: {c}" for k, c in zip(self.keys, inner, strict=True)) + "}"
+        if issubclass(self.kind, Container):
+            return f"{self.kind.__name__}({', '.join([*map(str, self.keys), *inner])})"
         if self.kind is list:
             return f"[{', '.join(inner)}]"
         name = "" if self.kind is tuple else self.kind.__name__
@@ -56,6 +59,25 @@ class Tree:
 LEAF_KIND = object()
 LEAF = Tree(LEAF_KIND)
 NONE = Tree(None)
+
+
+class Container:
+    """A container of another class: it says what it holds, and is made again from that."""
+
+    __slots__ = ()
+
+    def parts(self) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
+        """What is compared and hashed, and the entries."""
+        raise NotImplementedError
+
+    @classmethod
+    def blank(cls, type: Any) -> Any:
+        """What stands for an entry that is None before a loop and of this type after an iteration."""
+        raise NotImplementedError
+
+    @classmethod
+    def of_parts(cls, fixed: tuple[Any, ...], entries: list[Any]) -> Any:
+        raise NotImplementedError
 
 
 def is_namedtuple(x: Any) -> bool:
@@ -80,6 +102,9 @@ def _flatten(tree: Any, leaves: list[Any]) -> Tree:
         keys = sorted_keys(tree)
         kind = OrderedDict if type(tree) is OrderedDict else dict
         return Tree(kind, keys, tuple([_flatten(tree[k], leaves) for k in keys]), tuple(tree))
+    if isinstance(tree, Container):
+        fixed, entries = tree.parts()
+        return Tree(type(tree), fixed, tuple([_flatten(x, leaves) for x in entries]))
     leaves.append(tree)
     return LEAF
 
@@ -119,6 +144,8 @@ def _unflatten(tree: Tree, leaves: Iterator[Any]) -> Any:
     parts = []
     for child in tree.children:
         parts.append(_unflatten(child, leaves))
+    if issubclass(tree.kind, Container):
+        return tree.kind.of_parts(tree.keys, parts)
     if issubclass(tree.kind, dict):
         by_key = dict(zip(tree.keys, parts, strict=True))
         return tree.kind((k, by_key[k]) for k in tree.order)
@@ -142,5 +169,8 @@ def leaves_with_paths(tree: Any, path: str = "") -> Iterator[tuple[str, Any]]:
     elif isinstance(tree, dict):
         for k in sorted_keys(tree):
             yield from leaves_with_paths(tree[k], f"{path}[{k!r}]")
+    elif isinstance(tree, Container):
+        for x in tree.parts()[1]:
+            yield from leaves_with_paths(x, path)
     elif tree is not None:
         yield path, tree

@@ -16,12 +16,14 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from tapefuse._config import FLAGS, Options, busy, config, on_change
-from tapefuse._errors import PerformanceWarning, TapefuseError
+from tapefuse._errors import ConcretizationError, PerformanceWarning, TapefuseError
 from tapefuse._locks import Lock
 from tapefuse._tree import Tree, flatten, leaves_with_paths, unflatten
 from tapefuse.compilation import compile_traced, memory_kept, njit_function
 from tapefuse.ir.graph import Graph
+from tapefuse.ir.passes import budget
 from tapefuse.tracer.interpreted import Entry
+from tapefuse.tracer.rewriting import collected, rewritten
 from tapefuse.tracer.signature import Call, Leaf, Signature, TensorSpec, show_leaf
 from tapefuse.tracer.source import user_loc, user_stacklevel
 from tapefuse.tracer.specialisation import Specialisation, declines
@@ -107,9 +109,14 @@ class TapeFunction:
         return Signature(self._function, self._input_signature, skip_first=self._instance is not None)
 
     def _python(self, *args: Any, **kwargs: Any) -> Any:
-        if self._instance is not None:
-            return self._function(self._instance, *args, **kwargs)
-        return self._function(*args, **kwargs)
+        return self._called(self._function, args, kwargs)
+
+    def _staged(self, *args: Any, **kwargs: Any) -> Any:
+        """The Python function with its control flow on traced values as part of the program."""
+        return self._called(rewritten(self._function), args, kwargs)
+
+    def _called(self, function: Callable[..., Any], args: tuple, kwargs: dict[str, Any]) -> Any:
+        return function(*args, **kwargs) if self._instance is None else function(self._instance, *args, **kwargs)
 
     # -- tracing --------------------------------------------------------------------------------------------------
     def _specialise(self, call: Call) -> Specialisation:
@@ -151,19 +158,22 @@ class TapeFunction:
 
         names = [n for n, kind in zip(self._signature.leaf_names(call), call.kinds, strict=True) if kind[0] == "tensor"]
         trace = functools.partial(trace_function, results_of, call.input_types, names, self.__name__)
-        traced = trace(may_create=not self._log)
-        if traced.created:  # once more, to see that later calls will not make variables again
-            traced = trace(may_create=False)
+        with budget.limited(self._options.memory_budget), collected() as statements:
+            traced = trace(may_create=not self._log)
+            if traced.created:  # once more, to see that later calls will not make variables again
+                traced = trace(may_create=False)
         compile = functools.partial(compile_graph, options=self._options)
         inner = functools.partial(compile_graph, options=dataclasses.replace(self._options, outputs="tensor"))
-        return Specialisation(call, traced, tree[0], compile, inner, self._slow_calls, self._reason(call))
+        limit = self._options.memory_budget
+        number, reason = self._slow_calls, self._reason(call)
+        return Specialisation(call, traced, tree[0], compile, inner, number, reason, limit, tuple(statements.items()))
 
     def _traced_results(self, call: Call, inputs: list[TracedTensor]) -> tuple[list[Tensor], Tree]:
         """Run the Python function on symbolic inputs: the tensors it returns, and their structure."""
         rest = iter(inputs)
         leaves = [next(rest) if k[0] == "tensor" else x for x, k in zip(call.leaves, call.kinds, strict=True)]
         values = unflatten(call.tree, leaves)
-        returned = self._signature.python_call(self._python, values)
+        returned = self._signature.python_call(self._staged, values)
         after, shape = flatten(values)
         if shape != call.tree or any(a is not b for a, b in zip(after, leaves, strict=True)):
             raise ValueError(
@@ -177,6 +187,8 @@ class TapeFunction:
     def _result(self, x: Any, path: str) -> Tensor:
         try:
             return as_tensor(x)
+        except ConcretizationError:
+            raise
         except TapefuseError:
             raise TypeError(
                 f"{path} of the tape_function {self.__name__!r} is {x!r}, a {type(x).__name__}; return tensors, "
@@ -224,7 +236,8 @@ class TapeFunction:
         return self.specialise(*args, **kwargs).graph
 
     def explain(self) -> str:
-        """Every trace for people: for which arguments, why it was made, what it reads and writes, what runs it."""
+        """Every trace for people: for which arguments, why it was made, what it reads and writes, what runs it,
+        and what became of its loops, and of branches on traced values."""
         lines = [f"{self.__name__}: {self.trace_count} trace{'s' * (self.trace_count != 1)}"]
         for k, s in enumerate(self._log, 1):
             traced, engine = s.traced, self._options.engine or config.engine
@@ -236,6 +249,7 @@ class TapeFunction:
                 f"     {len(s.graph.nodes)} operations, {len(traced.variables)} variables read, written: "
                 f"{', '.join(written) or 'none'}",
                 f"     engine: {engine}, arguments {way}",
+                *[f"     {statement}: {became}" for statement, became in s.statements],
             ]
         lines.append("  arrays that are not C-contiguous, aligned and in native byte order are copied at each call")
         return "\n".join(lines)

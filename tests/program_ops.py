@@ -23,6 +23,10 @@ MAKERS: dict[str, Maker] = {}
 DOMAINS = {"exp": (-3.0, 2.0), "expm1": (-3.0, 2.0), "log": (0.3, 99.0), "log1p": (-0.7, 99.0), "tan": (-1.2, 1.2)}
 DOMAINS |= {"sqrt": (0.3, 99.0), "rsqrt": (0.3, 99.0), "exp2": (-3.0, 2.0), "log2": (0.3, 99.0), "sinh": (-2.0, 2.0)}
 DOMAINS |= {"cosh": (0.0, 2.0), "asin": (-0.9, 0.9), "acos": (-0.9, 0.9), "erfc": (-3.0, 3.0)}
+DOMAINS |= {"acosh": (1.2, 9.0), "atanh": (-0.9, 0.9), "cbrt": (0.3, 99.0), "lgamma": (2.2, 9.0), "gamma": (2.0, 6.0)}
+DOMAINS |= {"ndtri": (0.05, 0.95), "erfinv": (-0.9, 0.9), "erfcinv": (0.1, 1.9), "erfcx": (-2.0, 3.0)}
+DOMAINS |= {"log_ndtr": (-3.0, 3.0), "i0": (0.0, 3.0), "i1": (-3.0, 3.0), "i0e": (0.0, 9.0), "i1e": (-1.0, 1.0)}
+SPECIAL = ("lgamma", "gamma", "ndtr", "ndtri", "erfinv", "erfcinv", "erfcx", "log_ndtr", "i0", "i1", "i0e", "i1e")
 MONOTONE = ("exp", "expm1", "log", "log1p", "tan", "sqrt", "tanh", "erf", "sigmoid", "softplus", "relu", "sign")
 MONOTONE += ("floor", "ceil", "round", "exp2", "log2", "sinh", "cosh", "asin", "acos", "atan", "erfc")
 
@@ -44,7 +48,7 @@ def hull(*corners: float) -> Interval:
 
 
 @maker("exp", "expm1", "log", "log1p", "tan", "sqrt", "rsqrt", "tanh", "erf", "sigmoid", "softplus", "sin", "cos")
-@maker("exp2", "log2", "sinh", "cosh", "asin", "acos", "atan", "erfc")
+@maker("exp2", "log2", "sinh", "cosh", "asin", "acos", "atan", "erfc", "cbrt", "asinh", "acosh", "atanh", *SPECIAL)
 def smooth_unary(d: Draft, name: str) -> Value:
     x = d.any_of("f")
     x = d.within(x, *DOMAINS[name]) if name in DOMAINS else x
@@ -79,7 +83,7 @@ def binary(d: Draft, name: str) -> Value:
     return d.new(d.emit(name, a, b), *hull(*corners))
 
 
-@maker("div", "floordiv", "mod")
+@maker("div", "floordiv", "mod", "fmod")
 def quotient(d: Draft, name: str) -> Value:
     a = d.any_of("f" if name == "div" else d.one_of(("f", "i", "i", "u")))
     b = d.partner(a)
@@ -92,8 +96,44 @@ def quotient(d: Draft, name: str) -> Value:
     y = d.emit(name, a, b)
     if name == "mod":
         return d.new(y, min(low, 0), max(high, 0))
+    if name == "fmod":
+        return d.new(y, -max(-low, high), max(-low, high))
     corners = [x / z for x, z in product(d.ranges[a], (low, high))]
     return d.new(y, min(corners) - (name == "floordiv"), max(corners))
+
+
+@maker("polygamma")
+def polygamma(d: Draft, name: str) -> Value:
+    x = d.within(d.any_of("f"), 0.4, 9)
+    y = ops.polygamma(x, order=d.pick(0, 2))
+    return d.new(y, *hull(*(float(y.op.ref(np.float64(end), **y.attributes)) for end in d.ranges[x])))
+
+
+@maker("hypot", "logaddexp", "logaddexp2")
+def binary_of_floats(d: Draft, name: str) -> Value:
+    a = d.any_of("f")
+    b = d.partner(a)
+    ref = ops.OPS[name].ref
+    corners = [float(ref(x, y)) for x, y in product(map(float, d.ranges[a]), map(float, d.ranges[b]))]
+    return d.new(d.emit(name, a, b), *hull(*corners, *[0.0] * (name == "hypot")))
+
+
+@maker("nextafter")
+def neighbour(d: Draft, name: str) -> Value:
+    a = ops.cast(d.any_of("i"), dtype=d.dtype)  # of whole numbers: differences would show a slope that it does not have
+    return d.new(ops.nextafter(ops.maximum(ops.minimum(a, 9), -9), d.one_of((-9.0, 9.0, 0.5))), -10, 10)
+
+
+@maker("signbit")
+def sign_bit(d: Draft, name: str) -> Value:
+    x = d.within(d.any_of("f"), 0.3, 9)  # the sign of a zero depends on how it was computed
+    return d.new(ops.signbit(ops.neg(x) if d.chance(2) else x))
+
+
+@maker("shl", "shr")
+def shift(d: Draft, name: str) -> Value:
+    a = d.any_of(d.one_of(("i", "i", "u")))
+    return d.new(d.emit(name, a, ops.and_(d.partner(a), 7)))
 
 
 @maker("pow")
@@ -379,6 +419,28 @@ def position(d: Draft, name: str) -> Value | None:
     return d.new(d.emit(name, x, axis=axis), 0, max(sizes(x.shape[axis])) - 1)
 
 
+@maker("sort", "argsort")
+def in_order(d: Draft, name: str) -> Value | None:
+    x = d.any_of(d.one_of(("f", "f", "f", "i", "u")), lambda v: len(v.shape) > 0)
+    if not x.shape:
+        return None
+    axis = d.pick(0, len(x.shape) - 1)
+    y = d.emit(name, x, axis=axis)
+    return d.new(y, *d.ranges[x]) if name == "sort" else d.new(y, 0, max(max(sizes(x.shape[axis])) - 1, 0))
+
+
+@maker("searchsorted")
+def searched(d: Draft, name: str) -> Value | None:
+    a = d.any_of(d.one_of(("f", "f", "i")), lambda v: len(v.shape) > 0)
+    if not a.shape:
+        return None
+    lead = len(a.shape) - 1
+    v = d.existing(lambda v: v.dtype == a.dtype and v.shape[:lead] == a.shape[:lead])
+    v = d.param(a.dtype, (*a.shape[:lead], d.extent())) if v is None else v
+    ordered = d.new(d.emit("sort", a, axis=lead), *d.ranges[a])
+    return d.new(d.emit(name, ordered, v, lead=lead, right=d.chance(2)), 0, max(sizes(a.shape[lead])))
+
+
 @maker("cumsum")
 def running(d: Draft, name: str) -> Value | None:
     x = d.any_of(d.one_of(("f", "f", "f", "i")), lambda v: len(v.shape) > 0)
@@ -451,7 +513,46 @@ def scattered(d: Draft, name: str) -> Value | None:
     return d.new(y, min(n * low, low, 0), max(n * high, high, 0))
 
 
-@maker("add_at")
+@maker("put", "put_add")
+def updated(d: Draft, name: str) -> Value | None:
+    """A part of an array, from another one or from itself, put into it or added to it."""
+    x = d.any_of(d.one_of(("f", "f", "f", "i", "b" if name == "put" else "f")), lambda v: len(v.shape) > 0)
+    if not x.shape:
+        return None
+    bounds = [_part(d, n) for n in x.shape]
+    starts, strides, shape = zip(*bounds, strict=True)
+    if d.chance(2):
+        limits = tuple(n + a for n, a in zip(shape, (d.pick(0, 1) for _ in shape), strict=True))
+        moved = tuple(m - n for m, n in zip(limits, shape, strict=True))
+        fits = all(is_inside(m, n) for m, n in zip(limits, x.shape, strict=True))
+        v = d.emit("slice", x, starts=moved, limits=limits, strides=(1,) * len(shape)) if fits else None
+        v = None if v is None else d.new(v, *d.ranges[x])
+    else:
+        v = d.existing(lambda v: v.dtype == x.dtype and v.shape == shape)
+    v = d.param(x.dtype, shape) if v is None else v
+    y = d.emit(name, x, v, starts=starts, strides=strides)
+    if x.dtype.kind != "f":
+        return d.new(y)
+    (low, high), (least, most) = d.ranges[v], d.ranges[x]
+    if name == "put":
+        return d.new(y, min(low, least), max(high, most))
+    return d.new(y, least + min(low, 0), most + max(high, 0))
+
+
+def is_inside(m: Dim, n: Dim) -> bool:
+    return isinstance(n, int) and isinstance(m, int) and m <= n
+
+
+def _part(d: Draft, n: Dim) -> tuple[int, int, Dim]:
+    """Start, stride and extent of a part of an axis."""
+    if not isinstance(n, int):
+        return 0, 1, n
+    start, stride = d.pick(0, min(n, 3)), d.one_of((1, 1, 2, 3))
+    most = max(-(-(n - start) // stride), 0)
+    return start, stride, d.pick(0, most) if d.chance(3) else most
+
+
+@maker("add_at", "put_at")
 def added_to(d: Draft, name: str) -> Value | None:
     x = d.any_of(d.one_of(("f", "f", "f", "i")), lambda v: len(v.shape) > 0)
     if not x.shape:
@@ -470,4 +571,6 @@ def added_to(d: Draft, name: str) -> Value | None:
     if v.dtype.kind != "f":
         return d.new(y)
     n, (low, high), (least, most) = max(sizes(size(lead))), d.ranges[v], d.ranges[x]
+    if name == "put_at":
+        return d.new(y, min(low, least), max(high, most))
     return d.new(y, least + min(n * low, low, 0), most + max(n * high, high, 0))

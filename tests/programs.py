@@ -12,6 +12,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from hypothesis import strategies as st
@@ -22,6 +23,7 @@ from tapefuse.ir.op import OPS, const
 from tapefuse.ir.types import Type
 from tests.program_draft import BINDINGS, F4, F8, Draft, Interval, Pick
 from tests.program_ops import MAKERS
+from tests.program_updates import updated  # noqa: F401  (adds makers of updates)
 from tests.program_windows import pooled  # noqa: F401  (adds makers of convolution and pooling)
 
 MAX_OUTPUTS = 7
@@ -50,24 +52,35 @@ def _array(rng: np.random.Generator, type: Type, limits: Interval) -> np.ndarray
     return np.asarray(rng.integers(int(low), int(high) + 1, type.shape), type.dtype)
 
 
-def random_case(seed: int | str, smallest: int = 3, largest: int = 40) -> Case:
-    return drawn(random.Random(seed).randint, smallest, largest)
+def any_op(draft: Draft) -> None:
+    """One more op, if the one drawn finds operands."""
+    MAKERS[draft.one_of(tuple(MAKERS))](draft)
 
 
-def cases(series: str = "", smallest: int = 3, largest: int = 40) -> st.SearchStrategy[Case]:
+def random_case(
+    seed: int | str, smallest: int = 3, largest: int = 40, grow: Callable[[Draft], object] = any_op
+) -> Case:
+    return drawn(random.Random(seed).randint, smallest, largest, grow)
+
+
+def cases(
+    series: str = "", smallest: int = 3, largest: int = 40, grow: Callable[[Draft], object] = any_op
+) -> st.SearchStrategy[Case]:
     """Drawn by seed, since hypothesis choosing op by op repeats every other program. Each series has its own."""
-    return st.integers(0, 2**64 - 1).map(lambda seed: random_case(f"{series} {seed}", smallest, largest))
+    return st.integers(0, 2**64 - 1).map(lambda seed: random_case(f"{series} {seed}", smallest, largest, grow))
 
 
-def drawn(pick: Pick, smallest: int, largest: int) -> Case:
-    """A case of `smallest` ops or more; of a few more than `largest` if the last one needs its operands prepared."""
+def drawn(pick: Pick, smallest: int, largest: int, grow: Callable[[Draft], object] = any_op) -> Case:
+    """A case of `smallest` ops or more; of a few more than `largest` if the last one needs its operands prepared.
+
+    `grow(draft)` adds to a draft, mostly one op.
+    """
     symbolic = pick(0, 2) == 2
     draft = Draft(pick, (F4, F8)[pick(0, 1)], symbolic)
     wanted = pick(smallest, largest if pick(0, 4) == 4 else max(smallest, largest // 4))  # many small ones: time
-    names = tuple(MAKERS)
     tries = 0
     while len(_needed(draft.pool)) < wanted and tries < 4 * wanted:
-        MAKERS[draft.one_of(names)](draft)
+        grow(draft)
         tries += 1
     outs = _outputs(draft, smallest)
     bindings: tuple[Mapping[str, int], ...] = ({},)
@@ -183,19 +196,50 @@ def _smaller(graph: Graph, arrays: list[np.ndarray]) -> Iterator[tuple[Graph, li
     for k, p in enumerate(graph.params):
         if p not in used:
             yield Graph(graph.params[:k] + graph.params[k + 1 :], graph.outs, graph.name), arrays[:k] + arrays[k + 1 :]
-    everything = Graph(graph.params, graph.nodes, graph.name)
+    plain = [v for v in graph.nodes if not v.op.is_region]
+    everything = Graph(graph.params, tuple(plain), graph.name)
     values = dict(zip(everything.outs, evaluate(everything, *arrays), strict=True))
-    for v in reversed(graph.nodes):
+    for v in reversed(plain):
         if v.op is not const:
             p = param(v.type, f"v{v.id}")
             yield replaced(Graph((*graph.params, p), graph.outs, graph.name), v, p), [*arrays, values[v].copy()]
-    for v in reversed(graph.nodes):
+    for v in reversed(plain):
         for a in v.args:
-            if a.type == v.type:
+            if a.type == v.type and not (a.op is not None and a.op.is_region):
                 yield replaced(graph, v, a), arrays
     for v in graph.outs:
         for a in v.args:
-            yield replaced(graph, v, a), arrays
+            if not (a.op is not None and a.op.is_region):
+                yield replaced(graph, v, a), arrays
+    for v in reversed(graph.nodes):
+        if v.op.is_region:
+            for attrs in _simpler(v.attributes):
+                yield replaced(graph, v, v.op.emit(*v.args, **attrs)), arrays
+
+
+def _simpler(attrs: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Attributes of a region with one of its graphs made simpler."""
+    for name, x in attrs.items():
+        if isinstance(x, Graph):
+            yield from ({**attrs, name: body} for body in _simpler_bodies(x))
+        elif isinstance(x, tuple) and any(isinstance(g, Graph) for g in x):
+            for k, g in enumerate(x):
+                yield from ({**attrs, name: (*x[:k], body, *x[k + 1 :])} for body in _simpler_bodies(g))
+
+
+def _simpler_bodies(body: Graph) -> Iterator[Graph]:
+    """Graphs of the same signature with an output that is a parameter, or a node less."""
+    for k, v in enumerate(body.outs):
+        if v not in body.params:
+            fitting = [p for p in body.params if p.type == v.type]
+            yield from (Graph(body.params, (*body.outs[:k], p, *body.outs[k + 1 :]), body.name) for p in fitting[:3])
+    for v in reversed(body.nodes):
+        if v.op.is_region:
+            yield from (replaced(body, v, v.op.emit(*v.args, **attrs)) for attrs in _simpler(v.attributes))
+            continue
+        simpler = [a for a in v.args if a.type == v.type and not (a.op is not None and a.op.is_region)]
+        simpler += [p for p in body.params if p.type == v.type][:1]
+        yield from (replaced(body, v, a) for a in simpler)
 
 
 def replaced(graph: Graph, old: Value, new: Value) -> Graph:

@@ -30,12 +30,13 @@ LAYERS: dict[str, tuple[str, ...]] = {
     "codegen": IR,
     "runtime": IR,
     "numpy": TRACED,
+    "special": ("numpy", *TRACED),
     "transforms": TRACED,
     "compiler": ("tracer", "codegen", *IR),
     "compilation": ("compiler", "tracer", "runtime", *IR),
     "reports": ("compilation", "compiler", "tracer", "codegen", "runtime", *IR),
     "function": ("reports", "compilation", "tracer", *IR),
-    "": ("numpy", "transforms", "function", "tracer", "nn", "optim", *IR),  # tapefuse/__init__.py
+    "": ("numpy", "special", "transforms", "function", "tracer", "nn", "optim", *IR),  # tapefuse/__init__.py
     "nn": FACE,
     "optim": (*FACE, "nn"),  # an optimizer is a Module, which collects its variables
     "compat": (*FACE, "nn", "optim"),

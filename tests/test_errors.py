@@ -93,9 +93,10 @@ def test_extents_that_may_differ():
     says(text, "add", "f32[B0,3]", "f32[B1,3]", "give both one name in their TensorSpecs: ('B0', ...)")
 
 
-def test_if_on_a_traced_value():
+def test_if_on_a_traced_value_that_is_left_to_python():
     def mistake():
         @tp.tape_function
+        @tp.as_written
         def f(x):
             if x > 0:
                 return x
@@ -103,7 +104,7 @@ def test_if_on_a_traced_value():
 
         f(tp.constant(1.0))
 
-    says(complaint(TypeError, mistake), "if", "bool", "tp.where(")
+    says(complaint(TypeError, mistake), "if", "bool", "tp.cond")
 
 
 @pytest.mark.parametrize("wrap", [lambda f: f, tp.tape_function], ids=["eager", "compiled"])

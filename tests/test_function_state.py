@@ -232,14 +232,15 @@ def test_213_run_functions_eagerly():
     assert len(calls) == 4
 
 
-def test_214_if_on_a_traced_value():
+def test_214_if_on_a_traced_value_that_is_left_to_python():
     @tp.tape_function
+    @tp.as_written
     def f(x):
         if x > 0:
             return x
         return -x
 
-    with pytest.raises(tp.ConcretizationError, match=r"test_function_state.py:\d+ needs the value.*tp.where"):
+    with pytest.raises(tp.ConcretizationError, match=r"test_function_state.py:\d+ needs the value.*tp.cond"):
         f(tp.constant(1.0))
 
 

@@ -261,12 +261,12 @@ def test_numpy_functions_without_counterpart():
     x = tp.constant(A)
     with pytest.raises(TypeError, match=r"np.linalg.svd has no counterpart.*np.asarray"):
         np.linalg.svd(x)
-    with pytest.raises(TypeError, match=r"np.hypot has no counterpart"):
-        np.hypot(x, x)
+    with pytest.raises(TypeError, match=r"np.packbits has no counterpart"):
+        np.packbits(x)
     with pytest.raises(TypeError, match=r"out=.*immutable"):
         np.exp(x, out=np.empty_like(A))
-    with pytest.raises(TypeError, match=r"where=.*tp.where"):
-        np.sum(x, where=A > 1)
+    with pytest.raises(TypeError, match=r"np.exp at .*test_numpy.py.*where.*tp.where"):
+        np.exp(x, where=A > 1)
 
 
 def test_numpy_functions_on_values():
@@ -296,14 +296,14 @@ def test_numpy_functions_on_values():
         (lambda x: x @ x, ValueError, r"matmul\(f32\[3,4\], f32\[3,4\]\)"),
         (lambda x: x @ 2.0, ValueError, "scalars"),
         (lambda x: tp.einsum("ij,jk", x), ValueError, "term for each"),
-        (lambda x: tp.einsum("ii->i", x), ValueError, "once"),
+        (lambda x: tp.einsum("ii->i", x), ValueError, "two extents"),
         (lambda x: tp.tensordot(x, x, ([0], [1])), ValueError, "extents differ"),
         (lambda x: x & 1, TypeError, "operands must be"),
         (lambda x: x + "text", TypeError, "tensors hold"),
         (lambda x: x + object(), TypeError, "tensors hold"),
         (lambda x: -tp.constant(True), TypeError, "negative"),
         (lambda x: tp.take_along_axis(x, [1]), ValueError, "ranks must be equal"),
-        (lambda x: tp.pad(x, 1, mode="edge"), ValueError, "constant"),
+        (lambda x: tp.pad(x, 1, mode="odd"), ValueError, "constant"),
     ],
 )
 @pytest.mark.parametrize("wrap", [lambda f: f, tp.tape_function], ids=["eager", "traced"])

@@ -12,6 +12,7 @@ import numpy as np
 
 from tapefuse._records import dataclass
 from tapefuse.ir.graph import Value
+from tapefuse.ir.ops.scalar import result_dtype
 from tapefuse.ir.types import Dim, Shape
 
 INT = np.dtype(np.int64)
@@ -67,7 +68,7 @@ class _Probe:
     """A builder that computes nothing but remembers what indices depend on."""
 
     def op(self, name: str, *args):
-        return Other(args[-1].dtype, any(getattr(a, "data", False) for a in args))
+        return Other(result_dtype(name, *[a.dtype for a in args]), any(getattr(a, "data", False) for a in args))
 
     def cast(self, x, dtype):
         return Other(np.dtype(dtype), getattr(x, "data", False))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 from tapefuse._records import dataclass
 from tapefuse.codegen.loops import Buffer, Builder, Kernel, Scalar
@@ -37,6 +38,8 @@ class Step:
     rows_of: str = ""
     bindings: tuple[tuple[str, Dim], ...] = ()
     cut: Dim | None = None  # what is cut into grains, if it is not the cost
+    status: Place | None = None  # bool[2]: whether a region was told to stop, whether it found no memory
+    inside: tuple[tuple[str, Any], ...] = ()  # of a region: its graphs' plans (`plan.Plan`), and what they are
 
 
 class Context:

@@ -17,6 +17,9 @@ WEIGHTS = {
     **dict.fromkeys(("softplus", "erf", "erfc", "tan", "sinh", "cosh", "asin", "acos", "atan", "atan2"), 40),
     **dict.fromkeys(("div", "sqrt", "rsqrt", "floordiv", "mod"), 8),
     "pow": 60,
+    **dict.fromkeys(("hypot", "cbrt", "asinh", "acosh", "atanh", "logaddexp", "logaddexp2"), 60),
+    **dict.fromkeys(("ndtr", "log_ndtr", "ndtri", "erfinv", "erfcinv", "erfcx", "i0", "i1", "i0e", "i1e"), 100),
+    **dict.fromkeys(("lgamma", "gamma", "polygamma"), 160),
 }
 
 # -- time, in 1/64 ns ----------------------------------------------------------------------------------------------
@@ -34,6 +37,13 @@ CHUNKS = 16  # most pieces; fixed, so that results do not depend on the number o
 # -- size of kernels -----------------------------------------------------------------------------------------------
 LIMIT = 600  # instructions of one kernel, roughly: LLVM's time grows faster than linearly past this
 CALL = 12  # instructions of an elementary function, at most: many are called, not copied
+
+# -- regions -------------------------------------------------------------------------------------------------------
+CALLED = 4_000 * 64  # cost from which a kernel inside a region is called, not copied: a call takes 10 ns at most
+COPIED = 200  # statements up to which one is copied
+POLL = 100_000 * 64  # between two looks at whether to stop, at most
+LONG = 1_000_000 * 64  # what a loop is taken for that has no known end
+EXTENT = 64  # what an extent is taken for where a region's cost decides something that cannot be changed at run time
 
 # -- computing again or keeping ------------------------------------------------------------------------------------
 INLINE_CHAIN = 4  # operations that are recomputed at each reader rather than kept in memory

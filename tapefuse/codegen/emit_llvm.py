@@ -18,27 +18,36 @@ from tapefuse.codegen.loops import (
     HI,
     INT,
     LO,
+    Allocate,
+    Assign,
     Buffer,
     Contract,
     Declare,
     For,
+    Free,
     Gemm,
+    If,
     Kernel,
+    Launch,
     Let,
     Load,
+    Move,
     Num,
+    Poll,
     Scalar,
     Stmt,
     Store,
     Transpose,
     Update,
     Var,
+    View,
+    While,
     dimension,
 )
 from tapefuse.codegen.transposes_llvm import transposition
 from tapefuse.ir.types import Dim, size
 
-_PARAMETERS = "ptr %values, ptr %indices, i64 %lo, i64 %hi, i64 %chunk"
+PARAMETERS = "ptr %values, ptr %indices, i64 %lo, i64 %hi, i64 %chunk"
 CPU_ATTRIBUTES = '"no-trapping-math"="true"'
 
 
@@ -54,7 +63,7 @@ class Writer(Instructions):
         self.count = 0
 
     def text(self) -> str:
-        head = f"define internal void @{self.kernel.name}({_PARAMETERS}) nounwind {CPU_ATTRIBUTES} {{"
+        head = f"define internal void @{self.kernel.name}({PARAMETERS}) nounwind {CPU_ATTRIBUTES} {{"
         self.statements(self.kernel.body)
         return "\n".join([head, "entry:", *self._arguments(), *self.slots, *self.lines, "  ret void", "}"])
 
@@ -101,6 +110,14 @@ class Writer(Instructions):
                 self.contract(s)
             case Transpose():
                 self.transpose(s)
+            case Assign(acc, value):
+                self.line(f"store {register_type(acc.dtype)} {self.use(value)}, ptr %{acc.name}")
+            case View() | Move() | While() | If() | Launch() | Allocate() | Free() | Poll():
+                self.control(s)
+
+    def control(self, s: Stmt) -> None:
+        """What only regions have (llvm_regions)."""
+        raise AssertionError(f"{s!r} in a kernel that is no region's")
 
     def update(self, slot: str, op: str, dtype: np.dtype, value: str) -> None:
         old = self.new(f"load {self.t(dtype)}, ptr {slot}")
@@ -118,7 +135,7 @@ class Writer(Instructions):
     def loop(self, s: For) -> None:
         """A counted loop with its test at the end and a guard before it."""
         n = self.enter(s)
-        var, start, stop = f"%{s.var.name}", self.use(s.start), self.use(s.stop)
+        var, start, stop = f"%{s.var.name}.{n}", self.use(s.start), self.use(s.stop)
         self.names[s.var] = var
         self.line(f"br label %body.{n}")
         self.start(f"body.{n}")
@@ -182,7 +199,7 @@ class Writer(Instructions):
 
     def element(self, buffer: Buffer, index: Sequence[Scalar]) -> str:
         """Address of an element that may lie outside, if nobody reads it there."""
-        linear, at = self.offset(buffer, index), f"%{buffer.name}"
+        linear, at = self.offset(buffer, index), self.pointer(buffer)
         memory = memory_type(buffer.type.dtype)
         return at if linear is None else self.new(f"getelementptr {memory}, ptr {at}, i64 {linear}")
 
@@ -194,7 +211,7 @@ class Writer(Instructions):
     def matrix(self, buffer: Buffer, lead: Sequence[Scalar], start: str | None, stride: str) -> str:
         """Address of the first element of a (part of a) matrix within a stack of matrices."""
         zero = Num(0, INT)
-        address = self.address(buffer, (*lead, zero, zero)) if lead else f"%{buffer.name}"
+        address = self.address(buffer, (*lead, zero, zero)) if lead else self.pointer(buffer)
         if start is None:
             return address
         offset = self.new(f"mul i64 {start}, {stride}")
@@ -212,6 +229,9 @@ class Writer(Instructions):
         name = f"%v{self.count}"
         self.lines.append(f"  {name} = {text}")
         return name
+
+    def pointer(self, buffer: Buffer) -> str:
+        return f"%{buffer.name}"
 
     def use(self, x: Scalar) -> str:
         return literal(x) if isinstance(x, Num) else self.names[x]
@@ -231,6 +251,6 @@ class Writer(Instructions):
         return linear
 
     def address(self, buffer: Buffer, index: Sequence[Scalar | None], base: str | None = None) -> str:
-        linear, base = self.offset(buffer, index), base or f"%{buffer.name}"
+        linear, base = self.offset(buffer, index), base or self.pointer(buffer)
         element = memory_type(buffer.type.dtype)
         return base if linear is None else self.new(f"getelementptr inbounds {element}, ptr {base}, i64 {linear}")

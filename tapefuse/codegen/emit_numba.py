@@ -25,7 +25,8 @@ import numpy as np
 
 from tapefuse.codegen.context import Place, Step
 from tapefuse.codegen.costs import GRAIN
-from tapefuse.codegen.emit_numba_kernel import Imports, dim_text, kernel_text, parameters
+from tapefuse.codegen.emit_numba_kernel import kernel_text, parameters
+from tapefuse.codegen.emit_numba_names import Imports, dim_text, shape_text
 from tapefuse.codegen.loops import INT, Kernel
 from tapefuse.codegen.memory import ALIGN
 from tapefuse.codegen.plan import Plan, pieces
@@ -87,7 +88,7 @@ class _Program:
         return dim_text(d, self.symbols)
 
     def shape(self, shape: Shape) -> str:
-        return f"({', '.join(map(self.dim, shape))}{',' * (len(shape) == 1)})"
+        return shape_text(shape, self.symbols)
 
     # -- memory ------------------------------------------------------------------------------------
     def _slots(self) -> None:
@@ -143,11 +144,16 @@ class _Program:
         self.line(f"{self._launcher(name, kernel)}({', '.join([*arguments, rows, counts[kernel.name]])})")
 
     def _function(self, kernel: Kernel) -> str:
-        head, rest = kernel_text(kernel, self.imports).split("(", 1)
+        rest = kernel_text(kernel, self.imports, self._launched).split("(", 1)[1]
         if rest not in self.functions:
             self.functions[rest] = kernel.name
-            self.texts.append(f"@njit({OPTIONS})\n{head}({rest}")
+            self.texts.append(f"@njit({OPTIONS})\ndef {kernel.name}({rest}")
         return self.functions[rest]
+
+    def _launched(self, kernel: Kernel, in_pieces: bool) -> str:
+        """The function for a kernel that another one runs."""
+        name = self._function(kernel)
+        return self._launcher(name, kernel) if in_pieces else name
 
     def _launcher(self, name: str, kernel: Kernel) -> str:
         """A function that runs a kernel in pieces, on Numba's threads."""

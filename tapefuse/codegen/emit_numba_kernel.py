@@ -16,12 +16,13 @@ Every name is made here: no string of the user's gets into the text. Scalars kee
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from tapefuse._errors import CompileError
 from tapefuse.codegen import vector_math
+from tapefuse.codegen.emit_numba_names import Imports, dim_text, shape_text
 from tapefuse.codegen.loops import (
     CHUNK,
     COMPARISONS,
@@ -30,15 +31,22 @@ from tapefuse.codegen.loops import (
     LO,
     MOST_TERMS,
     ZERO,
+    Allocate,
+    Assign,
     Buffer,
     Contract,
     Declare,
     For,
+    Free,
     Gemm,
+    If,
     Kernel,
+    Launch,
     Let,
     Load,
+    Move,
     Num,
+    Poll,
     Scalar,
     Stmt,
     Store,
@@ -46,93 +54,32 @@ from tapefuse.codegen.loops import (
     Transpose,
     Update,
     Var,
+    View,
+    While,
     dimension,
 )
-from tapefuse.ir.types import Dim, Poly, Type, show_dtype, size
+from tapefuse.codegen.loops_walk import defined_symbols, reads, walk
+from tapefuse.ir.types import Type, show_dtype, size
 
 LONGEST = 72  # an expression longer than this gets a name of its own
 OPERATORS = {
-    "add": "+", "sub": "-", "mul": "*", "div": "/", "and": "&", "or": "|", "xor": "^",
+    "add": "+", "sub": "-", "mul": "*", "div": "/", "and": "&", "or": "|", "xor": "^", "shl": "<<", "shr": ">>",
     "eq": "==", "ne": "!=", "lt": "<", "le": "<=", "gt": ">", "ge": ">=",
 }  # fmt: skip
 FLOAT_FUNCTIONS = frozenset({*vector_math.UNARY, "atan2", "sqrt", "rsqrt", "floor", "ceil", "round"})
 FUNCTIONS = FLOAT_FUNCTIONS | {"floordiv", "mod", "pow", "maximum", "minimum", "abs", "sign", "select"}
-ARRAY_FUNCTIONS = frozenset({"carve", "reshaped", "matmul_rows", "matmul_columns", "contract", "transposed"})
+BYTE = np.dtype(np.uint8)
 RENAMED = {"abs": "absolute", "round": "round_even", "pow": "power"}  # Python's own names stay what they are
+Launched = Callable[[Kernel, bool], str]  # a kernel, whether it runs in pieces -> the function that runs it
 
 
-class Imports:
-    """Names that the text takes from NumPy, `math` and the run-time library."""
-
-    def __init__(self) -> None:
-        self.math: set[str] = set()
-        self.numpy: set[str] = set()
-        self.arrays: set[str] = set()
-        self.library: set[str] = set()
-
-    def dtype(self, dtype: np.dtype) -> str:
-        """A NumPy scalar type by name."""
-        if dtype.kind not in "biuf" or dtype == np.float16:
-            raise CompileError(f"compiled code has no {show_dtype(dtype)}; cast to f32 or f64, or run with disable_jit")
-        name = "bool_" if dtype.kind == "b" else dtype.name
-        self.numpy.add(name)
-        return name
-
-    def function(self, name: str) -> str:
-        (self.arrays if name in ARRAY_FUNCTIONS else self.library).add(name)
-        return name
-
-    def literal(self, x: Num) -> str:
-        """An expression of exactly this value and dtype."""
-        if x.dtype.kind == "b":
-            return str(bool(x.value))
-        if x.dtype == INT:
-            return self._int64(int(x.value))
-        name = self.dtype(x.dtype)
-        return f"{name}({self._float(float(x.value), x.dtype) if x.dtype.kind == 'f' else int(x.value)})"
-
-    @staticmethod
-    def _int64(value: int) -> str:
-        return str(value) if value > -(2**63) else f"(-{2**63 - 1} - 1)"
-
-    def _float(self, value: float, dtype: np.dtype) -> str:
-        if value != value or value in (np.inf, -np.inf):
-            name = "nan" if value != value else "inf"
-            self.math.add(name)
-            return f"-{name}" if value < 0 else name
-        short = repr(dtype.type(value).item()) if dtype.itemsize == 8 else str(dtype.type(value))
-        return short if dtype.type(float(short)) == value else repr(value)
-
-    def text(self) -> str:
-        runtime = "tapefuse.runtime.numba_"
-        wanted = {
-            "math": self.math,
-            "numba": {"njit", "prange"},
-            "numpy": self.numpy,
-            f"{runtime}arrays": self.arrays,
-            f"{runtime}library": self.library,
-        }
-        return "\n".join(
-            f"from {module} import {', '.join(sorted(names))}" for module, names in wanted.items() if names
-        )
+def _no_launch(kernel: Kernel, in_pieces: bool) -> str:
+    raise TypeError(f"{kernel.name} runs within another kernel, but there is nobody to define it")
 
 
-def dim_text(d: Dim, symbols: Mapping[str, str]) -> str:
-    """A dimension as an expression of Python integers."""
-    if not isinstance(d, Poly):
-        return str(int(d))
-    terms: list[str] = []
-    for mono, coefficient in d.terms:
-        factors = [symbols[s] for s in mono]
-        if coefficient != 1 or not factors:
-            factors.insert(0, str(coefficient) if coefficient >= 0 or not terms else f"({coefficient})")
-        terms.append(" * ".join(factors))
-    return " + ".join(terms)
-
-
-def kernel_text(kernel: Kernel, imports: Imports) -> str:
-    """The definition of one kernel, without its decorator."""
-    return _Writer(kernel, imports).text()
+def kernel_text(kernel: Kernel, imports: Imports, launched: Launched = _no_launch) -> str:
+    """The definition of one kernel, without its decorator. `launched` defines the kernels that it runs."""
+    return _Writer(kernel, imports, launched).text()
 
 
 def parameters(kernel: Kernel) -> list[str]:
@@ -141,12 +88,14 @@ def parameters(kernel: Kernel) -> list[str]:
 
 
 class _Writer:
-    def __init__(self, kernel: Kernel, imports: Imports):
-        self.kernel, self.imports = kernel, imports
-        self.symbols = {s: f"n{k}" for k, s in enumerate(kernel.symbols)}
+    def __init__(self, kernel: Kernel, imports: Imports, launched: Launched):
+        self.kernel, self.imports, self.launched = kernel, imports, launched
+        inner = dict.fromkeys(s for s in defined_symbols(kernel.body) if s not in kernel.symbols)
+        self.inner = {dimension(s) for s in inner}  # sizes and indices that this kernel gives a value
+        self.symbols = {s: f"n{k}" for k, s in enumerate(kernel.symbols)} | {s: f"d{k}" for k, s in enumerate(inner)}
         self.names: dict[Var, str] = {v: v.name for v in (LO, HI, CHUNK)}
         self.names |= {dimension(s): name for s, name in self.symbols.items()}
-        self.uses = Counter(v for s in _walk(kernel.body) for v in _operands(s))
+        self.uses = Counter(v for s in walk(kernel.body) for v in reads(s))
         self.pending: dict[Var, str] = {}  # expressions whose only reader follows with nothing but expressions between
         self.lines: list[str] = []
         self.depth = 1
@@ -160,6 +109,11 @@ class _Writer:
 
     # -- statements --------------------------------------------------------------------------------
     def statements(self, body: Sequence[Stmt]) -> None:
+        self.unfinished(body)
+        self.flush()
+
+    def unfinished(self, body: Sequence[Stmt]) -> None:
+        """Statements; expressions at the end may be pending."""
         for s in body:
             match s:
                 case Let(dst, op, args):
@@ -182,15 +136,82 @@ class _Writer:
                     self.effect(self.contract(s))
                 case Transpose():
                     self.effect(self.transpose(s))
-        self.flush()
+                case Assign(acc, value):
+                    self.effect(f"{acc.name} = {self.plain(value)}")
+                case While():
+                    self.repeat(s)
+                case If():
+                    self.branch(s)
+                case View(buffer, source):
+                    self.effect(f"{buffer.name} = {self.view(buffer, source)}")
+                case Move(targets, sources):
+                    self.effect(" = ".join(", ".join(b.name for b in buffers) for buffers in (targets, sources)))
+                case Launch():
+                    self.effect(self.launch(s))
+                case Allocate(buffer, nbytes):
+                    self.effect(f"{buffer.name} = {self.imports.function('allocated')}({self.plain(nbytes)})")
+                case Free(buffer):
+                    self.effect(f"{self.imports.function('release')}({buffer.name})")
+                case Poll():
+                    pass  # calls of this engine are not stopped
+
+    def block(self, body: Sequence[Stmt]) -> None:
+        """An indented body."""
+        self.depth += 1
+        before = len(self.lines)
+        self.statements(body)
+        if len(self.lines) == before:
+            self.line("pass")
+        self.depth -= 1
 
     def loop(self, s: For) -> None:
-        self.names[s.var] = s.var.name
+        name = self.names.setdefault(s.var, s.var.name)
         bounds = [self.plain(s.stop)] if s.start == Num(0, INT) else [self.plain(s.start), self.plain(s.stop)]
-        self.effect(f"for {s.var.name} in range({', '.join(bounds)}):")
+        self.effect(f"for {name} in range({', '.join(bounds)}):")
+        self.block(s.body)
+
+    def repeat(self, s: While) -> None:
+        """`while condition:`, or a loop left in its middle where the condition takes more than an expression."""
+        self.effect("while True:")
+        head = len(self.lines)
         self.depth += 1
-        self.statements(s.body)
+        self.unfinished(s.before)
+        condition = self.plain(s.condition)
+        self.flush()
         self.depth -= 1
+        if len(self.lines) == head:
+            self.lines.pop()
+            self.line(f"while {condition}:")
+        else:
+            self.line(f"    if not ({condition}):")
+            self.line("        break")
+        self.block(s.body)
+
+    def branch(self, s: If) -> None:
+        then, otherwise = (tuple(x for x in body if not isinstance(x, Poll)) for body in (s.then, s.otherwise))
+        if not then and not otherwise:
+            return
+        condition = self.plain(s.condition)
+        self.effect(f"if {condition}:" if then else f"if not ({condition}):")
+        self.block(then or otherwise)
+        if then and otherwise:
+            self.line("else:")
+            self.block(otherwise)
+
+    def view(self, buffer: Buffer, source: Buffer) -> str:
+        sizes = shape_text(buffer.type.shape or (1,), self.symbols)
+        if buffer.type.dtype == source.type.dtype:
+            return f"{self.imports.function('reshaped')}({source.name}, {sizes})"
+        if source.type.dtype != BYTE or len(source.type.shape) != 1:
+            raise TypeError(f"{buffer.type} is no view of {source.type}")
+        return f"{self.imports.function('carve')}({source.name}, 0, {sizes}, {self.imports.dtype(buffer.type.dtype)})"
+
+    def launch(self, s: Launch) -> str:
+        operands = [*(b.name for b in s.buffers), *map(self.plain, s.sizes)]
+        if s.pieces == Num(1, INT):
+            return f"{self.launched(s.kernel, False)}({', '.join([*operands, '0', self.plain(s.rows), '0'])})"
+        rows, pieces = self.plain(s.rows), self.plain(s.pieces)
+        return f"{self.launched(s.kernel, True)}({', '.join([*operands, rows, pieces])})"
 
     def update(self, acc: Var, op: str, value: Scalar) -> str:
         text = self.expression(op, (acc, value), acc.dtype)
@@ -205,8 +226,10 @@ class _Writer:
         self.lines.append("    " * self.depth + text)
 
     def let(self, dst: Var, text: str) -> None:
-        self.names[dst] = dst.name
-        if self.uses[dst] == 1 and len(text) <= LONGEST:
+        name = self.names.setdefault(dst, dst.name)
+        if dst in self.inner:  # shapes may read it
+            self.effect(f"{name} = {text}")
+        elif self.uses[dst] == 1 and len(text) <= LONGEST:
             self.pending[dst] = text
         elif self.uses[dst]:
             self.line(f"{dst.name} = {text}")
@@ -250,6 +273,8 @@ class _Writer:
             x, y = map(self.operand, args)
             text = f"{x} {OPERATORS[op]} {y}"
             return text if op in COMPARISONS else self.narrow(text, dtype)
+        if op in ("bits", "floating"):
+            return f"{self.imports.function(op)}({self.plain(args[0])})"
         if op in ("neg", "not"):
             return self.narrow(f"{'-' if op == 'neg' else '~'}{self.operand(args[0])}", dtype)
         if op in ("floordiv", "mod") and of.kind in "iu" and isinstance(args[1], Num) and args[1].value > 0:
@@ -321,35 +346,3 @@ def _is_call(text: str) -> bool:
         if depth == 0:
             return k == len(text) - 1
     return False
-
-
-def _walk(body: Iterable[Stmt]) -> Iterator[Stmt]:
-    for s in body:
-        yield s
-        if isinstance(s, For):
-            yield from _walk(s.body)
-
-
-def _operands(s: Stmt) -> Iterator[Var]:
-    """The variables that a statement reads."""
-    match s:
-        case Let(args=args):
-            found: tuple = args
-        case Load(index=index):
-            found = index
-        case Store(index=index, value=value):
-            found = (*index, value)
-        case Declare(init=init):
-            found = (init,)
-        case Update(value=value):
-            found = (value,)
-        case For(start=start, stop=stop):
-            found = (start, stop)
-        case Gemm():
-            found = (*s.at_a, *s.at_b, *s.at_c, s.start, s.stop)
-        case Contract():
-            sizes = (x for t in s.terms for x in (t.extent, t.a, t.b))
-            found = (*s.at_c, *s.at_a, *s.at_b, s.rows, s.columns, s.row_c, s.row_a, *sizes)
-        case Transpose():
-            found = (*s.at_y, *s.at_x, s.rows, s.columns, s.row_y, s.row_x)
-    yield from (x for x in found if isinstance(x, Var))

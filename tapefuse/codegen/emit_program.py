@@ -11,9 +11,10 @@ from dataclasses import replace
 
 from tapefuse.codegen.context import Place, Step
 from tapefuse.codegen.costs import GRAIN
+from tapefuse.codegen.emit_llvm import PARAMETERS
 from tapefuse.codegen.llvm_instructions import Declarations, dim_text
 from tapefuse.codegen.llvm_vectors import kernel_text
-from tapefuse.codegen.loops import HI, INT, LO, For, Kernel, Num
+from tapefuse.codegen.loops import HI, INT, LO, For, If, Kernel, Num, Poll, Stmt, While
 from tapefuse.codegen.memory import ALIGN, memory_of
 from tapefuse.codegen.plan import Plan, pieces
 from tapefuse.ir.types import Dim
@@ -21,6 +22,7 @@ from tapefuse.ir.types import Dim
 _STEP = "{ ptr, ptr, i64, i64, i64, i64 }"
 _RUN = "declare i64 @tapefuse_run(ptr, ptr, i64, i64, ptr, i64, ptr, ptr, ptr, ptr)"
 _FIXED = "{ i64, i64 }"  # kind (a number, a pointer of the table, an address in the arena) and number
+STOPPED, NO_MEMORY = -1, -2  # statuses of a program
 _FEW = 64  # rows from which kernels of different sizes rather share their code
 _POOL = """\
 @tapefuse_threads = external global i32
@@ -31,7 +33,7 @@ def program_text(plan: Plan) -> tuple[str, frozenset[str]]:
     """The module and the external symbols it imports."""
     writer = _Program(plan)
     text = writer.text()
-    pool = {"numba_parallel_for", "tapefuse_threads"} if writer.parallel else set()
+    pool = {"numba_parallel_for", "tapefuse_threads"} if writer.needs.parallel else set()
     return text, frozenset(writer.needs.externals | pool | {"tapefuse_run"})
 
 
@@ -40,24 +42,22 @@ class _Program:
         self.plan, self.needs = plan, Declarations(plan.request.strict)
         self.symbols = {s: f"%dim.{k}" for k, s in enumerate(plan.graph.symbols)}
         self.lines: list[str] = []
-        self.functions: dict[str, str] = {}  # body without its name -> name: equal kernels are compiled once
-        self.texts: list[str] = []
         self.tables: dict[tuple[int, ...], str] = {}  # arguments of a kernel, as numbers of values -> the table's name
         self.values: dict[str, int] = {}  # an operand, or "pointer 3", "arena 64": what steps refer to, numbered
         self.steps: list[tuple[str, str, int, int, int, int]] = []
-        self.parallel = False
+        self.needs.printed = lambda kernel: kernel_text(kernel, self.needs)
+        self.writing: int | None = None  # the first of the steps that write states
         self.count = 0
 
     def text(self) -> str:
         self._load_dims()
         self._load_pointers()
         pieces_of: dict[str, int] = {}
-        writing = None  # the first of the steps that write states
         for number, step in enumerate(self.plan.steps):
-            if writing is None and self._writes_state(step):
-                writing = len(self.steps)
+            if self.writing is None and self._writes_state(step):
+                self.writing = len(self.steps)
             self._step(number, step, pieces_of)
-        writing = len(self.steps) if writing is None else writing
+        writing = len(self.steps) if self.writing is None else self.writing
         fixed = [v for v in self.values if not v.startswith("%")]
         place = {v: k for k, v in enumerate([*fixed, *(v for v in self.values if v.startswith("%"))])}
         stores = []
@@ -65,7 +65,7 @@ class _Program:
             type = "ptr" if value.startswith("%slot") else "i64"
             stores.append(f"  {value}.value = getelementptr i64, ptr %values, i64 {place[value]}")
             stores.append(f"  store {type} {value}, ptr {value}.value")
-        pool = "ptr @numba_parallel_for, ptr @tapefuse_threads" if self.parallel else "ptr null, ptr null"
+        pool = "ptr @numba_parallel_for, ptr @tapefuse_threads" if self.needs.parallel else "ptr null, ptr null"
         n, arena = len(self.steps), "%arena" if self.plan.layout.slots else "null"
         body = [
             "define i64 @tapefuse_program(ptr %pointers, ptr %dims) nounwind {",
@@ -92,8 +92,8 @@ class _Program:
             f"@steps = private constant [{n} x {_STEP}] [{steps}]",
             f"@fixed = private constant [{len(fixed)} x {_FIXED}] [{entries}]",
         ]
-        head = [_RUN, *([_POOL] if self.parallel else []), *tables, *data]
-        return "\n".join([*head, "", *self.texts, *body, self.needs.text()]) + "\n"
+        head = [_RUN, *([_POOL] if self.needs.parallel else []), *tables, *data]
+        return "\n".join([*head, "", *self.needs.texts, *body, self.needs.text()]) + "\n"
 
     # -- what steps refer to ----------------------------------------------------------------------
     def new(self, text: str) -> str:
@@ -146,15 +146,39 @@ class _Program:
         else:
             rows, cut = self._value(self.dim(kernel.rows)), self._value(self._pieces(step))
         pieces_of[kernel.name] = cut
-        checks = [(self._flag(c), c + 1) for c in self.plan.checks_after.get(number, ())] or [(-1, 0)]
-        name = self._function(_bounded(step))
+        checks = [*self._ends(step), *((self._flag(c), c + 1) for c in self.plan.checks_after.get(number, ()))]
+        checks = checks or [(-1, 0)]
+        name = self.needs.function(self._bounded(step))
         one = self._value("1")
         for k, (flag, status) in enumerate(checks):
             step_of = (name, indices, rows, cut) if k == 0 else ("nothing", indices, one, one)
             self.steps.append((*step_of, flag, status))
-        if len(checks) > 1 and "nothing" not in self.functions:
-            self.functions["nothing"] = "nothing"
-            self.texts.append("define internal void @nothing(ptr %v, ptr %i, i64 %l, i64 %h, i64 %c) { ret void }")
+        if len(checks) > 1 and "nothing" not in self.needs.kernels:
+            self.needs.kernels["nothing"] = "nothing"
+            self.needs.texts.append(f"define internal void @nothing({PARAMETERS}) {{ ret void }}")
+
+    def _ends(self, step: Step) -> list[tuple[int, int]]:
+        """Flags of a region that was told to stop, or found no memory, and what the program's status is then."""
+        if step.status is None:
+            return []
+        slot = self.plan.layout.slots[self.plan.slot(step.status)]
+        assert slot.offset is not None
+        ends = [(self._value(f"arena {slot.offset + k}"), status) for k, status in enumerate((STOPPED, NO_MEMORY))]
+        return ends if self.writing is None else ends[1:]
+
+    def _bounded(self, step: Step) -> Kernel:
+        """The kernel; if it runs over few rows, in one piece, with their number in its loops: a third of the code."""
+        kernel, rows = step.kernel, step.kernel.rows
+        if self.writing is not None and step.status is not None:
+            return replace(kernel, body=_without_polls(kernel.body))  # states are half written: too late to stop
+        if step.rows_of or pieces(step) != 1 or not isinstance(rows, int) or not 0 < rows < _FEW:
+            return kernel
+        lo, hi = Num(0, INT), Num(rows, INT)
+        body = tuple(
+            replace(s, start=lo, stop=hi) if isinstance(s, For) and s.start is LO and s.stop is HI else s
+            for s in kernel.body
+        )
+        return replace(kernel, body=body)
 
     def _writes_state(self, step: Step) -> bool:
         request = self.plan.request
@@ -163,7 +187,7 @@ class _Program:
 
     def _pieces(self, step: Step) -> str:
         count = pieces(step)
-        self.parallel |= count != 1
+        self.needs.parallel |= count != 1
         if isinstance(count, int):
             return str(count)
         most, cost = count
@@ -171,31 +195,26 @@ class _Program:
         grains = self.new(f"sdiv i64 {self.dim(cost)}, {GRAIN}")
         return self.new(f"call i64 {smax}(i64 1, i64 {self.new(f'call i64 {smin}(i64 {most}, i64 {grains})')})")
 
-    def _function(self, kernel: Kernel) -> str:
-        text = kernel_text(kernel, self.needs)
-        rest = text.split("(", 1)[1]
-        if rest not in self.functions:
-            self.functions[rest] = kernel.name
-            self.texts.append(text)
-        return self.functions[rest]
-
     def _flag(self, check: int) -> int:
         outs = self.plan.graph.outs
         value = outs[len(outs) - len(self.plan.request.checks) + check]
         return self._place(Place(value, value.type))
 
 
-def _bounded(step: Step) -> Kernel:
-    """The kernel; if it runs over few rows, in one piece, with their number in its loops: a third of the code."""
-    kernel, rows = step.kernel, step.kernel.rows
-    if step.rows_of or pieces(step) != 1 or not isinstance(rows, int) or not 0 < rows < _FEW:
-        return kernel
-    lo, hi = Num(0, INT), Num(rows, INT)
-    body = tuple(
-        replace(s, start=lo, stop=hi) if isinstance(s, For) and s.start is LO and s.stop is HI else s
-        for s in kernel.body
-    )
-    return replace(kernel, body=body)
+def _without_polls(body: tuple[Stmt, ...]) -> tuple[Stmt, ...]:
+    found: list[Stmt] = []
+    for s in body:
+        match s:
+            case Poll():
+                continue
+            case For():
+                s = replace(s, body=_without_polls(s.body))
+            case While():
+                s = replace(s, before=_without_polls(s.before), body=_without_polls(s.body))
+            case If():
+                s = replace(s, then=_without_polls(s.then), otherwise=_without_polls(s.otherwise))
+        found.append(s)
+    return tuple(found)
 
 
 def _fixed(value: str) -> str:

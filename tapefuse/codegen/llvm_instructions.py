@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 from collections import Counter
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -58,6 +59,26 @@ class Declarations:
         self.math: Counter[tuple[str, str, int]] = Counter()  # elementary functions: how often each is called
         self.helpers: dict[str, str] = {}
         self.externals: set[str] = set()
+        self.parallel = False  # whether something is cut into pieces
+        self.kernels: dict[str, str] = {}  # body without its name -> name: equal kernels are compiled once
+        self.texts: list[str] = []
+        self.printed: Callable[[Any], str] = lambda kernel: ""  # the definition of a kernel
+
+    def function(self, kernel: Any) -> str:
+        """The name of a kernel's function, which is defined if none does the same."""
+        text = self.printed(kernel)
+        rest = text.split("(", 1)[1]
+        if rest not in self.kernels:
+            self.kernels[rest] = kernel.name
+            self.texts.append(text)
+        return self.kernels[rest]
+
+    def numbers(self, count: int) -> str:
+        """A table of the numbers 0, 1, ..., at least `count`."""
+        n = 64 * -(-max(count, 1) // 64)
+        numbers = ", ".join(f"i64 {k}" for k in range(n))
+        self.lines.setdefault(f"numbers.{n}", f"@numbers.{n} = private constant [{n} x i64] [{numbers}]")
+        return f"@numbers.{n}"
 
     def intrinsic(self, name: str, result: str, *args: str) -> str:
         self.lines.setdefault(name, f"declare {result} @{name}({', '.join(args)})")
@@ -115,6 +136,8 @@ class Instructions:
             return self.cast(xs[0], of, dtype)
         if op == "select":
             return self.select(xs[0], of, xs[1], xs[2])
+        if op in ("bits", "floating"):
+            return self.new(f"bitcast {self.t(of)} {xs[0]} to {self.t(dtype)}")
         if op in COMPARISONS:
             return self.compare(op, of, *xs)
         if op == "not":
@@ -238,8 +261,10 @@ class Instructions:
         t, signed = self.t(dtype), dtype.kind == "i"
         if dtype.kind == "b" and op in ("maximum", "minimum", "add", "mul"):
             return self.logical("or" if op in ("maximum", "add") else "and", *xs)
-        if op in ("add", "sub", "mul"):
+        if op in ("add", "sub", "mul", "shl"):
             return self.new(f"{op} {t} {xs[0]}, {xs[1]}")
+        if op == "shr":
+            return self.new(f"{'ashr' if signed else 'lshr'} {t} {xs[0]}, {xs[1]}")
         if op == "neg":
             return self.new(f"sub {t} {self.number(0, dtype)}, {xs[0]}")
         if op == "abs":

@@ -10,9 +10,9 @@ import numpy as np
 
 from tapefuse._records import dataclass
 from tapefuse.codegen.costs import WEIGHTS
-from tapefuse.codegen.emit_llvm import Writer
 from tapefuse.codegen.llvm_instructions import Declarations, memory_type, register_type
 from tapefuse.codegen.llvm_loop_shapes import Shape, address_step, examined, is_strictly_scalar, running_sums
+from tapefuse.codegen.llvm_regions import RegionWriter
 from tapefuse.codegen.loops import INT, Buffer, For, Kernel, Let, Load, Num, Scalar, Store, Update, Var, identity
 from tapefuse.ir.types import show_dtype, size
 
@@ -34,7 +34,7 @@ class _Choice:
     slope: int
 
 
-class _VectorWriter(Writer):
+class _VectorWriter(RegionWriter):
     def loop(self, s: For) -> None:
         shape = None if self.needs.strict and is_strictly_scalar(s) else examined(s)
         if shape is None:
@@ -46,7 +46,7 @@ class _VectorWriter(Writer):
 class _Loop:
     """Printing one loop with vectors."""
 
-    def __init__(self, w: Writer, s: For, shape: Shape):
+    def __init__(self, w: RegionWriter, s: For, shape: Shape):
         self.w, self.s, self.slopes, self.trips, self.lanes = w, s, shape.slopes, shape.trips, shape.width
         self.vectors: dict[Scalar, str] = {}  # vector form of uniform scalars: valid in the whole loop
         self.local: dict[Scalar, str] = {}  # vector form of varying scalars: valid in one copy of the body
@@ -169,7 +169,7 @@ class _Loop:
 
     def repeat(self, n: int, before: str, start: str, stop: str, masked: bool) -> None:
         """A loop in steps of `lanes`; leaves in the block after it. At least one iteration runs."""
-        w, var = self.w, f"%{self.s.var.name}"
+        w, var = self.w, f"%{self.s.var.name}.{n}"
         w.line(f"br label %body.{n}")
         w.start(f"body.{n}")
         w.line(f"{var} = phi i64 [ {start}, %{before} ], [ {var}.next, %latch.{n} ]")

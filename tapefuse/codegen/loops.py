@@ -23,6 +23,7 @@ from dataclasses import field
 import numpy as np
 
 from tapefuse._records import dataclass
+from tapefuse.ir.ops import scalar
 from tapefuse.ir.types import Dim, Poly, Type, show_dtype
 
 INT = np.dtype(np.int64)
@@ -182,7 +183,101 @@ class Transpose:
     row_x: Scalar
 
 
-Stmt = Let | Load | Store | Declare | Update | For | Gemm | Contract | Transpose
+# -- regions: what only a kernel of a loop, a branch or a sized body has ---------------------------------------------
+@dataclass(frozen=True, slots=True)
+class Assign:
+    """`acc = value`, an accumulator of an enclosing scope."""
+
+    acc: Var
+    value: Scalar
+
+
+@dataclass(frozen=True, slots=True)
+class While:
+    """Run `before`, end unless `condition` holds, run `body`, and again. `body` sees the scalars of `before`."""
+
+    before: tuple[Stmt, ...]
+    condition: Scalar
+    body: tuple[Stmt, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class If:
+    condition: Scalar
+    then: tuple[Stmt, ...]
+    otherwise: tuple[Stmt, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """`buffer` is, to the end of this scope, the memory of `source` seen as its own type."""
+
+    buffer: Buffer
+    source: Buffer
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """Each of `targets` is from now on the memory that its one of `sources` was, all at once: no element moves.
+
+    Sources are the targets in another order, all of one type; each was made by a `View` in a scope around the loop.
+    """
+
+    targets: tuple[Buffer, ...]
+    sources: tuple[Buffer, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Launch:
+    """Run rows 0..`rows` of another kernel in `pieces` pieces, on threads if there is more than one.
+
+    `buffers` are its buffers in order, `sizes` its symbols.
+    """
+
+    kernel: Kernel
+    buffers: tuple[Buffer, ...]
+    sizes: tuple[Scalar, ...]
+    rows: Scalar
+    pieces: Scalar
+
+
+@dataclass(frozen=True, slots=True)
+class Allocate:
+    """New memory for `buffer` (u8[n]) until `Free`; where there is none, `status[1] = True` and the kernel ends."""
+
+    buffer: Buffer
+    nbytes: Scalar
+    status: Buffer
+
+
+@dataclass(frozen=True, slots=True)
+class Free:
+    buffer: Buffer
+
+
+@dataclass(frozen=True, slots=True)
+class Poll:
+    """If the program is to stop, `status[0] = True` and the kernel ends."""
+
+    status: Buffer
+
+
+Stmt = (
+    Let | Load | Store | Declare | Update | For | Gemm | Contract | Transpose
+    | Assign | While | If | View | Move | Launch | Allocate | Free | Poll
+)  # fmt: skip
+
+def bodies(s: Stmt) -> tuple[tuple[Stmt, ...], ...]:
+    """The statements inside a statement."""
+    match s:
+        case For():
+            return (s.body,)
+        case While():
+            return (s.before, s.body)
+        case If():
+            return (s.then, s.otherwise)
+    return ()
+
 
 LO, HI, CHUNK = Var("lo", INT), Var("hi", INT), Var("chunk", INT)
 
@@ -252,8 +347,8 @@ class Builder:
 
     def op(self, name: str, *args: Scalar) -> Scalar:
         """One scalar instruction. Index arithmetic on literals is done here."""
-        dtype = BOOL if name in COMPARISONS else args[-1].dtype
-        if dtype == INT and (known := _fold(name, args)) is not None:
+        dtype = scalar.result_dtype(name, *[a.dtype for a in args])
+        if dtype == INT and (known := folded(name, args)) is not None:
             return known
         return self._once((name, dtype, args), lambda dst: Let(dst, name, args), dtype)
 
@@ -360,10 +455,10 @@ class Builder:
         return (*self.prologue, *self._bodies[0])
 
 
-COMPARISONS = frozenset({"eq", "ne", "lt", "le", "gt", "ge"})
+COMPARISONS = scalar.COMPARISONS
 
 
-def _fold(name: str, args: tuple[Scalar, ...]) -> Scalar | None:
+def folded(name: str, args: tuple[Scalar, ...]) -> Scalar | None:
     """Integer index arithmetic that needs no instruction."""
     if all(isinstance(a, Num) for a in args) and name in _INTEGER and len(args) == 2:
         x, y = (a.value for a in args)  # type: ignore[union-attr]

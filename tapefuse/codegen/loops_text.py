@@ -5,17 +5,26 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from tapefuse.codegen.loops import (
+    Allocate,
+    Assign,
     Contract,
     Declare,
     For,
+    Free,
     Gemm,
+    If,
     Kernel,
+    Launch,
     Let,
     Load,
+    Move,
+    Poll,
     Stmt,
     Store,
     Transpose,
     Update,
+    View,
+    While,
 )
 from tapefuse.ir.types import show_dtype
 
@@ -30,8 +39,18 @@ def show(kernel: Kernel) -> str:
 def show_body(body: Sequence[Stmt], depth: int) -> Iterator[str]:
     for stmt in body:
         yield "  " * depth + _line(stmt)
-        if isinstance(stmt, For):
-            yield from show_body(stmt.body, depth + 1)
+        match stmt:
+            case For():
+                yield from show_body(stmt.body, depth + 1)
+            case While():
+                yield from show_body(stmt.before, depth + 1)
+                yield "  " * depth + f"while {stmt.condition}:"
+                yield from show_body(stmt.body, depth + 1)
+            case If():
+                yield from show_body(stmt.then, depth + 1)
+                if stmt.otherwise:
+                    yield "  " * depth + "else:"
+                    yield from show_body(stmt.otherwise, depth + 1)
 
 
 def _line(s: Stmt) -> str:
@@ -68,4 +87,23 @@ def _line(s: Stmt) -> str:
                 f"{at(s.y, s.at_y)} = transposed {at(s.x, s.at_x)}  ({s.rows} rows by {s.row_y}, "
                 f"{s.columns} columns by {s.row_x})"
             )
+        case Assign(acc, value):
+            return f"{acc} := {value}"
+        case While():
+            return "loop:"
+        case If(condition):
+            return f"if {condition}:"
+        case View(buffer, source):
+            return f"{buffer.name} = view {source.name} : {buffer.type}"
+        case Move(targets, sources):
+            return " = ".join(", ".join(b.name for b in buffers) for buffers in (targets, sources))
+        case Launch():
+            operands = ", ".join([*(b.name for b in s.buffers), *map(str, s.sizes)])
+            return f"launch {s.kernel.name}({operands}) rows {s.rows} in {s.pieces} pieces"
+        case Allocate(buffer, nbytes):
+            return f"{buffer.name} = allocate {nbytes} bytes"
+        case Free(buffer):
+            return f"free {buffer.name}"
+        case Poll():
+            return "poll"
     raise TypeError(f"not a statement: {s!r}")

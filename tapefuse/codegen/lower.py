@@ -6,7 +6,8 @@ has one loop per column shape. Values are pulled: computed where they are first 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from tapefuse.codegen.context import Context, Step
 from tapefuse.codegen.convolution import Convolution
@@ -18,23 +19,27 @@ from tapefuse.codegen.rows import Rows
 from tapefuse.codegen.scan import Scan
 from tapefuse.codegen.scatter import Scatter
 from tapefuse.codegen.schedule import Group, Schedule
+from tapefuse.codegen.sort import Sort
 from tapefuse.codegen.transposes import TransposedCopy, is_transposed_copy
 from tapefuse.ir.graph import Value
 from tapefuse.ir.types import Dim, Shape, size
 
+Lowering = Callable[[Schedule, Group, Mapping[Value, Value], bool], Any]
 
-def steps(plan: Schedule, in_place: Mapping[Value, Value], strict: bool = False) -> list[Step]:
+
+def steps(
+    plan: Schedule, in_place: Mapping[Value, Value], strict: bool = False, region: Lowering | None = None
+) -> list[Step]:
     """The groups as kernels, in order. `in_place`: kept values whose memory is a parameter's. `strict`: sums keep the
-    order of their terms, so they are not cut into pieces."""
-    return [
-        step
-        for number, group in enumerate(plan.groups)
-        for step in _lowering(plan, group)(plan, group, in_place, strict).build(f"k{number}")
-        if step.written  # nothing is, where all readers look through what the group computes
-    ]
+    order of their terms, so they are not cut into pieces. `region`: the lowering of groups with graphs inside."""
+    found = []
+    for number, group in enumerate(plan.groups):
+        lowering = region if group.kind == "region" and region is not None else _lowering(plan, group)
+        found += lowering(plan, group, in_place, strict).build(f"k{number}")
+    return [step for step in found if step.written]  # nothing is, where all readers look through what a group computes
 
 
-def _lowering(plan: Schedule, group: Group) -> type:
+def _lowering(plan: Schedule, group: Group) -> Lowering:
     if any(map(is_contraction, group.nodes)):
         return Products
     return TransposedCopy if is_transposed_copy(plan, group) else _KINDS[group.kind]
@@ -86,10 +91,11 @@ def _aligned(index, shape: Shape) -> tuple[Scalar, ...]:
     return tuple(Num(0, INT) if n == 1 else i for i, n in zip(tail, shape, strict=True))
 
 
-_KINDS: dict[str, type[Rows] | type[_Product] | type[Convolution] | type[Scatter] | type[Scan]] = {
+_KINDS: dict[str, type[Rows] | type[_Product] | type[Convolution] | type[Scatter] | type[Scan] | type[Sort]] = {
     "rows": Rows,
     "gemm": _Product,
     "conv": Convolution,
     "scatter": Scatter,
     "scan": Scan,
+    "sort": Sort,
 }

@@ -9,8 +9,10 @@ from dataclasses import replace
 from heapq import heappop, heappush
 
 from tapefuse._records import dataclass
+from tapefuse.codegen.carried import base_of
 from tapefuse.codegen.context import Place, Step
-from tapefuse.codegen.schedule import Group, Schedule, chained, is_row_reduction
+from tapefuse.codegen.schedule import Group, Schedule, chained, domain, is_row_reduction
+from tapefuse.codegen.updates import Reads, is_placed, reads_of_base, writes_into_base
 from tapefuse.ir.graph import Value
 from tapefuse.ir.types import Dim, substitute
 
@@ -18,28 +20,82 @@ ALIGN = 64
 LATE = 8 << 20  # bytes of states up to which all are overwritten last
 
 
-# -- state in place ----------------------------------------------------------------------------------
+# -- in place ----------------------------------------------------------------------------------------
 def in_place(plan: Schedule, updates: Mapping[Value, Value], checks: Sequence[Value]) -> dict[Value, Value]:
-    """Which new values may overwrite their state's old value (`updates`: new value -> parameter) as they are computed.
+    """Which values are written into memory that is there already, and whose memory that is.
 
-    The old value must be read by earlier kernels only, or at the very element that is overwritten; and `checks` must be
-    decided before anything is overwritten.
+    That is the new values of states (`updates`: new value -> parameter) as they are computed, and arrays with a part
+    changed, where nobody reads the old one afterwards. The old value must be read by earlier kernels only, or at the
+    very element that is overwritten; and `checks` must be decided before anything is overwritten.
     """
     deciding = _sources(plan, {plan.group_of[c] for c in checks})
-    readers: dict[Value, set[Group]] = {s: set() for s in updates.values()}
+    steps = {n: s for n, s in _candidates(plan, updates) if plan.group_of[n] not in deciding}
+    steps = {n: old for n, old in steps.items() if _overwrites_own_element(plan, n, old)}
+    late = _dependents(plan, {plan.group_of[n] for n in steps})
+    rank = {g: k for k, g in enumerate(plan.groups)}
+    readers: dict[Value, set[Group]] = {old: set() for old in steps.values()}
     for node, group in plan.group_of.items():
         for base in whole_reads(plan, node):
             if base in readers:
                 readers[base].add(group)
-    candidates = {n: s for n, s in updates.items() if plan.group_of[n] not in deciding}
-    chosen = {n: s for n, s in candidates.items() if _overwrites_own_element(plan, n, s)}
-    late = _dependents(plan, {plan.group_of[n] for n in chosen})
-    rank = {g: k for k, g in enumerate(plan.groups)}
-    return {
-        n: s
-        for n, s in chosen.items()
-        if all(g is plan.group_of[n] or g not in late or rank[g] < rank[plan.group_of[n]] for g in readers[s])
-    }
+
+    def is_last(n: Value, old: Value) -> bool:
+        mine = plan.group_of[n]
+        return all(g is mine or g not in late or rank[g] < rank[mine] for g in readers[old])
+
+    return _memories(plan, updates, {n: old for n, old in steps.items() if is_last(n, old)})
+
+
+def _candidates(plan: Schedule, updates: Mapping[Value, Value]) -> Iterator[tuple[Value, Value]]:
+    """Values with the one that they might overwrite. A state's new value is reached through the values before it."""
+    final, outs = set(updates.values()), set(plan.graph.outs)
+    taken: set[Value] = set()
+    for node in reversed(plan.graph.nodes):
+        source = base_of(node, plan.inline) if node in plan.group_of and node not in plan.inline else None
+        if source is not None:
+            base = plan.base(source)
+            is_free = base in plan.group_of and base not in outs or base in final
+            if is_free and base not in taken and base.type.nbytes == node.type.nbytes:
+                taken.add(base)
+                yield node, base
+    for new, state in updates.items():
+        while new in plan.group_of and (source := base_of(new, plan.inline)) is not None:
+            new = plan.base(source)
+        if new in plan.group_of and state not in taken:
+            taken.add(state)
+            yield new, state
+
+
+def _memories(plan: Schedule, updates: Mapping[Value, Value], steps: Mapping[Value, Value]) -> dict[Value, Value]:
+    """Each value that is written over another one, by `steps`, or is written over, with whose memory both have.
+
+    That of a parameter is a state's, of which nothing may be left but its own new value; else an output's own.
+    """
+    after = {old: new for new, old in steps.items()}
+    outs, found = set(plan.graph.outs), {}
+    for first in [old for old in after if old not in steps]:
+        chain = [first]
+        while chain[-1] in after:
+            chain.append(after[chain[-1]])
+        if first.op is None and updates.get(chain[-1]) is not first:
+            chain = chain[1:]  # the state keeps its old value until the new one is copied there
+        owner = chain[-1] if chain[-1] in outs and chain[0].op is not None else chain[0]
+        found.update({v: owner for v in chain if v is not owner})
+    return found
+
+
+def overwriters(plan: Schedule, chosen: Mapping[Value, Value]) -> dict[Value, Value]:
+    """For each value that is overwritten in memory, the one that is written there (`chosen`: see `in_place`)."""
+    found: dict[Value, Value] = {}
+    for node in plan.graph.nodes:
+        owner = chosen.get(node, node)
+        if node in plan.group_of and (source := base_of(node, plan.inline)) is not None:
+            base = plan.base(source)
+            if chosen.get(base, base) is owner:
+                found[base] = node
+        if node in chosen and owner.op is None:
+            found.setdefault(owner, node)
+    return found
 
 
 def whole_reads(plan: Schedule, node: Value) -> set[Value]:
@@ -59,27 +115,51 @@ def _bases(plan: Schedule, values: list[Value]) -> set[Value]:
     return found
 
 
-def _overwrites_own_element(plan: Schedule, new: Value, state: Value) -> bool:
+def _overwrites_own_element(plan: Schedule, new: Value, old: Value) -> bool:
+    """Whether the kernel of `new` may write over `old`: what it reads of that is the element it then overwrites."""
     group = plan.group_of[new]
     if group.kind == "scatter":
-        return _scatters_into(plan, new, state)
-    if group.kind != "rows" or any(is_row_reduction(n) for n in group.nodes):
+        return _scatters_into(plan, new, old)
+    if group.kind == "region":
+        return [plan.base(a) for a in group.nodes[0].args].count(old) == 1
+    if group.kind != "rows":
+        return False
+    if is_placed(new):
+        return _updates_own_region(plan, group, new, old)
+    if any(map(is_row_reduction, group.nodes)):
         return False
     for node in group.nodes:
         for a in plan.reads[node]:
             if plan.group_of.get(a.value) is group and not a.is_prefix:
                 return False  # a member computed again for another element reads the state there
-            if plan.base(a.value) is state:
-                same = a.value is state and a.is_prefix and len(a.index) == len(new.shape)
+            if plan.base(a.value) is old:
+                same = a.value is old and a.is_prefix and len(a.index) == len(new.shape)
                 if not same or group.shape != new.shape:
                     return False
     return True
 
 
+def _updates_own_region(plan: Schedule, group: Group, new: Value, old: Value) -> bool:
+    """Whether what the kernel of an update reads of its base, if anything, is read no later than it is written."""
+    members = [n for n in group.nodes if n is not new and old in whole_reads(plan, n)]
+    if old in _bases(plan, [new.args[1]]):
+        members.append(new.args[1])
+    found = {n: reads_of_base(n, new, plan.inline.__contains__, plan.base) for n in members}
+    reading = [n for n, reads in found.items() if reads is not Reads.NOTHING]
+    if not reading:
+        return True
+    if any(map(is_row_reduction, group.nodes)) or any(is_placed(n) and n is not new for n in group.nodes):
+        return False
+    recomputed = (a for n in group.nodes for a in plan.reads[n] if plan.group_of.get(a.value) is group)
+    if not all(a.is_prefix for a in recomputed):
+        return False
+    return all(found[n] is Reads.OWN and n.id <= new.id and domain(n) == new.args[1].shape for n in reading)
+
+
 def _scatters_into(plan: Schedule, new: Value, state: Value) -> bool:
     """Whether a scatter adds to `state`, and reads it for nothing else."""
     first, *_ = chain = chained(new, plan.inline)
-    if first.op is None or not first.op.has_base or first.args[0] is not state:
+    if not writes_into_base(first) or plan.base(first.args[0]) is not state:
         return False
     others = [a for n in chain for a in n.args[n is first :] if a not in chain]
     return state not in _bases(plan, others)
@@ -106,14 +186,16 @@ def _sources(plan: Schedule, groups: set[Group]) -> set[Group]:
 def ordered(plan: Schedule, chosen: Mapping[Value, Value], checks: Sequence[Value], frugal: bool) -> Schedule:
     """The same groups in the order in which they run.
 
-    A group runs once what it reads is there; one that overwrites a state also once all others have read the old value
-    and the checks are decided. Among those that can run, lower levels go first, which uses gradients up soon; what
-    depends on parameters alone waits until just before its first reader. States that are small in all are overwritten
-    last unless `frugal`: a call can be stopped until then, at the cost of as much memory for gradients.
+    A group runs once what it reads is there; one that overwrites a value also once all others have read the old one,
+    and where that is a state's, once the checks are decided. Among those that can run, lower levels go first, which
+    uses gradients up soon; what depends on parameters alone waits until just before its first reader. States that are
+    small in all are overwritten last unless `frugal`: a call can be stopped until then, at the cost of as much memory
+    for gradients.
     """
     rank = {g: k for k, g in enumerate(plan.groups)}
     readers: dict[Group, set[Group]] = {g: set() for g in plan.groups}  # of what the group computes
-    writers = {state: plan.group_of[new] for new, state in chosen.items()}
+    writers = {old: plan.group_of[new] for old, new in overwriters(plan, chosen).items()}
+    of_states = {old: writer for old, writer in writers.items() if chosen.get(old, old).op is None}
     before: dict[Group, set[Group]] = {g: set() for g in plan.groups}  # what must have run
     for node, group in plan.group_of.items():
         for base in whole_reads(plan, node):
@@ -123,10 +205,10 @@ def ordered(plan: Schedule, chosen: Mapping[Value, Value], checks: Sequence[Valu
             if (writer := writers.get(base)) is not None and writer is not group:
                 before[writer].add(group)
     deciding = {plan.group_of[c] for c in checks}
-    for writer in writers.values():
+    for writer in of_states.values():
         before[writer] |= deciding
-    size: Dim = sum((state.type.nbytes for state in writers), start=0)
-    late = set(writers.values()) if not frugal and isinstance(size, int) and size <= LATE else set()
+    size: Dim = sum((state.type.nbytes for state in {chosen.get(old, old) for old in of_states}), start=0)
+    late = set(of_states.values()) if not frugal and isinstance(size, int) and size <= LATE else set()
     priority = {g: (g in late, *_priority(g, before[g], readers[g], g in deciding, rank[g])) for g in plan.groups}
     return replace(plan, groups=tuple(_topological(before, priority)))
 

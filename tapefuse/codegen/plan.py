@@ -3,78 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 
-import numpy as np
-
-from tapefuse._records import dataclass
-from tapefuse.codegen.choices import AS_MEASURED, AsMeasured
 from tapefuse.codegen.context import Place, Step
-from tapefuse.codegen.costs import GRAIN
 from tapefuse.codegen.loops import HI, LO, Buffer, Builder, Kernel
 from tapefuse.codegen.lower import steps
-from tapefuse.codegen.memory import Layout, arena, in_place, memory_of, ordered
+from tapefuse.codegen.memory import arena, in_place, memory_of, ordered
+from tapefuse.codegen.planned import Plan, Request, pieces
 from tapefuse.codegen.prepare import prepared
 from tapefuse.codegen.products import described
+from tapefuse.codegen.regions import lowering
 from tapefuse.codegen.schedule import Group, Schedule, schedule
-from tapefuse.ir.graph import Graph, Value
-from tapefuse.ir.program import Check, State
-from tapefuse.ir.types import Dim, Type, show_shape
+from tapefuse.ir.graph import Value
+from tapefuse.ir.types import Type, show_shape
 
-
-@dataclass(frozen=True)
-class Request:
-    """What to compile. `graph.params` are inputs, then states, then constants; `graph.outs` are outputs, then the new
-    value of each written state, then one bool per check that is true when the check fails."""
-
-    graph: Graph
-    inputs: int
-    states: tuple[State, ...] = ()
-    constants: tuple[np.ndarray, ...] = ()
-    checks: tuple[Check, ...] = ()
-    name: str = "program"
-    strict: bool = False  # sums in their written order, no fused multiply-add, libm's functions
-    memory_budget: int | None = None  # most bytes of outputs and scratch memory
-    choices: AsMeasured = AS_MEASURED  # where schedules may differ
-
-    @property
-    def written(self) -> tuple[int, ...]:
-        return tuple(k for k, s in enumerate(self.states) if s.written)
-
-    @property
-    def outputs(self) -> int:
-        return len(self.graph.outs) - len(self.written) - len(self.checks)
-
-
-@dataclass(frozen=True)
-class Plan:
-    request: Request
-    graph: Graph  # prepared: more constants among its parameters, every output a value of its own
-    constants: tuple[np.ndarray, ...]
-    schedule: Schedule
-    steps: tuple[Step, ...]
-    layout: Layout
-    checks_after: dict[int, tuple[int, ...]]  # number of a step -> the checks that its results decide
-    pointer_of: dict[Value, int]  # parameters and outputs: their place in the program's table of pointers
-
-    @property
-    def outputs(self) -> tuple[Value, ...]:
-        return self.graph.outs[: self.request.outputs]
-
-    @property
-    def pointers(self) -> tuple[Type, ...]:
-        """Types of the arrays in the program's table of pointers, the arena left out."""
-        return tuple(v.type for v in (*self.graph.params, *self.outputs))
-
-    @property
-    def cost(self) -> Dim:
-        return sum((s.kernel.cost for s in self.steps), start=0)
-
-    def pointer(self, place: Place) -> int | None:
-        """The place's index in the table of pointers, or None if it lies in the arena."""
-        return None if place.tag or place.value is None else self.pointer_of.get(place.value)
-
-    def slot(self, place: Place) -> int:
-        return self.layout.slot_of[memory_of(place)]
+__all__ = ["Plan", "Request", "pieces", "plan", "show_memory", "show_schedule"]
 
 
 def plan(request: Request) -> Plan:
@@ -83,20 +26,22 @@ def plan(request: Request) -> Plan:
     new_values = graph.outs[outputs : outputs + len(written)]
     states = graph.params[request.inputs : request.inputs + len(request.states)]
     updates = {new: states[k] for new, k in zip(new_values, written, strict=True)}
-    decided = schedule(graph, request.choices)
+    decided = schedule(graph, request.choices, frozenset(graph.params).difference(updates.values()))
     checks = graph.outs[len(graph.outs) - len(request.checks) :]
     chosen = in_place(decided, updates, checks)
     decided = ordered(decided, chosen, checks, request.memory_budget is not None)
-    found = steps(decided, chosen, request.strict)
-    found += [_copy(decided, n, s, f"copy{k}") for k, (n, s) in enumerate(updates.items()) if n not in chosen]
-    elsewhere = {*graph.params, *graph.outs[:outputs], *chosen}
+    moved = {n: s for n, s in updates.items() if n not in chosen}
+    found = steps(decided, chosen, request.strict, partial(lowering, plan))
+    if not request.inner:
+        found += [_copy(decided, n, s, f"copy{k}") for k, (n, s) in enumerate(moved.items())]
+    elsewhere = {*graph.params, *graph.outs[:outputs], *chosen, *(moved if request.inner else ())}
     pointer_of = {v: k for k, v in enumerate((*graph.params, *graph.outs[:outputs]))}
     after: dict[int, tuple[int, ...]] = {}
     for number, check in enumerate(checks):
         last = max(k for k, s in enumerate(found) if any(memory_of(p).value is check for p in s.written if not p.tag))
         after[last] = (*after.get(last, ()), number)
     constants = (*request.constants, *arrays)
-    return Plan(request, graph, constants, decided, tuple(found), arena(found, elsewhere), after, pointer_of)
+    return Plan(request, graph, constants, decided, tuple(found), arena(found, elsewhere), after, pointer_of, chosen)
 
 
 def _copy(decided: Schedule, new: Value, state: Value, name: str) -> Step:
@@ -108,15 +53,6 @@ def _copy(decided: Schedule, new: Value, state: Value, name: str) -> Step:
     kernel = Kernel(name, (source, target), (), b.body(), new.type.size, new.type.size, "copy")
     places = (Place(new, new.type), Place(state, state.type))
     return Step(kernel, places, frozenset(places[1:]), 1, decided.group_of[new])
-
-
-def pieces(step: Step) -> tuple[int, Dim] | int:
-    """How many pieces a step is cut into: a number, or (most, cost) if symbols decide: at least 1, at most `most`, else
-    cost // GRAIN."""
-    if step.chunks == 1:
-        return 1
-    cost = step.kernel.cost if step.cut is None else step.cut
-    return max(1, min(step.chunks, cost // GRAIN)) if isinstance(cost, int) else (step.chunks, cost)
 
 
 def show_schedule(p: Plan) -> str:

@@ -7,17 +7,22 @@ or the trailing ones.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import partial
+
 import numpy as np
 
 from tapefuse.ir import ops
 from tapefuse.ir.graph import Graph, Value, here, param
 from tapefuse.ir.op import OPS
+from tapefuse.ir.ops import region
 from tapefuse.ir.passes.one_hot import hit
 from tapefuse.ir.types import broadcast_shapes
 
 
 def prepared(graph: Graph) -> tuple[Graph, tuple[np.ndarray, ...]]:
     """The prepared graph and the arrays of the parameters appended to its parameters."""
+    graph = with_operands(graph)
     env: dict[Value, Value] = {p: p for p in graph.params}
     arrays: list[np.ndarray] = []
     lifted: list[Value] = []
@@ -35,6 +40,46 @@ def prepared(graph: Graph) -> tuple[Graph, tuple[np.ndarray, ...]]:
     taken: set[Value] = set()
     outs = tuple(_own(env[v], taken) for v in graph.outs)
     return Graph((*graph.params, *lifted), outs, graph.name), tuple(arrays)
+
+
+def with_operands(graph: Graph) -> Graph:
+    """The graph with array constants inside of regions as operands of them."""
+    if not any(v.op is not None and v.op.is_region for v in graph.nodes):
+        return graph
+    env: dict[Value, Value] = {p: p for p in graph.params}
+    for node in graph.nodes:
+        assert node.op is not None
+        here.loc = node.loc
+        args, attrs = tuple(env[a] for a in node.args), node.attributes
+        if node.op.is_region:
+            lifted: list[Value] = []
+            attrs = region.with_graphs(attrs, partial(_with_arrays, lifted))
+            attrs = region.with_graphs(attrs, partial(_with_parameters, lifted))
+            args = (*args, *lifted)
+        env[node] = node.op.emit(*args, **attrs)
+    here.loc = None
+    return Graph(graph.params, tuple(env[v] for v in graph.outs), graph.name)
+
+
+def _with_arrays(lifted: list[Value], graph: Graph) -> Graph:
+    """The graph with regions in it as `with_operands` makes them; the constants in it are appended to `lifted`."""
+    graph = with_operands(graph)
+    found = [v for v in graph.nodes if v.op is OPS["const"] and v.type.size != 1]
+    lifted.extend(v for v in found if v not in lifted)
+    return graph
+
+
+def _with_parameters(lifted: Sequence[Value], graph: Graph) -> Graph:
+    """The graph with some constants replaced by parameters that follow its own."""
+    if not lifted:
+        return graph
+    new = {v: param(v.type) for v in lifted}
+    env: dict[Value, Value] = {p: p for p in graph.params} | new
+    for node in graph.nodes:
+        if node not in env:
+            assert node.op is not None
+            env[node] = node.op.emit(*(env[a] for a in node.args), **node.attributes)
+    return Graph((*graph.params, *new.values()), tuple(env[v] for v in graph.outs), graph.name)
 
 
 def _spelled(node: Value, args: tuple[Value, ...]) -> Value:

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from contextlib import ExitStack
 
-from tapefuse.codegen.access import Operand, at
+from tapefuse.codegen.access import Access, Operand, at
 from tapefuse.codegen.context import Place, Step
 from tapefuse.codegen.costs import (
     BLOCK,
@@ -35,8 +35,11 @@ from tapefuse.codegen.costs import (
 )
 from tapefuse.codegen.loops import CHUNK, HI, INT, LO, ZERO, Buffer, Builder, Kernel, Num, Scalar, Var, identity
 from tapefuse.codegen.nest import Nest
+from tapefuse.codegen.scatter import Start
 from tapefuse.codegen.schedule import Group, Schedule, domain, is_row_reduction, is_sink
+from tapefuse.codegen.updates import is_placed
 from tapefuse.ir.graph import Value
+from tapefuse.ir.ops.update import target
 from tapefuse.ir.types import Dim, Poly, Shape, Type, size
 
 Accumulators = dict[Value, Var | None]
@@ -52,6 +55,7 @@ class Rows(Nest):
 
     def __init__(self, plan: Schedule, group: Group, in_place: Mapping[Value, Value], strict: bool = False):
         super().__init__(plan, group, in_place, strict)
+        self.updates = [n for n in group.nodes if is_placed(n)]
         if group.rows is None:
             rank = len(group.shape)
             group.rows = min(rank, 1) if self.flat else min(max(rank - 1, min(rank, 1)), group.limit)
@@ -66,7 +70,8 @@ class Rows(Nest):
         small = isinstance(self.cost, int) and self.cost < 2 * GRAIN
         in_order = strict and any(is_sink(n) for n in group.nodes)
         self.chunks = 1 if small or in_order else CHUNKS
-        self.overwritten = [in_place[n] for n in group.nodes if n in in_place]
+        states = ((n, in_place[n]) for n in group.nodes if n in in_place and n not in self.updates)
+        self.overwritten = [s for n, s in states if s.op is None]
         self.lane: Scalar | None = None  # number of the current row in its block
         self.outer: tuple[Scalar, ...] = ()  # indices of the rows' axes around a block
         self.together = {k: TOGETHER if self._gains_together(k) else 1 for k in self._phase_numbers}
@@ -114,7 +119,7 @@ class Rows(Nest):
             return False
         if any(is_sink(n) and n.shape or is_row_reduction(n) and self._is_short(n) for n in vectors):
             return True
-        shared = (a.value for n in vectors for a in self.plan.reads[n] if a.value not in self.members and not a.prefix)
+        shared = (a.value for n in vectors for a in self._loads(n) if a.value not in self.members and not a.prefix)
         return any(map(is_row_reduction, vectors)) and any(len(v.shape) > 0 for v in shared)
 
     def _row_bytes(self) -> int:
@@ -139,10 +144,17 @@ class Rows(Nest):
         for n in self.needed:
             each = time(n) + sum(map(time, self.inlined(n))) + TRANSFER * (n in self.plan.kept)
             total = total + size(domain(n)) * each
-        outside = [(n, a) for n in self.needed for a in self.plan.reads[n] if a.value not in self.members]
+        outside = [(n, a) for n in self.needed for a in self._loads(n) if a.value not in self.members]
         picked = sum((TRANSFER * size(domain(n)) for n, a in outside if a.data), start=0)  # not all of what is there
-        whole = {a.value for _, a in outside if not a.data}
-        return total + picked + sum((TRANSFER * v.type.size for v in whole), start=0)
+        whole: dict[Value, Dim] = {}  # how often elements of it are read
+        for n, a in outside:
+            if not a.data:
+                whole[a.value] = whole.get(a.value, 0) + size(domain(n))
+        return total + picked + sum((TRANSFER * _least(v.type.size, reads) for v, reads in whole.items()), start=0)
+
+    def _loads(self, node: Value) -> tuple[Access, ...]:
+        """What computing a value reads; of what an update changes that is nothing, or what it writes."""
+        return self.plan.reads[node][node in self.updates :]
 
     # -- pulling -----------------------------------------------------------------------------------
     def operand(self, value: Value) -> Operand:
@@ -160,9 +172,23 @@ class Rows(Nest):
     def _fetch(self, value: Value, index: tuple[Scalar, ...]) -> Scalar:
         if value in self.scratch:
             return self.b.load(self.buffer(self._scratch_place(value)), self._scratch_index(index))
+        if value in self.updates:
+            return self._updated(value, index)
         if value in self.stored or value not in self.members and value not in self.plan.inline:
             return self.b.load(self.buffer(self.place(value)), index)
         return at(self.b, value, index, self.operand)
+
+    def _updated(self, node: Value, index: tuple[Scalar, ...]) -> Scalar:
+        """What an update stores for element `index` of its operand."""
+        value = self.pull(node.args[1], index)
+        if node.op is not None and node.op.overwrites:
+            return value
+        old = self.b.load(self.buffer(self.place(node)), self._written_at(node, index))
+        return self.b.op("add", old, value)
+
+    def _written_at(self, node: Value, index: tuple[Scalar, ...]) -> tuple[Scalar, ...]:
+        """Where what is computed for `index` lies in the memory of a value."""
+        return target(self.b, index, **node.attributes) if node in self.updates else index
 
     def _scratch_place(self, value: Value) -> Place:
         lanes = (self.block,) if self.block > 1 else ()
@@ -183,10 +209,15 @@ class Rows(Nest):
             if acc is not None:
                 self.store(self._sink_place(node), self._chunk, self.b.read(acc))
         rows = self.rows[0] if self.rows else 1
+        start = [
+            step
+            for k, n in enumerate(self.updates)
+            for step in Start(self.plan, self.group, self.in_place).steps(f"{name}_start{k}", n, n)
+        ]
         main = self.step(name, rows, self.cost, self.chunks, cut=self.cut)
         if self.chunks == 1:
-            return [main]
-        return [main, *(self._total(f"{name}_total{k}", n, name) for k, n in enumerate(accumulators))]
+            return [*start, main]
+        return [*start, main, *(self._total(f"{name}_total{k}", n, name) for k, n in enumerate(accumulators))]
 
     @property
     def _chunk(self) -> tuple[Scalar, ...]:
@@ -322,7 +353,7 @@ class Rows(Nest):
 
     def _finish(self, node: Value, row: tuple[Scalar, ...], value: Scalar) -> None:
         if node in self.plan.kept:
-            self.store(self.place(node), row, value)
+            self.store(self.place(node), self._written_at(node, row), value)
         if self.lane is not None and (is_row_reduction(node) or node not in self.plan.kept):
             self.store(self._scratch_place(node), self._scratch_index(row), value)
 
@@ -362,7 +393,7 @@ class Rows(Nest):
         """One element of a vector, stored if it is wanted for its own sake."""
         value = self.pull(node, index)
         if is_wanted and node in self.plan.kept:
-            self.store(self.place(node), index, value)
+            self.store(self.place(node), self._written_at(node, index), value)
         elif is_wanted:
             self.store(self._scratch_place(node), self._scratch_index(index), value)
 
@@ -391,6 +422,10 @@ class Rows(Nest):
         for value in values:
             total = self.b.op(kind, total, value)
         self.store(place, at, total)
+
+
+def _least(a: Dim, b: Dim) -> Dim:
+    return min(a, b) if isinstance(a, int) and isinstance(b, int) else a
 
 
 def _number(value: int) -> Num:

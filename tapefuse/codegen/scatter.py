@@ -1,4 +1,4 @@
-"""A scatter as kernels: each source element added at the place that indices give.
+"""A scatter as kernels: each source element added or stored at the place that indices give.
 
 Targets may repeat, so sources are added one after the other, in their order. What is cut into pieces is the first axis
 that no index reaches, if rows are long: every thread adds all sources, each to columns of its own.
@@ -26,7 +26,7 @@ class Scatter(Context):
     def build(self, name: str) -> list[Step]:
         (node,) = self.group.nodes
         chain = chained(node, self.plan.inline)
-        start = _Start(self.plan, self.group, self.in_place).steps(f"{name}_start", node, chain[0])
+        start = Start(self.plan, self.group, self.in_place).steps(f"{name}_start", node, chain[0])
         cut = max(len(n.args) - 1 - _has_base(n) for n in chain)
         for n in chain:
             self._add(node, n, cut)
@@ -49,8 +49,9 @@ class Scatter(Context):
         before = len(source.shape) - (len(node.shape) - cut)  # axes of the sources before the one that is cut
         with b.loops(source.shape[:before]) as j, b.piece(source.shape[before:]) as rest:
             where, value = node.op.push(b, (*j, *rest), *map(self.operand, node.args), **node.attributes)
-            old = b.reload(self.buffer(place), where)
-            self.store(place, where, b.op("add", old, value))
+            if not node.op.overwrites:
+                value = b.op("add", b.reload(self.buffer(place), where), value)
+            self.store(place, where, value)
 
     def operand(self, value: Value) -> Operand:
         return Operand(value, lambda index: self._pull(value, index))
@@ -61,11 +62,12 @@ class Scatter(Context):
         return self.b.load(self.buffer(self.place(value)), index)
 
 
-class _Start(Context):
-    """What a scatter adds to, as one loop over all elements."""
+class Start(Context):
+    """What a scatter or an update changes, as one loop over all elements."""
 
     def steps(self, name: str, node: Value, first: Value) -> list[Step]:
-        """`first`: the first scatter of the chain that ends in `node`."""
+        """None where the base's memory is that of the result. `first`: the first scatter of the chain that ends in
+        `node`."""
         self.flat, b, size = True, self.b, node.type.size
         base = first.args[0] if _has_base(first) else None
         place = self.place(node)

@@ -19,7 +19,9 @@ from tapefuse.codegen.choices import AS_MEASURED, AsMeasured
 from tapefuse.codegen.convolution_shape import is_copied_once, is_tiled
 from tapefuse.codegen.costs import CALL, INLINE_CHAIN, LIMIT, MOVED_CHAIN, weight
 from tapefuse.codegen.products_operands import bases, is_contraction, is_product
+from tapefuse.codegen.updates import Reads, is_placed, is_scatter, reads_of_base, writes_into_base
 from tapefuse.ir.graph import Graph, Value
+from tapefuse.ir.op import OPS
 from tapefuse.ir.types import Shape, show_shape
 
 _NONE: frozenset = frozenset()
@@ -39,6 +41,7 @@ class Group:
     limit: int = 1 << 30  # most row axes its column sinks allow
     weight: int = 0
     why: str = ""  # why it did not join the group of its operands
+    updates: list[Value] = field(default_factory=list)  # members that are written into the memory of their bases
 
     @property
     def row_shape(self) -> Shape:
@@ -77,7 +80,7 @@ def is_row_reduction(node: Value) -> bool:
 
 def domain(node: Value) -> Shape:
     """The index space of the loops that compute a value."""
-    if node.op is not None and node.op.push is not None:
+    if node.op is not None and (is_scatter(node) or is_placed(node)):
         return node.args[node.op.has_base].shape
     return node.args[0].shape if is_sink(node) or is_row_reduction(node) else node.shape
 
@@ -90,30 +93,46 @@ def is_alias(node: Value) -> bool:
     return not is_squeeze(node)
 
 
-def schedule(graph: Graph, choices: AsMeasured = AS_MEASURED) -> Schedule:
-    """Decide. `graph` is prepared (`prepare.prepared`). Linear in the size of the graph.
+def schedule(graph: Graph, choices: AsMeasured = AS_MEASURED, fixed: frozenset[Value] = _NONE) -> Schedule:
+    """Decide. `graph` is prepared (`prepare.prepared`). `fixed`: parameters whose memory is never written to, so that
+    updates of them are updates of copies. Linear in the size of the graph.
 
     Done twice: the first time shows which values are kept in memory anyway; the second time, cheap functions of those
     are computed where they are read, instead of being kept as well.
     """
-    needed = _needs_memory(graph)
+    needed = _needs_memory(graph, fixed)
     inline = _inline(graph, needed, frozenset(), choices)
-    first = _Scheduler(graph, inline, choices).run()
+    first = _Scheduler(graph, inline, choices, fixed=fixed).run()
     again = _inline(graph, needed, first.kept, choices)
-    return first if again == inline else _Scheduler(graph, again, choices, first).run()
+    return first if again == inline else _Scheduler(graph, again, choices, first, fixed).run()
 
 
-def _needs_memory(graph: Graph) -> set[Value]:
-    """Values that something reads as a whole array."""
+def _needs_memory(graph: Graph, fixed: frozenset[Value]) -> set[Value]:
+    """Values that something reads as a whole array, and what is written over elements that it is computed from."""
     needed = set(graph.outs)
     for node in graph.nodes:
         if is_product(node):
             needed.update(bases(node))
-        elif is_alias(node) or node.op is not None and node.op.has_base:
+        elif is_alias(node) or writes_into_base(node):
             needed.add(node.args[0])
-        elif node.op is not None and node.op.name == "matmul":
+            may_overwrite = is_placed(node) and unaliased(node.args[0]) not in fixed
+            if may_overwrite and reads_of_base(node.args[1], node, _is_computed_again, unaliased) is Reads.OTHERS:
+                needed.add(node.args[1])
+        elif node.op is not None and (node.op.name == "matmul" or node.op.is_region):
             needed.update(node.args)
     return needed
+
+
+def unaliased(value: Value) -> Value:
+    """The value that one is another name or a reshape of."""
+    while is_alias(value):
+        value = value.args[0]
+    return value
+
+
+def _is_computed_again(node: Value) -> bool:
+    """Whether a value may be computed where it is read."""
+    return node.op is not None and (node.op.elementwise or node.op.name in VIEWS)
 
 
 def _inline(graph: Graph, needed: set[Value], kept: frozenset[Value], choices: AsMeasured) -> frozenset[Value]:
@@ -172,25 +191,30 @@ def _moved(graph: Graph) -> set[Value]:
 def _continued(graph: Graph) -> Iterator[Value]:
     """Scatters whose results other scatters add to, and nothing else reads: the kernels of those do them as well."""
     for node in graph.nodes:
-        base = node.args[0] if node.op is not None and node.op.has_base else node
-        is_scatter = base is not node and base.op is not None and base.op.push is not None
-        if is_scatter and graph.users[base] == (node,) and base not in graph.outs:
-            yield base
+        if is_scatter(node) and writes_into_base(node):
+            base = node.args[0]
+            if is_scatter(base) and graph.users[base] == (node,) and base not in graph.outs:
+                yield base
 
 
 def chained(node: Value, inline: Collection[Value]) -> tuple[Value, ...]:
     """The scatters that one kernel does to compute `node`, in order."""
     chain = [node]
-    while chain[-1].op.has_base and chain[-1].args[0] in inline and chain[-1].args[0].op.push is not None:  # type: ignore[union-attr]
+    while writes_into_base(chain[-1]) and chain[-1].args[0] in inline and is_scatter(chain[-1].args[0]):
         chain.append(chain[-1].args[0])
     return tuple(reversed(chain))
 
 
 class _Scheduler:
     def __init__(
-        self, graph: Graph, inline: frozenset[Value], choices: AsMeasured = AS_MEASURED, before: Schedule | None = None
+        self,
+        graph: Graph,
+        inline: frozenset[Value],
+        choices: AsMeasured = AS_MEASURED,
+        before: Schedule | None = None,
+        fixed: frozenset[Value] = _NONE,
     ):
-        self.graph, self.inline, self.choices = graph, inline, choices
+        self.graph, self.inline, self.choices, self.fixed = graph, inline, choices, fixed
         self.why_kept: dict[Value, str] = dict.fromkeys(graph.outs, "an output")
         self.reads = {n: self._accesses(n, before) for n in graph.nodes if n not in inline and not is_alias(n)}
         self.readers = Counter(a.value for found in self.reads.values() for a in found)
@@ -216,16 +240,26 @@ class _Scheduler:
             if known is not None and all(a.value not in self.inline or a.value in before.inline for a in known):
                 return known
         if is_sink(node) or is_row_reduction(node):
-            operand = node.args[0]
-            if operand not in self.inline:
-                return (Access(operand, tuple(Axis(k) for k in range(len(operand.shape)))),)
-            return accesses(operand, self.inline.__contains__)
+            return self._elements(node.args[0])
+        if node.op is OPS["result"]:
+            return ()
         if is_product(node):
             return tuple(Access(base, ()) for base in bases(node))
-        if node.op is not None and node.op.push is not None:
+        if node.op is not None and node.op.is_region:
+            return tuple(Access(a, ()) for a in node.args)
+        if is_placed(node):
+            base, v = node.args
+            return (Access(base, ()), *self._elements(v))
+        if is_scatter(node):
             chain = chained(node, self.inline)
             return tuple(Access(a, ()) for n in chain for a in n.args if a not in chain)
         return accesses(node, self.inline.__contains__)
+
+    def _elements(self, operand: Value) -> tuple[Access, ...]:
+        """What a kernel reads that goes through the elements of an operand."""
+        if operand not in self.inline:
+            return (Access(operand, tuple(Axis(k) for k in range(len(operand.shape)))),)
+        return accesses(operand, self.inline.__contains__)
 
     def _group(self, value: Value) -> Group:
         group = self.group_of[value]
@@ -249,14 +283,18 @@ class _Scheduler:
     def _place(self, node: Value) -> None:
         assert node.op is not None
         reads = self.reads[node]
-        if node.op.library is not None or node.op.push is not None:
+        if node.op is OPS["result"]:
+            return self._place_result(node)
+        if is_placed(node):
+            return self._place_update(node)
+        if node.op.library is not None or is_scatter(node):
             for value in self._bases(reads):
                 self._keep(value, f"{node.op.name} reads it as a whole")
             level = 1 + max((self._available(v) for v in self._bases(reads)), default=-1)
-            kind = "scatter" if node.op.push is not None else "rows"
+            kind = "scatter" if is_scatter(node) else "rows"
             kind = "gemm" if is_product(node) and not is_contraction(node) else kind
             kind = "conv" if is_tiled(node) else kind
-            kind = "scan" if node.op.library == "scan" else kind
+            kind = node.op.library if node.op.library in ("scan", "sort", "region") else kind
             return self._start(node, level, kind, f"{node.op.name} has a kernel of its own")
         if (pooled := self._pooled(node, reads)) is not None:
             return self._join(node, pooled, (a.value for a in reads if self.group_of.get(a.value) is not pooled))
@@ -277,9 +315,56 @@ class _Scheduler:
         shares = sibling is not None and (why == _FULL or self._shares(node, sibling))
         if sibling is not None and not self.choices.decide(f"share {len(self.group_of)}", shares):
             sibling = None
+        if sibling is not None and any(self._disturbs([node], u) for u in sibling.updates):
+            sibling = None
         if sibling is not None and not self._fit(node, sibling, []):
             return self._join(node, sibling, [])
         self._start(node, level, "rows", why)
+
+    def _place_result(self, node: Value) -> None:
+        """With its region, which writes it to memory."""
+        self._keep(node, "the result of a region")
+        self._join(node, self._group(node.args[0]), [])
+
+    def _place_update(self, node: Value) -> None:
+        """Into the kernel that computes what is written, unless the base is not there yet, or must stay until all of
+        that is known."""
+        base, reads = node.args[0], self.reads[node][1:]
+        self._keep(base, f"{node.op.name} writes into it")  # type: ignore[union-attr]
+        self._keep(node, "an array with a part changed")
+        level = max((self._earliest(a.value) for a in reads), default=0)
+        inside = [a for a in reads if self._fusible(a.value) and self._group(a.value).level == level]
+        why = "the array that it changes is known later" if level <= self._available(base) else ""
+        if inside and not why:
+            group = self._merged({id(g): g for g in (self._group(a.value) for a in inside)}.values())
+            why = "its operands' kernels do not fit together"
+            if group is not None:
+                why = self._fit_update(node, group, inside)
+            if group is not None and not why and self.choices.decide(f"join {len(self.group_of)}", True):
+                group.updates.append(node)
+                return self._join(node, group, [a.value for a in reads if a not in inside])
+        for a in reads:
+            self._keep(a.value, f"{node.op.name} of another kernel reads it")  # type: ignore[union-attr]
+        group = Group(1 + max(self._available(a.value) for a in self.reads[node]), "rows", domain(node), why=why)
+        group.updates.append(node)
+        self.groups.append(group)
+        self._join(node, group, [])
+
+    def _fit_update(self, node: Value, group: Group, inside: list[Access]) -> str:
+        if any(n.op is not None and n.op.library is not None for n in group.nodes):
+            return "what is written is computed by a library"
+        if self._disturbs(group.nodes, node):
+            return "what is written is computed from other elements of the same array"
+        return self._fit(node, group, inside)
+
+    def _disturbs(self, members: Iterable[Value], update: Value) -> bool:
+        """Whether members of one kernel may read elements that the update in it has written already."""
+        base = unaliased(update.args[0])
+        if base in self.fixed:
+            return False
+        of_base = [n for n in members if base in map(unaliased, self._bases(self.reads[n]))]
+        found = (reads_of_base(n, update, self.inline.__contains__, unaliased) for n in of_base)
+        return any(reads is Reads.OTHERS for reads in found)
 
     def _pooled(self, node: Value, reads: Iterable[Access]) -> Group | None:
         """The convolution whose kernel computes `node` as well: from windows within each image of its result."""
@@ -325,7 +410,7 @@ class _Scheduler:
         return found
 
     def _fusible(self, value: Value) -> bool:
-        return value in self.group_of and self._group(value).kind == "rows" and not is_sink(value)
+        return value in self.group_of and self._group(value).kind == "rows" and not (is_sink(value) or is_placed(value))
 
     def _earliest(self, value: Value) -> int:
         return self._available(value) + (0 if self._fusible(value) else 1)
@@ -376,7 +461,7 @@ class _Scheduler:
                     and a.rows <= b.limit
                 )
             )
-            if not fits or a.weight + b.weight > LIMIT:
+            if not fits or a.weight + b.weight > LIMIT or a.updates or b.updates:
                 return None
             a.nodes = sorted((*a.nodes, *b.nodes), key=lambda n: n.id)
             a.weight, a.limit, a.rows = a.weight + b.weight, min(a.limit, b.limit), rows

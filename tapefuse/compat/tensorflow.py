@@ -16,6 +16,7 @@ from tapefuse import nn as _nn
 from tapefuse import numpy as tp
 from tapefuse import optim as _optim
 from tapefuse._errors import ConcretizationError
+from tapefuse.compat.loops import TensorArray, case, cond, map_fn, scan, switch_case, while_loop
 from tapefuse.function import tape_function
 from tapefuse.ir import ops
 from tapefuse.nn import Module

@@ -132,8 +132,15 @@ class Graph:
         """Dimension symbols of the parameters, sorted."""
         return tuple(sorted(symbols(d for p in self.params for d in p.shape)))
 
+    @cached_property
+    def used_symbols(self) -> frozenset[str]:
+        """Dimension symbols of all values and attributes, in graphs inside as well."""
+        return symbols_in([(v.shape, *(x for _, x in v.attrs)) for v in (*self.params, *self.nodes)])
+
     def substitute(self, values: Mapping[str, Dim]) -> Graph:
-        """The graph with dimension symbols replaced, in graphs inside as well."""
+        """The graph with dimension symbols replaced, in graphs inside as well; itself if it has none of them."""
+        if not self.used_symbols & values.keys():
+            return self
         env = {p: Value(p.type.substitute(values), name=p.name, loc=p.loc) for p in self.params}
         outer = here.loc
         try:
@@ -144,6 +151,14 @@ class Graph:
         finally:
             here.loc = outer
         return Graph(tuple(env[p] for p in self.params), tuple(env[v] for v in self.outs), self.name)
+
+
+def symbols_in(x: Any) -> frozenset[str]:
+    if isinstance(x, Poly):
+        return x.symbols
+    if isinstance(x, Graph):
+        return x.used_symbols
+    return frozenset().union(*map(symbols_in, x)) if isinstance(x, (tuple, list)) else frozenset()
 
 
 def _place(root: Value, is_open: Mapping[Value, bool], order: dict[Value, None]) -> None:

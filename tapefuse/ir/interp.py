@@ -64,7 +64,11 @@ def replay(graph: Graph, args: Sequence[Any]) -> tuple:
     The results of ops without operands (constants, iota) are of the same sort as the first argument that is no array.
     """
     _check_count(graph, args)
-    env = _bind_dims(graph, [type_of(a).shape for a in args])
+    return inlined(graph, args, _bind_dims(graph, [type_of(a).shape for a in args]))
+
+
+def inlined(graph: Graph, args: Sequence[Any], env: Mapping[str, Dim]) -> tuple:
+    """`replay` with given values of dimension symbols; others stay what they are."""
     apply_leaf = next((f for a in args if (f := getattr(a, "__tapefuse_apply__", None))), None)
 
     def apply(v: Value, xs: list[Any]) -> Any:
@@ -72,7 +76,8 @@ def replay(graph: Graph, args: Sequence[Any]) -> tuple:
         assert op is not None
         here.loc = v.loc
         if op.is_region:
-            return region.apply(op, xs, attrs)
+            is_concrete = xs and not any(hasattr(x, "__tapefuse_region__") for x in xs)
+            return evaluate_region(op, xs, attrs) if is_concrete else region.apply(op, xs, attrs)
         if op is region.result:
             return xs[0][attrs["index"]]
         return apply_leaf(op, (), attrs) if apply_leaf and not xs else op(*xs, **attrs)

@@ -37,6 +37,7 @@ class Op:
     at: Callable[..., Any] | None = None  # b, i, *xs, **attrs -> scalar: the result at index i
     push: Callable[..., Any] | None = None  # b, j, *xs, **attrs -> (index, scalar): source j adds scalar at index
     has_base: bool = False  # push adds to the first operand, not to zeros; its sources are those of the next one
+    overwrites: bool = False  # push stores what it gives, the last one stays; otherwise it adds
     reduction: str | None = None  # "add", "mul", "maximum", "minimum", "and", "or" over attribute `axes`
     library: str | None = None  # kernel of the run-time library that computes it ("matmul")
     elementwise: bool = False  # broadcasting scalar function: result[i] depends on operands at i only

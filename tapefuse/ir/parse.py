@@ -6,6 +6,7 @@
     operand = "%" name | scalar              scalar  = dtype "(" number ")"
     attribute = integer | float | string | "True" | "False" | "None" | dimension | dtype | scalar
               | "(" [attribute {"," attribute}] ")" | dtype "[" shape "]" "(" numbers ")" | "dim" "(" dimension ")"
+              | graph
 
 The bits of a constant may be given as `0x...`, little-endian. `#` starts a comment; after a node it holds a location.
 """
@@ -37,7 +38,9 @@ _FLOAT = re.compile(r"-?(\d+\.\d*([eE][-+]?\d+)?|\d+[eE][-+]?\d+|inf|nan)", re.A
 _DTYPE = re.compile(r"bool|[iufc]\d+")
 _SCALAR = re.compile(r"(bool|[iufc]\d+)\s*\(")
 _ATTR = re.compile(r"([^\W\d]\w*)\s*=")
+_FUNCTION = re.compile(r"fn\s+[^\W\d]\w*\s*\(")
 _MAX_DEPTH = 100  # of nested tuples
+_MAX_GRAPHS = 30  # of graphs inside of graphs
 
 
 def parse(text: str) -> Graph:
@@ -54,6 +57,7 @@ class _Parser:
         self.text = text
         self.pos = 0
         self.values: dict[str, Value] = {}
+        self.depth = 0  # of graphs inside of graphs
 
     # -- reading the text ------------------------------------------------------------------------------------------
     def fail(self, expected: str, pos: int | None = None) -> NoReturn:
@@ -112,6 +116,15 @@ class _Parser:
 
     # -- grammar ---------------------------------------------------------------------------------------------------
     def graph(self) -> Graph:
+        graph = self.function()
+        self.blank()
+        if self.pos != len(self.text):
+            self.fail("the end of the text")
+        return graph
+
+    def function(self) -> Graph:
+        """A graph, with names of its own."""
+        outer, self.values = self.values, {}
         self.keyword("fn", "'fn'")
         name = self.take(WORD, "a function name")
         self.expect("(")
@@ -121,9 +134,7 @@ class _Parser:
             self.node()
         self.keyword("return", "'%name = ...' or 'return'")
         outs = self.listed(self.operand, "}")
-        self.blank()
-        if self.pos != len(self.text):
-            self.fail("the end of the text")
+        self.values = outer
         return Graph(params, outs, name)
 
     def param(self) -> Value:
@@ -196,6 +207,14 @@ class _Parser:
             self.error(f"tuples are nested more than {_MAX_DEPTH} deep", self.pos)
         if self.accept("("):
             return self.listed(lambda: self.attribute(depth + 1), ")")
+        self.blank()
+        if _FUNCTION.match(self.text, self.pos):
+            if self.depth == _MAX_GRAPHS:
+                self.error(f"graphs are nested more than {_MAX_GRAPHS} deep", self.pos)
+            self.depth += 1
+            graph = self.function()
+            self.depth -= 1
+            return graph
         if self.at('"'):
             text = self.take(_STRING, "a closed string")
             return self.checked(self.pos - len(text), json.loads, text)

@@ -6,8 +6,9 @@
       return %1
     }
 
-Scalar constants stand where they are used; array constants are nodes of their own. Nodes that read no parameter
-(constants, `iota`) are shared between graphs, so they stand before their first user and carry no location.
+Scalar constants stand where they are used; array constants are nodes of their own. A graph inside of a region stands
+where its attribute is, with names of its own. Nodes that read no parameter (constants, `iota`) are shared between
+graphs, so they stand before their first user and carry no location.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ def show(graph: Graph, locs: bool = True) -> str:
     head = f"fn {name}({', '.join(params)}) {{"
     if len(head) > 120:
         head = f"fn {name}(\n    " + ",\n    ".join(params) + "\n) {"
-    rows = [_row(v, names, v.loc if locs and is_open else None) for v, is_open in order]
+    rows = [_row(v, names, v.loc if locs and is_open else None, locs) for v, is_open in order]
     outs = ", ".join(_operand(v, names) for v in graph.outs)
     return "\n".join([head, *rows, f"  return {outs}".rstrip(), "}"])
 
@@ -86,9 +87,10 @@ def _is_word(name: str) -> bool:
     return len(name) <= MAX_NAME and WORD.fullmatch(name) is not None
 
 
-def _row(v: Value, names: dict[Value, str], loc: Loc | None) -> str:
+def _row(v: Value, names: dict[Value, str], loc: Loc | None, locs: bool) -> str:
     assert v.op is not None
-    words = [v.op.name, ", ".join(_operand(a, names) for a in v.args), *(f"{k}={show_attr(x)}" for k, x in v.attrs)]
+    operands = ", ".join(_operand(a, names) for a in v.args)
+    words = [v.op.name, operands, *(f"{k}={show_attr(x, locs)}" for k, x in v.attrs)]
     comment = f"  # {show_loc(loc)}" if loc else ""
     return f"  {names[v]} = {' '.join(filter(None, words))} : {v.type}{comment}"
 
@@ -110,8 +112,10 @@ def show_loc(loc: Loc) -> str:
     return f"{loc.file if plain else json.dumps(loc.file)}:{loc.line}"
 
 
-def show_attr(x: Any) -> str:
+def show_attr(x: Any, locs: bool = True) -> str:
     """Text of an attribute; `parse` gives back an equal one. TypeError for a kind that has no text."""
+    if isinstance(x, Graph):
+        return show(x, locs).replace("\n", "\n    ")
     if x is None or isinstance(x, (bool, np.bool_)):
         return str(x)
     if isinstance(x, np.generic):
@@ -121,7 +125,7 @@ def show_attr(x: Any) -> str:
     if isinstance(x, str):
         return json.dumps(x)
     if isinstance(x, tuple):
-        return f"({','.join(map(show_attr, x))})"
+        return f"({','.join(show_attr(y, locs) for y in x)})"
     if isinstance(x, Poly):
         return f"dim({x})" if any(RESERVED.fullmatch(s) for s in x.symbols) else str(x)
     if isinstance(x, np.dtype):

@@ -25,6 +25,7 @@ from tapefuse._errors import VerifyError
 from tapefuse._records import dataclass
 from tapefuse.ir.graph import Graph, Value, here
 from tapefuse.ir.op import OPS, Op, const
+from tapefuse.ir.ops import region
 
 MAX_FIRINGS = 100  # a node of the input; more means that rules undo each other
 COMMUTATIVE = frozenset({"add", "mul", "and", "or", "xor", "eq", "ne"})  # to the bit, nan payloads aside
@@ -181,7 +182,10 @@ class Rewriter:
         return self._by_op[op]
 
     def run(self, graph: Graph) -> tuple[Graph, Counter[str]]:
-        """The graph with no rule left to apply, and how often each rule fired. Time is linear in nodes and firings."""
+        """The graph with no rule left to apply, and how often each rule fired. Time is linear in nodes and firings.
+
+        Graphs inside of regions are rewritten too, before the regions themselves.
+        """
         run = _Run(self, graph)
         outer = here.loc
         try:
@@ -201,6 +205,7 @@ class _Run:
         self.fired: Counter[str] = Counter()
         self.normal: dict[Value, Value] = {v: v for v in graph.params}
         self.becomes: dict[Value, Value] = {}  # the next step of values whose end is not known yet
+        self.graphs: dict[Graph, Graph] = {}  # inside of regions -> rewritten
         self.limit = MAX_FIRINGS * (1 + len(graph.nodes))
 
     def normalise(self, root: Value) -> None:
@@ -238,6 +243,9 @@ class _Run:
         if args != v.args:
             self.becomes[v] = v.op.emit(*args, **v.attributes)
             return
+        if v.op.is_region and (attrs := self.inside(v)) is not None:
+            self.becomes[v] = v.op.emit(*args, **attrs)
+            return
         for r in self.rewriter.rules_at(v.op):
             result = r.apply(v)
             if result is not None:
@@ -246,3 +254,16 @@ class _Run:
                 self.becomes[v] = result
                 return
         self.normal[v] = v
+
+    def inside(self, v: Value) -> dict[str, Any] | None:
+        """The attributes of a region with the graphs among them rewritten; None if they are already."""
+        before = [*region.graphs(v)]
+        for graph in before:
+            if graph not in self.graphs:
+                after, fired = self.rewriter.run(graph)
+                self.fired += fired
+                self.limit += fired.total()
+                self.graphs[graph] = self.graphs[after] = after
+        if all(self.graphs[graph] is graph for graph in before):
+            return None
+        return region.with_graphs(v.attributes, self.graphs.__getitem__)

@@ -7,6 +7,7 @@ from typing import Any, NoReturn
 from tapefuse._errors import TapefuseError, VerifyError
 from tapefuse.ir.graph import Graph, Value, reachable
 from tapefuse.ir.op import OPS
+from tapefuse.ir.ops import region
 from tapefuse.ir.types import Poly
 
 
@@ -16,9 +17,15 @@ def verify(graph: Graph) -> Graph:
     Parameters are distinct and have no op. Everything the outputs reach is a parameter or the result of a known op
     on values defined before it, with the type that the op's type rule gives. Attributes are sorted and hashable.
     Every dimension symbol in use is, alone, a dimension of some parameter, so that shapes bind it when the graph runs.
+    Graphs inside of regions keep the same rules; there the symbols of the graph around and the region's own are bound.
     """
+    _verify(graph, frozenset())
+    return graph
+
+
+def _verify(graph: Graph, outer: frozenset[str]) -> None:
     _verify_params(graph)
-    bound = {d.name for p in graph.params for d in p.shape if isinstance(d, Poly)}
+    bound = outer | {d.name for p in graph.params for d in p.shape if isinstance(d, Poly) and d.name is not None}
     params = set(graph.params)
     for v in reachable(graph.outs) - params:
         if v.op is None:
@@ -29,7 +36,11 @@ def verify(graph: Graph) -> Graph:
             _fail(v, f"the dimension {unbound[0]} is not bound: no parameter has it as a dimension of its own")
     for v in graph.nodes:
         _verify_node(v)
-    return graph
+        for inner in region.graphs(v):
+            _verify(inner, bound | frozenset(region.bound(v)))
+    for v in graph.outs:
+        if v.op is not None and v.op.is_region:
+            _fail(v, "it is an output, but only its results have values")
 
 
 def _verify_params(graph: Graph) -> None:
@@ -59,6 +70,21 @@ def _verify_node(v: Value) -> None:
         _fail(v, f"its type rule fails with {type(e).__name__}: {e}")
     if inferred != v.type:
         _fail(v, f"its type rule gives {inferred}")
+    _verify_tokens(v)
+
+
+def _verify_tokens(v: Value) -> None:
+    """Regions are read by `result` alone, and by that with the type of the result."""
+    for token in v.args:
+        if token.op is not None and token.op.is_region and v.op is not region.result:
+            _fail(v, f"it reads {token!r}, which only `result` may")
+    if v.op is region.result:
+        (token,) = v.args
+        if token.op is None or token.op.results is None:
+            _fail(v, f"{token!r} has no results")
+        types, k = token.op.results(*(a.type for a in token.args), **token.attributes), v.attributes["index"]
+        if not 0 <= k < len(types) or types[k] != v.type:
+            _fail(v, f"the results of {token.op.name} are ({', '.join(map(str, types))})")
 
 
 def _symbols(x: Any) -> frozenset[str]:

@@ -15,14 +15,53 @@ from typing import Any
 import numpy as np
 
 from tapefuse._tree import tree_map
-from tapefuse.numpy import elementwise, linalg, reduce, shape
+from tapefuse.numpy import (
+    creation,
+    diagonals,
+    elementwise,
+    floats,
+    inspection,
+    joining,
+    linalg,
+    nans,
+    padding,
+    polynomials,
+    reduce,
+    running,
+    segments,
+    selecting,
+    sets,
+    sorting,
+    statistics,
+    ufunc_methods,
+)
+from tapefuse.numpy import einsum as contraction
+from tapefuse.numpy import shape as shapes
+from tapefuse.numpy.creation import *  # noqa: F403
+from tapefuse.numpy.diagonals import *  # noqa: F403
+from tapefuse.numpy.einsum import *  # noqa: F403
 from tapefuse.numpy.elementwise import *  # noqa: F403
+from tapefuse.numpy.floats import *  # noqa: F403
+from tapefuse.numpy.inspection import *  # noqa: F403
+from tapefuse.numpy.joining import *  # noqa: F403
 from tapefuse.numpy.linalg import *  # noqa: F403
+from tapefuse.numpy.nans import *  # noqa: F403
+from tapefuse.numpy.padding import *  # noqa: F403
+from tapefuse.numpy.polynomials import *  # noqa: F403
 from tapefuse.numpy.reduce import *  # noqa: F403
+from tapefuse.numpy.running import *  # noqa: F403
+from tapefuse.numpy.segments import *  # noqa: F403
+from tapefuse.numpy.selecting import *  # noqa: F403
+from tapefuse.numpy.sets import *  # noqa: F403
 from tapefuse.numpy.shape import *  # noqa: F403
+from tapefuse.numpy.sorting import *  # noqa: F403
+from tapefuse.numpy.statistics import *  # noqa: F403
 from tapefuse.tracer import operators
 
-__all__ = elementwise.__all__ + linalg.__all__ + reduce.__all__ + shape.__all__
+__all__ = elementwise.__all__ + linalg.__all__ + reduce.__all__ + shapes.__all__
+__all__ += creation.__all__ + contraction.__all__ + diagonals.__all__ + inspection.__all__ + joining.__all__
+__all__ += padding.__all__ + polynomials.__all__ + segments.__all__ + selecting.__all__ + sets.__all__
+__all__ += sorting.__all__ + floats.__all__ + nans.__all__ + running.__all__ + statistics.__all__
 
 
 def _leave_tape(function: Any) -> Any:
@@ -38,18 +77,7 @@ def _value(x: Any) -> Any:
     return np.asarray(x) if isinstance(x, operators.Operators) else x
 
 
-def _shape_of(x: Any) -> Any:
-    return x.shape
-
-
-def _rank_of(x: Any) -> int:
-    return x.ndim
-
-
 _ON_VALUES = (
-    np.allclose,
-    np.array_equal,
-    np.isclose,
     np.may_share_memory,
     np.save,
     np.savetxt,
@@ -61,9 +89,13 @@ _ON_VALUES = (
     np.array_str,
 )
 
-_REDUCTIONS = {np.add: reduce.sum, np.multiply: reduce.prod, np.maximum: reduce.max, np.minimum: reduce.min,
-               np.logical_and: reduce.all, np.logical_or: reduce.any}  # fmt: skip
-
+_LAST_TWO_AXES = {
+    np.linalg.cross: lambda x, y, *, axis=-1: linalg.cross(x, y, axis=axis),
+    np.linalg.diagonal: lambda x, *, offset=0: diagonals.diagonal(x, offset, -2, -1),
+    np.linalg.matrix_transpose: shapes.matrix_transpose,
+    np.linalg.outer: linalg.outer,
+    np.linalg.trace: lambda x, *, offset=0, dtype=None: diagonals.trace(x, offset, -2, -1, dtype),
+}
 
 def _install() -> None:
     """Give the operators of tensors their functions, and NumPy's dispatch protocols theirs."""
@@ -75,21 +107,11 @@ def _install() -> None:
             operators.ufuncs[theirs, "__call__"] = function
         elif callable(theirs):
             operators.array_functions[theirs] = function
-    operators.array_functions[np.linalg.norm] = linalg.norm
-    operators.array_functions[np.shape] = _shape_of
-    operators.array_functions[np.ndim] = _rank_of
+    for name in ("matmul", "matrix_norm", "matrix_power", "multi_dot", "norm", "tensordot", "vecdot", "vector_norm"):
+        operators.array_functions[getattr(np.linalg, name)] = getattr(linalg, name)
+    operators.array_functions.update(_LAST_TWO_AXES)
     operators.array_functions.update({f: _leave_tape(f) for f in _ON_VALUES})
-    for ufunc, function in _REDUCTIONS.items():
-        operators.ufuncs[ufunc, "reduce"] = _reduction(function)
-
-
-def _reduction(function: Any) -> Any:
-    """`np.add.reduce(x)` reduces the first axis where `np.sum(x)` reduces all."""
-
-    def reduce_axis(x: Any, axis: Any = 0, keepdims: bool = False) -> Any:
-        return function(x, axis, keepdims=keepdims)
-
-    return reduce_axis
+    operators.ufuncs.update(ufunc_methods.methods({k: f for k, f in operators.ufuncs.items() if k[1] == "__call__"}))
 
 
 _install()

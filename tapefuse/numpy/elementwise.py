@@ -8,35 +8,68 @@ from typing import Any
 
 import numpy as np
 
+from tapefuse._errors import DTypeError
 from tapefuse.ir import ops
 from tapefuse.ir.op import Op
 from tapefuse.tracer.promote import cast as _cast
 from tapefuse.tracer.promote import common, floats, operands, strength
-from tapefuse.tracer.tensor import Tensor, as_tensor, check_dtype
+from tapefuse.tracer.source import user_loc
+from tapefuse.tracer.tensor import Tensor, as_tensor, check_dtype, still
 
-_ON_BOOL = {ops.add: ops.or_, ops.mul: ops.and_, ops.maximum: ops.or_, ops.minimum: ops.and_}
+_ON_BOOL: dict[Any, Op] = {ops.add: ops.or_, ops.mul: ops.and_, ops.maximum: ops.or_, ops.minimum: ops.and_}
 _ORDER = {ops.lt, ops.le, ops.gt, ops.ge}
 
 
-def _elementwise(ufunc: np.ufunc, op: Op, doc: str, name: str | None = None) -> Callable[..., Tensor]:
+def _squared(x: Tensor) -> Tensor:
+    return ops.mul(x, x)
+
+
+def _itself(x: Tensor) -> Tensor:
+    return still(x)
+
+
+def _truncated(x: Tensor) -> Tensor:
+    return x if x.dtype.kind in "biu" else ops.select(ops.lt(x, 0), ops.ceil(x), ops.floor(x))
+
+
+def _elementwise(
+    ufunc: np.ufunc, op: Op | Callable[..., Tensor], doc: str, name: str | None = None
+) -> Callable[..., Tensor]:
     """The function that computes `op` in the dtype that `ufunc` would choose."""
 
-    def function(*xs: Any) -> Tensor:
+    def function(*xs: Any, dtype: Any = None) -> Tensor:
+        if dtype is not None:
+            xs = _computed_in(dtype, xs, ufunc)
         tensors = floats(xs)
         if tensors is not None and len(xs) == ufunc.nin:
             return op(*tensors)
         if len(xs) != ufunc.nin:
-            raise TypeError(f"{function.__name__} takes {ufunc.nin} operands, got {len(xs)}")
+            raise TypeError(f"{function.__name__} at {user_loc()} takes {ufunc.nin} operands, got {len(xs)}")
         tensors = operands(ufunc, *xs)
         if tensors[0].dtype.kind != "b":
             return op(*tensors)
         if op in _ORDER:
             return op(*[_cast(x, np.dtype(np.uint8)) for x in tensors])
-        return _ON_BOOL.get(op, op)(*tensors)
+        result: Tensor = _ON_BOOL.get(op, op)(*tensors)
+        return result
 
     function.__name__ = function.__qualname__ = name or ufunc.__name__
     function.__doc__ = doc
     return function
+
+
+def _computed_in(dtype: Any, xs: tuple, ufunc: np.ufunc) -> tuple:
+    """Operands as the option `dtype=` of a ufunc has them. Raises DTypeError where that would lose their kind."""
+    target = check_dtype(dtype, "a value")
+    if ufunc.resolve_dtypes((*[target] * ufunc.nin, *[None] * ufunc.nout))[0].kind == "b":
+        return xs
+    for x in map(as_tensor, xs):
+        if not np.can_cast(x.dtype, target, "same_kind"):
+            raise DTypeError(
+                f"np.{ufunc.__name__}(dtype={target}) at {user_loc()}: an operand of dtype {x.dtype} does not become "
+                "one without losing its kind; cast it first with tp.cast"
+            )
+    return tuple([astype(x, target) for x in xs])
 
 
 add = _elementwise(np.add, ops.add, "x + y; `or` of bools.")
@@ -56,7 +89,7 @@ greater_equal = _elementwise(np.greater_equal, ops.ge, "x >= y.")
 bitwise_and = _elementwise(np.bitwise_and, ops.and_, "x & y.")
 bitwise_or = _elementwise(np.bitwise_or, ops.or_, "x | y.")
 bitwise_xor = _elementwise(np.bitwise_xor, ops.xor_, "x ^ y.")
-invert = bitwise_not = _elementwise(np.invert, ops.not_, "~x: logical not of bools, bitwise of integers.")
+invert = bitwise_not = bitwise_invert = _elementwise(np.invert, ops.not_, "~x: `not` of bools, bitwise of integers.")
 negative = _elementwise(np.negative, ops.neg, "-x.")
 exp = _elementwise(np.exp, ops.exp, "e ** x.")
 expm1 = _elementwise(np.expm1, ops.expm1, "e ** x - 1, exact near 0.")
@@ -85,11 +118,20 @@ softplus = _elementwise(np.exp, ops.softplus, "log(1 + e ** x), without early ov
 erf = _elementwise(np.exp, ops.erf, "Error function.", "erf")
 erfc = _elementwise(np.exp, ops.erfc, "1 - erf(x), exact where that is small.", "erfc")
 relu = _elementwise(np.negative, ops.relu, "max(x, 0), with derivative 0 at 0.", "relu")
-
-
-def positive(x: Any) -> Tensor:
-    """+x."""
-    return as_tensor(x)
+logaddexp = _elementwise(np.logaddexp, ops.logaddexp, "log(e ** x + e ** y).")
+logaddexp2 = _elementwise(np.logaddexp2, ops.logaddexp2, "log2(2 ** x + 2 ** y).")
+hypot = _elementwise(np.hypot, ops.hypot, "sqrt(x ** 2 + y ** 2) without overflow on the way.")
+fmod = _elementwise(np.fmod, ops.fmod, "x - y trunc(x / y): the sign of x.")
+cbrt = _elementwise(np.cbrt, ops.cbrt, "Cube root, of negative numbers too.")
+asinh = arcsinh = _elementwise(np.arcsinh, ops.asinh, "Inverse hyperbolic sine.")
+acosh = arccosh = _elementwise(np.arccosh, ops.acosh, "Inverse hyperbolic cosine; nan below 1.")
+atanh = arctanh = _elementwise(np.arctanh, ops.atanh, "Inverse hyperbolic tangent; nan beyond 1.")
+fabs = _elementwise(np.fabs, ops.abs, "|x| as a float.")
+left_shift = bitwise_left_shift = _elementwise(np.left_shift, ops.shl, "x 2 ** y of integers.")
+right_shift = bitwise_right_shift = _elementwise(np.right_shift, ops.shr, "x / 2 ** y of integers, rounded down.")
+square = _elementwise(np.square, _squared, "x * x.", "square")
+positive = _elementwise(np.positive, _itself, "+x.")
+trunc = _elementwise(np.trunc, _truncated, "Round towards 0.")
 
 
 def abs(x: Any) -> Tensor:
@@ -111,15 +153,10 @@ def power(x: Any, y: Any) -> Tensor:
     return ops.pow(*operands(np.power, x, y))
 
 
-def square(x: Any) -> Tensor:
-    """x * x."""
-    x = as_tensor(x)
-    return multiply(x, x)
-
-
 def reciprocal(x: Any) -> Tensor:
-    """1 / x of floats."""
-    return divide(1, x)
+    """1 / x; of integers, rounded towards 0."""
+    (x,) = operands(np.reciprocal, x)
+    return divide(1, x) if x.dtype.kind == "f" else ops.select(ops.eq(ops.abs(x), 1), x, 0)
 
 
 def log10(x: Any) -> Tensor:
@@ -158,6 +195,16 @@ def isnan(x: Any) -> Tensor:
     return ops.ne(x, x)
 
 
+def isposinf(x: Any) -> Tensor:
+    """Whether elements are positively infinite."""
+    return equal(x, math.inf)
+
+
+def isneginf(x: Any) -> Tensor:
+    """Whether elements are negatively infinite."""
+    return equal(x, -math.inf)
+
+
 def isinf(x: Any) -> Tensor:
     """Whether elements are infinite."""
     return ops.eq(*operands(np.equal, abs(x), math.inf))
@@ -168,17 +215,23 @@ def isfinite(x: Any) -> Tensor:
     return less(abs(x), math.inf)
 
 
-def round(x: Any, decimals: int = 0) -> Tensor:
+def round(x: Any, decimals: int = 0, out: None = None) -> Tensor:
     """Round to `decimals` places, halves to even; the derivative is not connected."""
     x = as_tensor(x)
-    if x.dtype.kind in "iu" and decimals >= 0:
-        return x
-    scale = 10.0**decimals
-    return ops.round(x) if decimals == 0 else divide(rint(multiply(x, scale)), scale)
+    if x.dtype.kind in "iu":
+        return x if decimals >= 0 else _cast(round(astype(x, np.float64), decimals), x.dtype)
+    if decimals == 0:
+        return rint(x)
+    scale = 10.0 ** math.fabs(decimals)
+    return divide(rint(multiply(x, scale)), scale) if decimals > 0 else multiply(rint(divide(x, scale)), scale)
 
 
-def clip(x: Any, min: Any = None, max: Any = None) -> Tensor:
-    """x limited to [min, max]; the gradient passes at both bounds."""
+around = round
+
+
+def clip(x: Any, min: Any = None, max: Any = None, *, a_min: Any = None, a_max: Any = None) -> Tensor:
+    """x limited to [min, max], either of which may be None; the gradient passes at both bounds."""
+    min, max = min if a_min is None else a_min, max if a_max is None else a_max
     y = as_tensor(x) if min is None else maximum(x, min)
     return y if max is None else minimum(y, max)
 
@@ -193,12 +246,11 @@ def where(condition: Any, x: Any = None, y: Any = None) -> Any:
     return ops.select(_truth(condition), *common(x, y))
 
 
-select = where
-
-
 def astype(x: Any, dtype: Any) -> Tensor:
     """`x` converted as NumPy's `astype` does. Differentiable between floating-point dtypes."""
-    return _cast(as_tensor(x), check_dtype(dtype, "an array"))
+    x = as_tensor(x)
+    y = _cast(x, check_dtype(dtype, "an array"))
+    return still(y) if y is x else y
 
 
 cast = astype
@@ -218,20 +270,31 @@ __all__ = [
     "abs",
     "absolute",
     "acos",
+    "acosh",
     "add",
     "arccos",
+    "arccosh",
     "arcsin",
+    "arcsinh",
     "arctan",
     "arctan2",
+    "arctanh",
+    "around",
     "asin",
+    "asinh",
     "astype",
     "atan",
     "atan2",
+    "atanh",
     "bitwise_and",
+    "bitwise_invert",
+    "bitwise_left_shift",
     "bitwise_not",
     "bitwise_or",
+    "bitwise_right_shift",
     "bitwise_xor",
     "cast",
+    "cbrt",
     "ceil",
     "clip",
     "cos",
@@ -243,20 +306,28 @@ __all__ = [
     "exp",
     "exp2",
     "expm1",
+    "fabs",
     "floor",
     "floor_divide",
+    "fmod",
     "greater",
     "greater_equal",
+    "hypot",
     "invert",
     "isfinite",
     "isinf",
     "isnan",
+    "isneginf",
+    "isposinf",
+    "left_shift",
     "less",
     "less_equal",
     "log",
     "log1p",
     "log2",
     "log10",
+    "logaddexp",
+    "logaddexp2",
     "logical_and",
     "logical_not",
     "logical_or",
@@ -273,10 +344,10 @@ __all__ = [
     "reciprocal",
     "relu",
     "remainder",
+    "right_shift",
     "rint",
     "round",
     "rsqrt",
-    "select",
     "sigmoid",
     "sign",
     "sin",
@@ -289,5 +360,6 @@ __all__ = [
     "tan",
     "tanh",
     "true_divide",
+    "trunc",
     "where",
 ]

@@ -1,7 +1,8 @@
-"""Products of vectors, matrices and stacks of them, all through one primitive."""
+"""Products of vectors, matrices and stacks of them, all through one primitive, and norms."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,14 +10,39 @@ import numpy as np
 
 from tapefuse._errors import ShapeError
 from tapefuse.ir import ops
-from tapefuse.ir.types import Shape
 from tapefuse.ir.types import size as _size
-from tapefuse.numpy.elementwise import multiply
+from tapefuse.numpy.creation import eye
+from tapefuse.numpy.elementwise import abs as _abs
+from tapefuse.numpy.elementwise import astype, multiply, not_equal, power, sqrt, subtract
+from tapefuse.numpy.reduce import max as _max
+from tapefuse.numpy.reduce import min as _min
 from tapefuse.numpy.reduce import sum as _sum
-from tapefuse.numpy.shape import _axis, reshape, transpose
-from tapefuse.tracer.promote import cast, operands
-from tapefuse.tracer.source import user_loc
+from tapefuse.numpy.shape import (
+    _at_axis,
+    _axes,
+    _axis,
+    _refuse,
+    _whole,
+    broadcast_arrays,
+    broadcast_to,
+    moveaxis,
+    ravel,
+    reshape,
+    transpose,
+)
+from tapefuse.tracer.promote import cast, common, operands
+from tapefuse.tracer.source import called, user_loc
 from tapefuse.tracer.tensor import Tensor, as_tensor
+
+# -- products -------------------------------------------------------------------------------------------------------
+
+
+def product(a: Tensor, b: Tensor) -> Tensor:
+    """The product of matrices, or stacks of them, of one dtype; of bools whether any term is true."""
+    if a.dtype.kind != "b":
+        return ops.matmul(a, b)
+    counts = ops.matmul(*[cast(x, np.dtype(np.int32)) for x in (a, b)])
+    return ops.ne(counts, 0)
 
 
 def matmul(x: Any, y: Any) -> Tensor:
@@ -26,26 +52,28 @@ def matmul(x: Any, y: Any) -> Tensor:
         raise ShapeError(f"matmul({a.type}, {b.type}) at {user_loc()}: scalars have no matrix product; use *")
     left = reshape(a, (1, *a.shape)) if a.ndim == 1 else a
     right = reshape(b, (*b.shape, 1)) if b.ndim == 1 else b
-    y = _product(left, right)
+    y = product(left, right)
     if a.ndim == 1 or b.ndim == 1:
         kept = (*y.shape[:-2], *([y.shape[-2]] if a.ndim > 1 else []), *([y.shape[-1]] if b.ndim > 1 else []))
         y = reshape(y, kept)
     return y
 
 
-def _product(a: Tensor, b: Tensor) -> Tensor:
-    if a.dtype.kind != "b":
-        return ops.matmul(a, b)
-    counts = ops.matmul(*[cast(x, np.dtype(np.int32)) for x in (a, b)])
-    return ops.ne(counts, 0)
-
-
-def dot(x: Any, y: Any) -> Tensor:
+def dot(x: Any, y: Any, out: Any = None) -> Tensor:
     """NumPy's `dot`: the sum over the last axis of `x` and the last but one (or only) axis of `y`."""
+    _refuse(out)
     a, b = as_tensor(x), as_tensor(y)
     if a.ndim == 0 or b.ndim == 0:
         return multiply(a, b)
     return tensordot(a, b, ([-1], [-1 if b.ndim == 1 else -2]))
+
+
+def inner(x: Any, y: Any) -> Tensor:
+    """The sum over the last axes of both."""
+    a, b = as_tensor(x), as_tensor(y)
+    if a.ndim == 0 or b.ndim == 0:
+        return multiply(a, b)
+    return tensordot(a, b, ([-1], [-1]))
 
 
 def tensordot(x: Any, y: Any, axes: Any = 2) -> Tensor:
@@ -57,99 +85,251 @@ def tensordot(x: Any, y: Any, axes: Any = 2) -> Tensor:
     over_a, over_b = ([_axis(t.ndim, k) for k in ks] for t, ks in zip((a, b), pairs, strict=True))
     summed = tuple([a.shape[k] for k in over_a])
     if summed != tuple([b.shape[k] for k in over_b]):
-        raise ShapeError(
-            f"tensordot({a.type}, {b.type}) over {over_a} and {over_b} at {user_loc()}: the extents differ"
-        )
+        raise ShapeError(f"{called()}: {a.type} and {b.type} over axes {over_a} and {over_b}: the extents differ")
     free_a, free_b = ([k for k in range(t.ndim) if k not in over] for t, over in ((a, over_a), (b, over_b)))
     rows, columns = tuple([a.shape[k] for k in free_a]), tuple([b.shape[k] for k in free_b])
     left = reshape(transpose(a, free_a + over_a), (_size(rows), _size(summed)))
     right = reshape(transpose(b, over_b + free_b), (_size(summed), _size(columns)))
-    return reshape(_product(left, right), (*rows, *columns))
+    return reshape(product(left, right), (*rows, *columns))
 
 
-def outer(x: Any, y: Any) -> Tensor:
+def outer(x: Any, y: Any, out: Any = None) -> Tensor:
     """All products of an element of `x` and one of `y`, flattened: a matrix."""
-    a, b = as_tensor(x), as_tensor(y)
+    _refuse(out)
+    a, b = common(x, y)
     return multiply(reshape(a, (a.size, 1)), reshape(b, (1, b.size)))
-
-
-def einsum(subscripts: str, *xs: Any) -> Tensor:
-    """Sums of products named by indices, `einsum("bij,bjk->bik", x, y)`. Each index occurs at most once in
-    an operand."""
-    terms, result = _parsed(subscripts, len(xs))
-    tensors = operands(np.matmul, *xs) if len(xs) == 2 else [as_tensor(x) for x in xs]
-    for term, x in zip(terms, tensors, strict=True):
-        if len(term) != x.ndim or len(set(term)) != len(term):
-            raise ShapeError(
-                f"einsum({subscripts!r}) at {user_loc()}: {term!r} does not name each axis of {x.type} once"
-            )
-    term, y = terms[0], tensors[0]
-    for k in range(1, len(terms)):
-        later = set(result).union(*terms[k + 1 :])
-        term, y = _contracted(subscripts, term, y, terms[k], tensors[k], later)
-    y = _sum(y, [k for k, c in enumerate(term) if c not in result]) if set(term) - set(result) else y
-    term = "".join(c for c in term if c in result)
-    return transpose(y, [term.index(c) for c in result])
-
-
-def _parsed(subscripts: str, n: int) -> tuple[list[str], str]:
-    text = subscripts.replace(" ", "")
-    inputs, arrow, result = text.partition("->")
-    terms = inputs.split(",")
-    if not arrow:
-        result = "".join(sorted(c for c in set(inputs) - {","} if inputs.count(c) == 1))
-    known = set("".join(terms))
-    if len(terms) != n or not all(t.isalpha() or not t for t in (*terms, result)) or not set(result) <= known:
-        raise ValueError(
-            f"einsum({subscripts!r}) at {user_loc()}: expected e.g. 'ij,jk->ik' with a term for each of {n} operands"
-        )
-    return terms, result
-
-
-def _contracted(subscripts: str, s: str, x: Tensor, t: str, y: Tensor, later: set[str]) -> tuple[str, Tensor]:
-    """The product of two operands, summed over the indices that are not needed later, as one batched matrix product."""
-    x, s = _summed(x, s, set(t) | later)
-    y, t = _summed(y, t, set(s) | later)
-    extents = dict(zip(s, x.shape, strict=True))
-    if any(extents.get(c, n) != n for c, n in zip(t, y.shape, strict=True)):
-        raise ShapeError(f"einsum({subscripts!r}) at {user_loc()}: an index has two extents in {x.type} and {y.type}")
-    extents.update(zip(t, y.shape, strict=True))
-    batch = [c for c in s if c in t and c in later]
-    over = [c for c in s if c in t and c not in later]
-    rows, columns = [c for c in s if c not in t], [c for c in t if c not in s]
-
-    def shape(cs: Sequence[str]) -> Shape:
-        return tuple([extents[c] for c in cs])
-
-    left = transpose(x, [s.index(c) for c in (*batch, *rows, *over)])
-    right = transpose(y, [t.index(c) for c in (*batch, *over, *columns)])
-    left = reshape(left, (*shape(batch), _size(shape(rows)), _size(shape(over))))
-    right = reshape(right, (*shape(batch), _size(shape(over)), _size(shape(columns))))
-    return "".join([*batch, *rows, *columns]), reshape(matmul(left, right), shape([*batch, *rows, *columns]))
-
-
-def _summed(x: Tensor, term: str, needed: set[str]) -> tuple[Tensor, str]:
-    axes = [k for k, c in enumerate(term) if c not in needed]
-    return (_sum(x, axes), "".join(c for c in term if c in needed)) if axes else (x, term)
-
-
-def norm(x: Any, axis: Any = None, keepdims: bool = False) -> Tensor:
-    """Square root of the sum of squares over axes."""
-    return ops.sqrt(_sum(multiply(x, x), axis, keepdims=keepdims))
 
 
 def vdot(x: Any, y: Any) -> Tensor:
     """The sum of products of all elements."""
-    a, b = as_tensor(x), as_tensor(y)
+    a, b = common(x, y)
+    if a.size != b.size:
+        raise ShapeError(f"{called()}: {a.type} and {b.type} have {a.size} and {b.size} elements; as many are needed")
     return matmul(reshape(a, (a.size,)), reshape(b, (b.size,)))
 
 
+def vecdot(x: Any, y: Any, axis: int = -1) -> Tensor:
+    """Sums of products along an axis; the others broadcast."""
+    a, b = operands(np.vecdot, x, y)
+    if a.ndim == 0 or b.ndim == 0:
+        raise ShapeError(f"{called()}: {a.type} and {b.type}: both must have an axis to sum over")
+    a, b = (moveaxis(t, axis, -1) if axis != -1 else t for t in (a, b))
+    if a.shape[-1] != b.shape[-1]:
+        raise ShapeError(f"{called()}: {a.type} and {b.type}: the extents along axis {axis} differ")
+    terms = multiply(a, b)
+    op = ops.reduce_any if terms.dtype.kind == "b" else ops.reduce_sum
+    return op(terms, axes=(terms.ndim - 1,))
+
+
+def matvec(x: Any, y: Any) -> Tensor:
+    """Products of matrices and vectors: [..., m, n] and [..., n] give [..., m]."""
+    a, b = operands(np.matvec, x, y)
+    _check_ranks(a, 2, b, 1)
+    return _at_axis(matmul(a, reshape(b, (*b.shape, 1))), -1 % max(a.ndim, b.ndim + 1), 0)
+
+
+def vecmat(x: Any, y: Any) -> Tensor:
+    """Products of vectors and matrices: [..., m] and [..., m, n] give [..., n]."""
+    a, b = operands(np.vecmat, x, y)
+    _check_ranks(a, 1, b, 2)
+    return _at_axis(matmul(reshape(a, (*a.shape[:-1], 1, a.shape[-1])), b), -2 % max(a.ndim + 1, b.ndim), 0)
+
+
+def _check_ranks(a: Tensor, least_a: int, b: Tensor, least_b: int) -> None:
+    if a.ndim < least_a or b.ndim < least_b:
+        raise ShapeError(f"{called()}: {a.type} and {b.type} need at least {least_a} and {least_b} axes")
+
+
+def kron(x: Any, y: Any) -> Tensor:
+    """Every element of `x` times all of `y`, as blocks."""
+    a, b = common(x, y)
+    rank = max(a.ndim, b.ndim)
+    shapes = [(*(1,) * (rank - t.ndim), *t.shape) for t in (a, b)]
+    left = reshape(a, [d for n in shapes[0] for d in (n, 1)])
+    right = reshape(b, [d for n in shapes[1] for d in (1, n)])
+    return reshape(multiply(left, right), [m * n for m, n in zip(*shapes, strict=True)])
+
+
+def cross(x: Any, y: Any, axisa: int = -1, axisb: int = -1, axisc: int = -1, axis: int | None = None) -> Tensor:
+    """The cross product of vectors of 3 elements (of 2: with a third that is 0) along an axis."""
+    if axis is not None:
+        axisa = axisb = axisc = axis
+    a, b = common(x, y)
+    a, b = moveaxis(a, axisa, -1), moveaxis(b, axisb, -1)
+    if a.shape[-1] not in (2, 3) or b.shape[-1] not in (2, 3):
+        raise ShapeError(f"{called()}: {a.type} and {b.type}: the axis of a cross product has 2 or 3 elements")
+    (ax, ay, az), (bx, by, bz) = (_components(t) for t in (a, b))
+    z = subtract(multiply(ax, by), multiply(ay, bx))
+    if a.shape[-1] == b.shape[-1] == 2:
+        return z
+    parts = broadcast_arrays(
+        subtract(multiply(ay, bz), multiply(az, by)), subtract(multiply(az, bx), multiply(ax, bz)), z
+    )
+    y = ops.concat(*[reshape(p, (*p.shape, 1)) for p in parts], axis=parts[0].ndim)
+    return moveaxis(y, -1, axisc) if axisc != -1 else y
+
+
+def _components(x: Tensor) -> list[Tensor]:
+    found = [_at_axis(x, x.ndim - 1, k) for k in range(int(x.shape[-1]))]
+    return found if len(found) == 3 else [*found, broadcast_to(as_tensor(np.zeros((), x.dtype)), found[0].shape)]
+
+
+# -- several matrices -----------------------------------------------------------------------------------------------
+
+
+def multi_dot(arrays: Sequence[Any], *, out: Any = None) -> Tensor:
+    """The product of several matrices in the order of the fewest multiplications; the first and last may be vectors."""
+    _refuse(out)
+    xs = common(*arrays)
+    if len(xs) < 2:
+        raise ValueError(f"{called()}: expecting at least two arrays")
+    if any(x.ndim != 2 for x in xs[1:-1]) or any(x.ndim not in (1, 2) for x in (xs[0], xs[-1])):
+        raise ShapeError(f"{called()}: {', '.join(str(x.type) for x in xs)} must be matrices; first and last may be "
+                         "vectors")  # fmt: skip
+    first, last = xs[0], xs[-1]
+    xs[0] = reshape(first, (1, first.size)) if first.ndim == 1 else first
+    xs[-1] = reshape(last, (last.size, 1)) if last.ndim == 1 else last
+    y = _chain(xs, _cuts([x.shape[0] for x in xs] + [xs[-1].shape[1]]), 0, len(xs) - 1)
+    kept = [n for n, x in zip(y.shape, (first, last), strict=True) if x.ndim == 2]
+    return reshape(y, kept)
+
+
+def _cuts(extents: Sequence[Any]) -> dict[tuple[int, int], int]:
+    """Where to cut each run of a chain of matrices in two, for the fewest multiplications (matrix chain order)."""
+    sizes = [n if isinstance(n, int) else 64 for n in extents]
+    n = len(sizes) - 1
+    cost: dict[tuple[int, int], int] = {(k, k): 0 for k in range(n)}
+    cut: dict[tuple[int, int], int] = {}
+    for length in range(1, n):
+        for i in range(n - length):
+            j = i + length
+            options = {k: cost[i, k] + cost[k + 1, j] + sizes[i] * sizes[k + 1] * sizes[j + 1] for k in range(i, j)}
+            cut[i, j] = min(options, key=options.__getitem__)
+            cost[i, j] = options[cut[i, j]]
+    return cut
+
+
+def _chain(xs: Sequence[Tensor], cut: dict[tuple[int, int], int], i: int, j: int) -> Tensor:
+    if i == j:
+        return xs[i]
+    k = cut[i, j]
+    return matmul(_chain(xs, cut, i, k), _chain(xs, cut, k + 1, j))
+
+
+def matrix_power(x: Any, n: int) -> Tensor:
+    """The product of n copies of a square matrix, by squaring; the unit matrix for n = 0."""
+    x, n = as_tensor(x), _whole(n, "the exponent")
+    if x.ndim < 2 or x.shape[-1] != x.shape[-2]:
+        raise np.linalg.LinAlgError(f"{called()}: {x.type} is no square matrix and no stack of them")
+    if n < 0:
+        raise ValueError(f"{called()}: the exponent {n} must not be negative; invert the matrix first")
+    if n == 0:
+        return broadcast_to(eye(int(x.shape[-1]), dtype=x.dtype), x.shape)
+    result = None
+    while True:
+        if n % 2:
+            result = x if result is None else matmul(result, x)
+        n //= 2
+        if n == 0:
+            assert result is not None
+            return result
+        x = matmul(x, x)
+
+
+# -- norms ----------------------------------------------------------------------------------------------------------
+
+
+def _floating(x: Any) -> Tensor:
+    x = as_tensor(x)
+    return x if x.dtype.kind == "f" else astype(x, np.float64)
+
+
+def norm(x: Any, ord: Any = None, axis: Any = None, keepdims: bool = False) -> Tensor:
+    """A norm of vectors (along one axis) or matrices (over two); without `ord` and `axis`, of all elements.
+
+    `ord` of vectors: any number, inf, -inf, 0; of matrices: "fro", 1, -1, inf, -inf. By default the root of the sum of
+    squares.
+    """
+    x = _floating(x)
+    if axis is None:
+        if ord is None or (ord in ("f", "fro") and x.ndim == 2) or (ord == 2 and x.ndim == 1):
+            return sqrt(_sum(multiply(x, x), None, keepdims=keepdims))
+        axis = tuple(range(x.ndim))
+    if isinstance(axis, (tuple, list)) and len(axis) == 1:
+        axis = axis[0]
+    if not isinstance(axis, (tuple, list)):
+        return _vector_norm(x, ord, _axis(x.ndim, axis), keepdims)
+    if ord is None and len(axis) > 2:
+        return sqrt(_sum(multiply(x, x), axis, keepdims=keepdims))
+    if len(axis) != 2:
+        raise ShapeError(f"{called()}: improper number of dimensions to norm: a norm of order {ord!r} is over 1 or 2 "
+                         f"axes, not {len(axis)}")  # fmt: skip
+    _axes(x, axis)  # refuses one that is named twice
+    rows, columns = (_axis(x.ndim, a) for a in axis)
+    return _matrix_norm(x, ord, rows, columns, keepdims)
+
+
+def _vector_norm(x: Tensor, ord: Any, axis: int, keepdims: bool) -> Tensor:
+    if ord is None or ord == 2:
+        return sqrt(_sum(multiply(x, x), axis, keepdims=keepdims))
+    if isinstance(ord, str):
+        raise ValueError(f"{called()}: invalid norm order {ord!r} for vectors")
+    if math.isinf(ord):
+        return (_max if ord > 0 else _min)(_abs(x), axis, keepdims=keepdims)
+    if ord == 0:
+        return _sum(astype(not_equal(x, 0), x.dtype), axis, keepdims=keepdims)
+    if ord == 1:
+        return _sum(_abs(x), axis, keepdims=keepdims)
+    return power(_sum(power(_abs(x), ord), axis, keepdims=keepdims), 1 / ord)
+
+
+def _matrix_norm(x: Tensor, ord: Any, rows: int, columns: int, keepdims: bool) -> Tensor:
+    if ord in (None, "f", "fro"):
+        return sqrt(_sum(multiply(x, x), (rows, columns), keepdims=keepdims))
+    if ord in (2, -2, "nuc"):
+        raise ValueError(f"{called()}: the norm of order {ord!r} of matrices is made of singular values, which this "
+                         "function does not compute; use 'fro', 1 or inf")  # fmt: skip
+    if ord not in (1, -1, math.inf, -math.inf):
+        raise ValueError(f"{called()}: invalid norm order {ord!r} for matrices")
+    over, extreme = (rows, columns) if ord in (1, -1) else (columns, rows)
+    sums = _sum(_abs(x), over, keepdims=True)
+    y = (_max if ord > 0 else _min)(sums, extreme, keepdims=True)
+    return y if keepdims else reshape(y, [n for a, n in enumerate(x.shape) if a not in (rows, columns)])
+
+
+def vector_norm(x: Any, *, axis: Any = None, keepdims: bool = False, ord: Any = 2) -> Tensor:
+    """The norm of vectors: of all elements by default, over several axes as of one."""
+    x = _floating(x)
+    if axis is None:
+        y = _vector_norm(ravel(x), ord, 0, False)
+        return reshape(y, (1,) * x.ndim) if keepdims else y
+    axes = _axes(x, axis)
+    others = [a for a in range(x.ndim) if a not in axes]
+    flat = reshape(transpose(x, [*others, *axes]), (*[x.shape[a] for a in others], _size(x.shape[a] for a in axes)))
+    y = _vector_norm(flat, ord, flat.ndim - 1, False)
+    return reshape(y, [1 if a in axes else n for a, n in enumerate(x.shape)]) if keepdims else y
+
+
+def matrix_norm(x: Any, *, keepdims: bool = False, ord: Any = "fro") -> Tensor:
+    """The norm of the matrices in the last two axes."""
+    return norm(x, ord, (-2, -1), keepdims)
+
+
 __all__ = [
+    "cross",
     "dot",
-    "einsum",
+    "inner",
+    "kron",
     "matmul",
+    "matrix_norm",
+    "matrix_power",
+    "matvec",
+    "multi_dot",
     "norm",
     "outer",
     "tensordot",
     "vdot",
+    "vecdot",
+    "vecmat",
+    "vector_norm",
 ]

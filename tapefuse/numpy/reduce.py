@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import builtins
+import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -17,15 +20,19 @@ from tapefuse.numpy.elementwise import (
     exp,
     isfinite,
     log,
+    maximum,
+    minimum,
+    multiply,
     sqrt,
     square,
     stop_gradient,
     subtract,
     where,
 )
-from tapefuse.numpy.shape import Axis, _axes, _axis, dim, ravel, squeeze
+from tapefuse.numpy.shape import Axis, _axes, _axis, _refuse, broadcast_to, dim, ravel, squeeze
 from tapefuse.tracer.promote import cast as _cast
 from tapefuse.tracer.promote import operands
+from tapefuse.tracer.source import called
 from tapefuse.tracer.tensor import Tensor, as_tensor
 
 
@@ -40,6 +47,13 @@ def _reduce(op: Op, x: Tensor, axis: Axis, keepdims: bool) -> Tensor:
     return _kept(op(x, axes=axes) if axes else x, x, axes, keepdims)
 
 
+def _masked(x: Tensor, mask: Any, neutral: Any) -> Tensor:
+    """`x` with `neutral` where the option `where=` says that elements do not count."""
+    if mask is None or mask is True:
+        return x
+    return ops.select(broadcast_to(_truth(mask), x.shape), x, neutral)
+
+
 def _widened(x: Any, dtype: Any) -> Tensor:
     """NumPy adds up bools and small integers in 64 bits."""
     x = as_tensor(x)
@@ -50,64 +64,174 @@ def _widened(x: Any, dtype: Any) -> Tensor:
     return x
 
 
-def sum(x: Any, axis: Axis = None, dtype: Any = None, keepdims: bool = False) -> Tensor:
-    """Sum over axes (all by default); bools and small integers are added up in 64 bits."""
-    return _reduce(ops.reduce_sum, _widened(x, dtype), axis, keepdims)
+def _started(function: Callable[..., Tensor], y: Tensor, initial: Any) -> Tensor:
+    """The reduction of `initial` and what has been reduced, in the dtype of that."""
+    return y if initial is None else function(y, astype(initial, y.dtype))
 
 
-def prod(x: Any, axis: Axis = None, dtype: Any = None, keepdims: bool = False) -> Tensor:
+def sum(
+    x: Any,
+    axis: Axis = None,
+    dtype: Any = None,
+    out: None = None,
+    keepdims: bool = False,
+    initial: Any = None,
+    where: Any = None,
+) -> Tensor:
+    """Sum over axes (all by default) of the elements where `where` holds; bools and small integers in 64 bits."""
+    _refuse(out)
+    y = _reduce(ops.reduce_sum, _masked(_widened(x, dtype), where, 0), axis, keepdims)
+    return _started(add, y, initial)
+
+
+def prod(
+    x: Any,
+    axis: Axis = None,
+    dtype: Any = None,
+    out: None = None,
+    keepdims: bool = False,
+    initial: Any = None,
+    where: Any = None,
+) -> Tensor:
     """Product over axes; its gradient is right with zeros among the factors."""
-    return _reduce(ops.reduce_prod, _widened(x, dtype), axis, keepdims)
+    _refuse(out)
+    y = _reduce(ops.reduce_prod, _masked(_widened(x, dtype), where, 1), axis, keepdims)
+    return _started(multiply, y, initial)
 
 
-def mean(x: Any, axis: Axis = None, dtype: Any = None, keepdims: bool = False) -> Tensor:
-    """Arithmetic mean over axes; of integers a float64. nan over no elements."""
+def _floating(x: Any, dtype: Any) -> Tensor:
+    """What means are computed in: integers and bools as float64."""
     x = as_tensor(x)
-    x = astype(x, dtype or (np.float64 if x.dtype.kind in "biu" else x.dtype))
-    return divide(sum(x, axis, keepdims=keepdims), _count(x, axis))
+    return astype(x, dtype or (np.float64 if x.dtype.kind in "biu" else x.dtype))
 
 
-def _count(x: Tensor, axis: Axis, less: int = 0) -> Tensor:
-    """Number of elements over `axis`, in the dtype of `x`."""
-    return dim(size_of(x.shape[a] for a in _axes(x, axis)) - less, x.dtype)
+def mean(
+    x: Any, axis: Axis = None, dtype: Any = None, out: None = None, keepdims: bool = False, *, where: Any = None
+) -> Tensor:
+    """Arithmetic mean over axes of the elements where `where` holds; of integers a float64. nan over no elements."""
+    _refuse(out)
+    x = _floating(x, dtype)
+    return divide(sum(x, axis, keepdims=keepdims, where=where), _count(x, axis, keepdims, where))
 
 
-def var(x: Any, axis: Axis = None, dtype: Any = None, ddof: int = 0, keepdims: bool = False) -> Tensor:
-    """Variance over axes, divided by the number of elements less `ddof`."""
+def _count(x: Tensor, axis: Axis, keepdims: bool = False, mask: Any = None) -> Tensor:
+    """Number of elements over `axis` that count, in the dtype of `x`."""
+    if mask is None or mask is True:
+        return dim(size_of(x.shape[a] for a in _axes(x, axis)), x.dtype)
+    return sum(_cast(broadcast_to(_truth(mask), x.shape), x.dtype), axis, keepdims=keepdims)
+
+
+def var(
+    x: Any,
+    axis: Axis = None,
+    dtype: Any = None,
+    out: None = None,
+    ddof: float = 0,
+    keepdims: bool = False,
+    *,
+    where: Any = None,
+    mean: Any = None,
+    correction: float | None = None,
+) -> Tensor:
+    """Variance over axes, divided by the number of elements less `ddof` (`correction`); `mean` has the reduced axes
+    with extent 1, if it is known already."""
+    _refuse(out)
+    if ddof and correction is not None:
+        raise ValueError(f"{called()}: ddof and correction mean the same; give one of them")
+    x = _floating(x, dtype)
+    centre = _mean(x, axis, keepdims=True, where=where) if mean is None else mean
+    total = sum(square(subtract(x, centre)), axis, keepdims=keepdims, where=where)
+    free = subtract(_count(x, axis, keepdims, where), ddof if correction is None else correction)
+    return divide(total, maximum(free, 0))
+
+
+_mean = mean
+
+
+def std(
+    x: Any,
+    axis: Axis = None,
+    dtype: Any = None,
+    out: None = None,
+    ddof: float = 0,
+    keepdims: bool = False,
+    *,
+    where: Any = None,
+    mean: Any = None,
+    correction: float | None = None,
+) -> Tensor:
+    """Standard deviation over axes: the root of `var`."""
+    return sqrt(var(x, axis, dtype, out, ddof, keepdims, where=where, mean=mean, correction=correction))
+
+
+def _extreme(op: Op, x: Any, axis: Axis, keepdims: bool, initial: Any, mask: Any) -> Tensor:
     x = as_tensor(x)
-    x = astype(x, dtype or (np.float64 if x.dtype.kind in "biu" else x.dtype))
-    deviation = subtract(x, mean(x, axis, keepdims=True))
-    return divide(sum(square(deviation), axis, keepdims=keepdims), _count(x, axis, ddof))
+    highest = op is ops.reduce_max
+    if mask is not None and mask is not True:
+        if initial is None:
+            raise ValueError(f"{called()}: with where= it needs initial=, the result where no element counts")
+        x = _masked(x, mask, _beyond(x.dtype, not highest))
+    if initial is not None and _is_over_none(x, axis):
+        kept = [1 if k in _axes(x, axis) else n for k, n in enumerate(x.shape)]
+        x = broadcast_to(astype(initial, x.dtype), tuple(kept))
+    if x.dtype.kind == "b":
+        op = ops.reduce_any if highest else ops.reduce_all
+    return _started(maximum if highest else minimum, _reduce(op, x, axis, keepdims), initial)
 
 
-def std(x: Any, axis: Axis = None, dtype: Any = None, ddof: int = 0, keepdims: bool = False) -> Tensor:
-    """Standard deviation over axes."""
-    return sqrt(var(x, axis, dtype, ddof, keepdims))
+def _is_over_none(x: Tensor, axis: Axis) -> bool:
+    """Whether an axis that is to be reduced is known to have no elements."""
+    return builtins.any(isinstance(n := x.shape[a], int) and n == 0 for a in _axes(x, axis))
 
 
-def max(x: Any, axis: Axis = None, keepdims: bool = False) -> Tensor:
+def _beyond(dtype: np.dtype, above: bool) -> Any:
+    """What no element exceeds (`above`), or what exceeds none."""
+    if dtype.kind == "f":
+        return math.inf if above else -math.inf
+    if dtype.kind == "b":
+        return above
+    return int(np.iinfo(dtype).max if above else np.iinfo(dtype).min)
+
+
+def max(
+    x: Any, axis: Axis = None, out: None = None, keepdims: bool = False, initial: Any = None, where: Any = None
+) -> Tensor:
     """Maximum over axes, nan if there is one; ties share the gradient."""
-    x = as_tensor(x)
-    return _reduce(ops.reduce_any if x.dtype.kind == "b" else ops.reduce_max, x, axis, keepdims)
+    _refuse(out)
+    return _extreme(ops.reduce_max, x, axis, keepdims, initial, where)
 
 
-def min(x: Any, axis: Axis = None, keepdims: bool = False) -> Tensor:
+def min(
+    x: Any, axis: Axis = None, out: None = None, keepdims: bool = False, initial: Any = None, where: Any = None
+) -> Tensor:
     """Minimum over axes, nan if there is one; ties share the gradient."""
-    x = as_tensor(x)
-    return _reduce(ops.reduce_all if x.dtype.kind == "b" else ops.reduce_min, x, axis, keepdims)
+    _refuse(out)
+    return _extreme(ops.reduce_min, x, axis, keepdims, initial, where)
 
 
 amax, amin = max, min
 
 
-def any(x: Any, axis: Axis = None, keepdims: bool = False) -> Tensor:
+def ptp(x: Any, axis: Axis = None, out: None = None, keepdims: bool = False) -> Tensor:
+    """Maximum less minimum over axes."""
+    return subtract(max(x, axis, out, keepdims), min(x, axis, out, keepdims))
+
+
+def any(x: Any, axis: Axis = None, out: None = None, keepdims: bool = False, *, where: Any = None) -> Tensor:
     """Whether any element over axes is true."""
-    return _reduce(ops.reduce_any, _truth(x), axis, keepdims)
+    _refuse(out)
+    return _reduce(ops.reduce_any, _masked(_truth(x), where, False), axis, keepdims)
 
 
-def all(x: Any, axis: Axis = None, keepdims: bool = False) -> Tensor:
+def all(x: Any, axis: Axis = None, out: None = None, keepdims: bool = False, *, where: Any = None) -> Tensor:
     """Whether all elements over axes are true."""
-    return _reduce(ops.reduce_all, _truth(x), axis, keepdims)
+    _refuse(out)
+    return _reduce(ops.reduce_all, _masked(_truth(x), where, True), axis, keepdims)
+
+
+def count_nonzero(x: Any, axis: Axis = None, *, keepdims: bool = False) -> Tensor:
+    """How many elements over axes are not 0, int64."""
+    return sum(_truth(x), axis, keepdims=keepdims)
 
 
 def _position(op: Op, x: Any, axis: int | None, keepdims: bool) -> Tensor:
@@ -120,18 +244,21 @@ def _position(op: Op, x: Any, axis: int | None, keepdims: bool) -> Tensor:
     return _kept(op(x, axis=k), x, (k,), keepdims)
 
 
-def argmax(x: Any, axis: int | None = None, keepdims: bool = False) -> Tensor:
+def argmax(x: Any, axis: int | None = None, out: None = None, *, keepdims: bool = False) -> Tensor:
     """Position (int64) of the first maximum along an axis, of the flattened tensor by default."""
+    _refuse(out)
     return _position(ops.argmax, x, axis, keepdims)
 
 
-def argmin(x: Any, axis: int | None = None, keepdims: bool = False) -> Tensor:
+def argmin(x: Any, axis: int | None = None, out: None = None, *, keepdims: bool = False) -> Tensor:
     """Position (int64) of the first minimum along an axis, of the flattened tensor by default."""
+    _refuse(out)
     return _position(ops.argmin, x, axis, keepdims)
 
 
-def cumsum(x: Any, axis: int | None = None, dtype: Any = None) -> Tensor:
+def cumsum(x: Any, axis: int | None = None, dtype: Any = None, out: None = None) -> Tensor:
     """Sums of the elements up to each one along an axis, of the flattened tensor by default."""
+    _refuse(out)
     x = _widened(x, dtype)
     if axis is None:
         return ops.cumsum(ravel(x), axis=0, reverse=False)
@@ -168,6 +295,7 @@ __all__ = [
     "any",
     "argmax",
     "argmin",
+    "count_nonzero",
     "cumsum",
     "log_softmax",
     "logsumexp",
@@ -175,6 +303,7 @@ __all__ = [
     "mean",
     "min",
     "prod",
+    "ptp",
     "softmax",
     "std",
     "sum",

@@ -321,8 +321,8 @@ result:
   ret ptr %tensors
 failed:
   call void @release(ptr %outputs, i64 0, i64 %n_outputs)
-  %is_stopped = icmp eq i64 %status, -1
-  br i1 %is_stopped, label %stopped, label %check
+  switch i64 %status, label %check [ i64 -1, label %stopped
+                                     i64 -2, label %too_large ]
 stopped:                                            ; by an exception, or to begin again with what variables hold now
   %exception = call ptr @PyErr_Occurred()
   %again = icmp eq ptr %exception, null

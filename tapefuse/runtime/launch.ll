@@ -74,6 +74,48 @@ done:
   ret void
 }
 
+; One kernel in pieces, from within another kernel.
+define void @tapefuse_launch(ptr %kernel, ptr %values, ptr %indices, i64 %rows, i64 %pieces, ptr %pool, ptr %threads.word) nounwind {
+entry:
+  %job = alloca %job
+  %args = alloca ptr
+  %dims = alloca i64
+  %strides = alloca i64
+  store ptr %kernel, ptr %job
+  %job.values = getelementptr %job, ptr %job, i32 0, i32 1
+  store ptr %values, ptr %job.values
+  %job.indices = getelementptr %job, ptr %job, i32 0, i32 2
+  store ptr %indices, ptr %job.indices
+  %job.rows = getelementptr %job, ptr %job, i32 0, i32 3
+  store i64 %rows, ptr %job.rows
+  %job.pieces = getelementptr %job, ptr %job, i32 0, i32 4
+  store i64 %pieces, ptr %job.pieces
+  %watched.at = getelementptr %job, ptr %job, i32 0, i32 5
+  store i64 0, ptr %watched.at
+  %stopped.at = getelementptr %job, ptr %job, i32 0, i32 6
+  store i64 0, ptr %stopped.at
+  %cut = icmp sgt i64 %pieces, 1
+  br i1 %cut, label %many, label %here
+many:
+  %threads = load i32, ptr %threads.word
+  %parallel = icmp sgt i32 %threads, 1
+  br i1 %parallel, label %everywhere, label %here
+everywhere:
+  store ptr @numbers, ptr %args
+  store i64 %pieces, ptr %dims
+  store i64 8, ptr %strides
+  call void %pool(ptr @task, ptr %args, ptr %dims, ptr %strides, ptr %job, i64 0, i64 1, i32 %threads)
+  br label %done
+here:
+  %c = phi i64 [ 0, %entry ], [ 0, %many ], [ %c1, %here ]
+  call void @piece(ptr %job, i64 %c)
+  %c1 = add i64 %c, 1
+  %left = icmp slt i64 %c1, %pieces
+  br i1 %left, label %here, label %done
+done:
+  ret void
+}
+
 ; The first values: numbers, pointers of the table, addresses in the arena.
 define internal void @fill(ptr %values, ptr %fixed, i64 %n, ptr %pointers, ptr %arena) nounwind {
 entry:

@@ -32,6 +32,7 @@ from tapefuse.runtime.launch import WATCH, Stamps, launcher_text, timed_symbols
 from tapefuse.runtime.linking import Code
 
 _ENTRY, _PROGRAM, _RUN = "tapefuse_entry", "tapefuse_program", "tapefuse_run"
+_LAUNCH = "tapefuse_launch"  # for kernels that run others
 _POOL, _POOL_START = "tapefuse_parallel_for", "tapefuse_pool_start"
 _SHELF, _ARENA = "tapefuse_shelf", "tapefuse_arena"
 _PAUSES = {  # how a processor is told that a loop waits
@@ -117,6 +118,7 @@ def load(
     symbols |= {n: blas.address(n) for n in program.externals if n in blas.FUNCTIONS}
     launcher = entry if stamps is None else _timed_launcher(stamps)
     symbols[_RUN] = launcher[_RUN]
+    symbols |= {name: entry[name] for name in program.externals & {_LAUNCH, *WATCH}}
     mapped = linking.loaded(code, symbols, (_PROGRAM,))
     table = build_table(program, layout, states, handler, {"program": mapped[_PROGRAM], **words})
     call = _builtin(program.name, entry[_ENTRY], table)
@@ -207,7 +209,7 @@ def _loaded_support() -> Mapped:
         _store(key, code, {**_SUPPORT, "quick": True})
     if kept is None or kept.metadata.get("quick"):
         atexit.register(_keep_support, key)
-    mapped = linking.loaded(code, entry_symbols(), (_ENTRY, _RUN, _POOL, _POOL_START, _SHELF, _ARENA, *WATCH))
+    mapped = linking.loaded(code, entry_symbols(), (_ENTRY, _RUN, _LAUNCH, _POOL, _POOL_START, _SHELF, _ARENA, *WATCH))
     ctypes.pythonapi.Py_IncRef(ctypes.py_object(mapped.keep))
     return mapped
 

@@ -28,8 +28,17 @@ def carve(arena, offset, shape, dtype):
 
 
 def reshaped(x, shape):
-    """A row-major array in another shape; no copy."""
-    return x.reshape(shape)
+    """The first elements of a row-major array in another shape; no copy."""
+    return x.reshape(-1)[: math.prod(shape)].reshape(shape)
+
+
+def allocated(nbytes):
+    """New bytes, until `release`. Raises MemoryError."""
+    return np.empty(nbytes, np.uint8)
+
+
+def release(memory):
+    """Gives back what `allocated` gave."""
 
 
 @compiled(carve, typer=lambda arena, offset, shape, dtype: types.Array(dtype.dtype, len(shape), "C"))
@@ -43,6 +52,30 @@ def _carve(context, builder, sig, args):
 def _reshaped(context, builder, sig, args):
     data = make_array(sig.args[0])(context, builder, args[0]).data
     return _array(context, builder, sig.return_type, data, sig.args[1], args[1])
+
+
+@compiled(allocated, typer=lambda nbytes: types.Array(types.uint8, 1, "C"))
+def _allocated(context, builder, sig, args):
+    size = context.cast(builder, args[0], sig.args[0], types.intp)
+    one = ir.Constant(size.type, 1)
+    at_least_one = builder.select(builder.icmp_signed(">", size, one), size, one)
+    malloc = ir.FunctionType(cgutils.voidptr_t, [size.type])
+    data = builder.call(cgutils.get_or_insert_function(builder.module, malloc, "malloc"), [at_least_one])
+    with builder.if_then(cgutils.is_null(builder, data), likely=False):
+        context.call_conv.return_user_exc(builder, MemoryError, ("no memory for a loop",))
+    return _array(
+        context, builder, sig.return_type, data, types.UniTuple(types.intp, 1), cgutils.pack_array(builder, [size])
+    )
+
+
+@compiled(release, typer=lambda memory: types.none)
+def _release(context, builder, sig, args):
+    data = make_array(sig.args[0])(context, builder, args[0]).data
+    free = ir.FunctionType(ir.VoidType(), [cgutils.voidptr_t])
+    builder.call(
+        cgutils.get_or_insert_function(builder.module, free, "free"), [builder.bitcast(data, cgutils.voidptr_t)]
+    )
+    return context.get_dummy_value()
 
 
 def _array(context, builder, type, data, shape_type, shape):

@@ -312,6 +312,22 @@ def _int_power(builder, x, n):
     return result
 
 
+def bits(x):
+    """The encoding of a float as an integer of the same width."""
+    return x.view(np.dtype(f"i{x.itemsize}"))
+
+
+def floating(x):
+    """The float with this encoding."""
+    return x.view(np.dtype(f"f{x.itemsize}"))
+
+
+@compiled(bits, typer=lambda x: types.int32 if x.bitwidth == 32 else types.int64)
+@compiled(floating, typer=lambda x: types.float32 if x.bitwidth == 32 else types.float64)
+def _same_bits(context, builder, sig, args):
+    return builder.bitcast(args[0], context.get_value_type(sig.return_type))
+
+
 def cast(x, dtype):
     """`x` as another integer type: integers wrap, floats are cut and saturate (nan is 0)."""
     if not isinstance(x, (float, np.floating)):

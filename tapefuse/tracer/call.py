@@ -8,24 +8,29 @@ from typing import Any
 from tapefuse._config import config
 from tapefuse.ir.graph import Graph, Value, param
 from tapefuse.ir.interp import replay
+from tapefuse.ir.passes import budget
 from tapefuse.ir.passes.adjoint import adjoint, records_of
 from tapefuse.ir.passes.forward import tangents
 from tapefuse.tracer.record import Node, Pullback, Pushforward, Record, pinned
 from tapefuse.tracer.source import current_loc
 from tapefuse.tracer.state import state
-from tapefuse.tracer.tensor import Tensor, as_tensor, key_of
+from tapefuse.tracer.tensor import Tensor, as_tensor, key_of, still
 from tapefuse.tracer.trace import Traced
 
 
 class GraphCall:
     """A pure graph as a function of tensors, differentiable to any order.
 
-    `compile(traced)` gives the entry of a graph; it is called when the graph is first run.
+    `compile(traced)` gives the entry of a graph; it is called when the graph is first run. `memory_budget`: bytes that
+    its derivatives may keep for each loop.
     """
 
-    def __init__(self, graph: Graph, compile: Callable[[Traced], Callable[..., Any]]):
+    def __init__(
+        self, graph: Graph, compile: Callable[[Traced], Callable[..., Any]], memory_budget: int | None = None
+    ):
         self.graph = graph
         self._compile = compile
+        self._memory_budget = memory_budget
         self._entries: dict[tuple, Callable[..., Any]] = {}
         self._backwards: dict[tuple, tuple[GraphCall, tuple[int, ...]]] = {}
         self._forwards: dict[tuple, tuple[GraphCall, tuple[int, ...]]] = {}
@@ -59,6 +64,7 @@ class GraphCall:
     def _record(self, xs: tuple[Tensor, ...], ys: tuple[Tensor, ...]) -> None:
         keys = [key_of(x) for x in xs]
         outputs = tuple([Node(key_of(y), y.type) for y in ys])
+        xs = tuple([still(x) for x in xs])
         for tape in state.tapes:
             inputs = tape.nodes(keys, xs)
             wanted = tuple([k for k, x in enumerate(inputs) if x.key is not None and x.dtype.kind == "f"])
@@ -94,11 +100,12 @@ class GraphCall:
             graph = self.graph
             sources = [graph.params[k] for k in given]
             directions = [param(s.type, f"t{k}") for k, s in zip(given, sources, strict=True)]
-            moved = tangents(records_of(graph), sources, directions, graph.outs)
+            with budget.limited(self._memory_budget):
+                moved = tangents(records_of(graph), sources, directions, graph.outs)
             connected = tuple([k for k, t in enumerate(moved) if t is not None])
             outs: tuple[Value, ...] = tuple([t for t in moved if t is not None])
             forward = Graph((*graph.params, *directions), outs, f"{graph.name}_forward")
-            self._forwards[given] = GraphCall(forward, self._compile), connected
+            self._forwards[given] = GraphCall(forward, self._compile, self._memory_budget), connected
         return self._forwards[given]
 
     def _backward(self, wanted: tuple[int, ...], given: tuple[int, ...]) -> tuple[GraphCall, tuple[int, ...]]:
@@ -109,9 +116,10 @@ class GraphCall:
             graph = self.graph
             targets = [graph.outs[k] for k in given]
             seeds = [param(t.type, f"d{k}") for k, t in zip(given, targets, strict=True)]
-            cotangents = adjoint(records_of(graph), targets, seeds, [graph.params[k] for k in wanted])
+            with budget.limited(self._memory_budget):
+                cotangents = adjoint(records_of(graph), targets, seeds, [graph.params[k] for k in wanted])
             connected = tuple([k for k, c in zip(wanted, cotangents, strict=True) if c is not None])
             outs: tuple[Value, ...] = tuple([c for c in cotangents if c is not None])
             backward = Graph((*graph.params, *seeds), outs, f"{graph.name}_backward")
-            self._backwards[key] = GraphCall(backward, self._compile), connected
+            self._backwards[key] = GraphCall(backward, self._compile, self._memory_budget), connected
         return self._backwards[key]

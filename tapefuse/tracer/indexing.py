@@ -1,4 +1,8 @@
-"""`x[...]` with NumPy's meaning: slices and integers become slices and reshapes, integer arrays become a gather."""
+"""`x[...]` and `x[...] = v` with NumPy's meaning.
+
+Read: slices and integers become slices and reshapes, integer arrays become a gather. Written: slices and integers
+become a `put`, integer arrays a `put_at`, masks that are known at run time only a choice between old and new.
+"""
 
 from __future__ import annotations
 
@@ -6,29 +10,60 @@ from typing import Any
 
 import numpy as np
 
-from tapefuse._errors import ConcretizationError, IndexOutOfRangeError, ShapeError
+from tapefuse._errors import ConcretizationError, DTypeError, IndexOutOfRangeError, ShapeError
 from tapefuse._records import dataclass
+from tapefuse.ir.graph import Value
 from tapefuse.ir.op import OPS
-from tapefuse.ir.types import Dim, Poly, show_shape
-from tapefuse.tracer.operators import Operators
+from tapefuse.ir.passes.checks import Known, never_negative
+from tapefuse.ir.types import Dim, Poly, Shape, broadcast_shapes, show_dtype, show_shape
+from tapefuse.tracer.operators import Operators, functions
 from tapefuse.tracer.source import user_loc
-from tapefuse.tracer.tensor import Tensor, as_tensor
+from tapefuse.tracer.state import state
+from tapefuse.tracer.tensor import Readable, Tensor, TracedTensor, apply, as_tensor, python_kind, still
 
 
 def getitem(x: Any, index: Any) -> Tensor:
-    """`x[index]` for ints, slices, None, Ellipsis, integer arrays and (outside of traces) boolean masks.
+    """`x[index]` for ints, slices, None, Ellipsis, integer arrays and boolean masks; inside of a trace a mask must be
+    known, or the result is there for updates only (`x[mask] += 1`).
 
-    Raises IndexOutOfRangeError, and TypeError for anything else.
+    The result keeps its value when something is stored into `x`. Raises IndexOutOfRangeError, and TypeError for
+    anything else.
+    """
+    original = x = as_tensor(x)
+    items = index if isinstance(index, tuple) else (index,)
+    if (found := _traced_mask(x, items)) is not None:
+        return Selection(x, *found)  # type: ignore[return-value]
+    x, items, cuts, arrays = _parts(x, items)
+    y = _cut_out(x, cuts)
+    y = _gathered(y, items, arrays) if arrays else y
+    return still(y) if y is original else y
+
+
+def setitem(x: Any, index: Any, value: Any) -> Tensor:
+    """A tensor like `x` whose elements at `index` are those of `value`, which is broadcast and cast to fit.
+
+    Takes every index that `getitem` takes. Raises IndexOutOfRangeError, ShapeError, DTypeError.
     """
     x = as_tensor(x)
-    items = _without_masks(x, index if isinstance(index, tuple) else (index,))
-    x, items = _expanded(x, items)
+    items = index if isinstance(index, tuple) else (index,)
+    if (found := _traced_mask(x, items)) is not None:
+        return _chosen(x, *found, value)
+    v = _as_stored(value, x.dtype)
+    wide, items, cuts, arrays = _parts(x, items)
+    y = _stored_at(wide, items, cuts, arrays, v) if arrays else _stored(wide, cuts, v)
+    return y if y.shape == x.shape else OPS["reshape"](y, shape=x.shape)
+
+
+def _parts(x: Tensor, items: tuple) -> tuple[Tensor, list[Any], list[_Cut], list[int]]:
+    """`x` with the axes that None inserts, an item and a cut for each axis, and which of them integer arrays index."""
+    x, items = _expanded(x, _without_masks(x, items))
     items = [_checked(item, n) if isinstance(item, _MaskAxis) else item for item, n in zip(items, x.shape, strict=True)]
     arrays = [k for k, item in enumerate(items) if isinstance(item, Tensor)]
     if arrays:  # next to arrays, integers are arrays of rank 0
         arrays = [k for k, item in enumerate(items) if not isinstance(item, slice)]
-    x = _sliced(x, [slice(None) if k in arrays else item for k, item in enumerate(items)])
-    return _gathered(x, items, arrays) if arrays else x
+    whole = slice(None)
+    cuts = [_cut(whole if k in arrays else item, n, k) for k, (item, n) in enumerate(zip(items, x.shape, strict=True))]
+    return x, items, cuts, arrays
 
 
 def _without_masks(x: Tensor, items: tuple) -> list[Any]:
@@ -39,13 +74,16 @@ def _without_masks(x: Tensor, items: tuple) -> list[Any]:
             out.append(item)
         elif isinstance(item, (int, np.integer)) and not isinstance(item, bool):
             out.append(int(item))
+        elif isinstance(item, Poly):
+            out.append(_number(item))
         elif isinstance(item, (Operators, np.ndarray, list, tuple, bool, np.bool_)):
             array = as_tensor(item)
             if array.dtype.kind == "b":
                 mask = _mask(array)
                 out.extend(_MaskAxis(as_tensor(k), n) for k, n in zip(np.nonzero(mask), mask.shape, strict=True))
             elif array.dtype.kind in "iu":
-                out.append(array)
+                d = as_dim(array)
+                out.append(array if d is None else _number(d))
             elif array.size == 0:
                 out.append(as_tensor(item, np.int64))
             else:
@@ -112,8 +150,7 @@ class _Cut:
     drop: bool = False
 
 
-def _sliced(x: Tensor, items: list[int | slice]) -> Tensor:
-    cuts = [_cut(item, n, axis) for axis, (item, n) in enumerate(zip(items, x.shape, strict=True))]
+def _cut_out(x: Tensor, cuts: list[_Cut]) -> Tensor:
     if any((c.start, c.limit, c.stride) != (0, n, 1) for c, n in zip(cuts, x.shape, strict=True)):
         starts, limits, strides = (tuple([getattr(c, a) for c in cuts]) for a in ("start", "limit", "stride"))
         x = OPS["slice"](x, starts=starts, limits=limits, strides=strides)
@@ -124,45 +161,97 @@ def _sliced(x: Tensor, items: list[int | slice]) -> Tensor:
     return x
 
 
-def _cut(item: int | slice, n: Dim, axis: int) -> _Cut:
+def as_dim(x: Tensor) -> Dim | None:
+    """An integer scalar as a dimension, if it is known or follows from sizes and the indices of loops."""
+    if x.ndim or x.dtype.kind not in "iu":
+        return None
+    return _dim(x._value) if isinstance(x, TracedTensor) else int(x._array)
+
+
+def _dim(v: Value) -> Dim | None:
+    op = v.op
+    if op is None or v.shape or v.dtype.kind not in "iu":
+        return None
+    if op is OPS["dim"]:
+        return v.attributes["value"]
+    if op is OPS["const"]:
+        return int(v.attributes["value"].array)
+    parts = [_dim(a) for a in v.args] if op.name in _ON_DIMS else [None]
+    return None if any(d is None for d in parts) else _ON_DIMS[op.name](*parts)
+
+
+_ON_DIMS: dict[str, Any] = {
+    "add": lambda a, b: a + b,
+    "sub": lambda a, b: a - b,
+    "mul": lambda a, b: a * b,
+    "neg": lambda a: a * -1,
+    "cast": lambda a: a,
+}
+
+
+def _known() -> Known:
+    return state.trace.known if state.trace is not None else {}
+
+
+def _number(d: Dim) -> Dim | Tensor:
+    """An index; as a tensor, which is looked at when the program runs, if it is unknown which end it counts from."""
+    known = _known()
+    is_signed = isinstance(d, int) or never_negative(d, known) or never_negative(d * -1 - 1, known)
+    return d if is_signed else as_tensor(d)
+
+
+def _from_start(d: Dim, n: Dim) -> Dim:
+    """A position that may count from the end, counted from the start of an axis."""
+    return d + n if never_negative(d * -1 - 1, _known()) else d
+
+
+def _cut(item: Dim | slice, n: Dim, axis: int) -> _Cut:
     if isinstance(item, slice):
-        return _symbolic_cut(item, n) if isinstance(n, Poly) else _fixed_cut(item, n)
-    if not isinstance(n, Poly) and not -n <= item < n:
+        bounds = slice(_plain(item.start), _plain(item.stop), _plain(item.step))
+        is_fixed = not any(isinstance(d, Poly) for d in (n, bounds.start, bounds.stop))
+        return _fixed_cut(bounds, n) if is_fixed else _symbolic_cut(bounds, n)  # type: ignore[arg-type]
+    if isinstance(item, int) and isinstance(n, int) and not -n <= item < n:
         raise IndexOutOfRangeError(f"index {item} is out of range for axis {axis} of extent {n} at {user_loc()}")
-    start = item if item >= 0 else n + item
+    start = _from_start(item, n)
     return _Cut(start, start + 1, drop=True)
 
 
 def _fixed_cut(item: slice, n: int) -> _Cut:
-    count = range(*slice(*map(_plain, (item.start, item.stop, item.step))).indices(n))
+    count = range(*item.indices(n))
     if len(count) == 0:
-        return _Cut(0, 0)
+        start = min(max(item.start or 0, 0), n)
+        return _Cut(start, start)
     if count.step > 0:
         return _Cut(count.start, count[-1] + 1, count.step)
     return _Cut(count[-1], count.start + 1, -count.step, flip=True)
 
 
-def _plain(bound: Any) -> int | None:
-    return None if bound is None else bound.__index__()
+def _plain(bound: Any) -> Dim | None:
+    """A bound of a slice as a number or a dimension. Raises ConcretizationError if it is known at run time only."""
+    if bound is None or isinstance(bound, Poly):
+        return bound
+    if isinstance(bound, Operators):
+        tensor = as_tensor(bound)
+        d = as_dim(tensor)
+        if d is None and isinstance(tensor, TracedTensor) and not tensor.ndim:
+            raise ConcretizationError(
+                f"a slice at {user_loc()} is bounded by {tensor!r}, which is known only when the compiled function "
+                "runs; of a fixed number n of elements use x[start + tp.arange(n)], else a mask in tp.where"
+            )
+        return bound.__index__() if d is None else d  # type: ignore[attr-defined]
+    return bound.__index__()
 
 
-def _symbolic_cut(item: slice, n: Poly) -> _Cut:
-    """A slice of an axis whose extent is a symbol: bounds must lie inside, which is checked when the program runs."""
-    step = 1 if item.step is None else int(item.step)
-    if step == 0 or (step < 0 and (item.start, item.stop) != (None, None)):
+def _symbolic_cut(item: slice, n: Dim) -> _Cut:
+    """A slice whose bounds or extent are symbols: bounds must lie inside, which is checked when the program runs."""
+    step = 1 if item.step is None else item.step
+    if isinstance(step, Poly) or step == 0 or (step < 0 and (item.start, item.stop) != (None, None)):
         raise ShapeError(f"a slice of an axis of extent {n} at {user_loc()} needs a positive step, or be x[::-1]")
-    start = 0 if item.start is None else _bound(item.start, n)
-    limit = n if item.stop is None else _bound(item.stop, n)
+    start = 0 if item.start is None else _from_start(item.start, n)
+    limit = n if item.stop is None else _from_start(item.stop, n)
     if step < -1:
         raise ShapeError(f"a step of {step} along an axis of extent {n} at {user_loc()}; flip first, then slice")
     return _Cut(start, limit, abs(step), flip=step < 0)
-
-
-def _bound(bound: Any, n: Poly) -> Dim:
-    if isinstance(bound, Poly):
-        return bound
-    bound = bound.__index__()
-    return bound if bound >= 0 else n + bound
 
 
 def _gathered(x: Tensor, items: list[Any], axes: list[int]) -> Tensor:
@@ -179,3 +268,210 @@ def _gathered(x: Tensor, items: list[Any], axes: list[int]) -> Tensor:
         perm = [*range(rank, rank + front), *range(rank), *range(rank + front, y.ndim)]
         y = OPS["transpose"](y, perm=tuple(perm))
     return y
+
+
+# -- storing -------------------------------------------------------------------------------------------------------
+def _as_stored(value: Any, dtype: np.dtype) -> Tensor:
+    """A value in the dtype of the tensor that it is stored into. Raises DTypeError where that would lose fractions."""
+    kind = python_kind(value)
+    v = as_tensor(value, np.float32 if kind is float and dtype.kind != "f" else dtype if kind else None)
+    if v.dtype == dtype:
+        return v
+    if not np.can_cast(v.dtype, dtype, "same_kind"):
+        raise DTypeError(
+            f"x[...] = value at {user_loc()}: the value is {show_dtype(v.dtype)}, x is {show_dtype(dtype)}; say how to "
+            f"convert it: tp.cast(value, x.dtype)"
+        )
+    return OPS["cast"](v, dtype=dtype)
+
+
+def _fitted(v: Tensor, shape: Shape) -> Tensor:
+    """A value broadcast to the shape of what it replaces; NumPy ignores axes of extent 1 in front."""
+    extra = v.ndim - len(shape)
+    if extra > 0 and all(n == 1 for n in v.shape[:extra]):
+        v = OPS["reshape"](v, shape=v.shape[extra:])
+    pairs = zip(v.shape, shape[len(shape) - v.ndim :], strict=True) if v.ndim <= len(shape) else [(0, 2)]
+    if any(n not in (1, m) for n, m in pairs):
+        raise ShapeError(
+            f"x[...] = value at {user_loc()}: the value has shape {show_shape(v.shape)}, what it replaces "
+            f"{show_shape(shape)}; it must be equal, or 1, or missing, along each axis"
+        )
+    return functions.broadcast_to(v, shape)
+
+
+def _stored(x: Tensor, cuts: list[_Cut], v: Tensor) -> Tensor:
+    """`x` with `v` in a region of slices and integers."""
+    starts, limits, strides = (tuple([getattr(c, a) for c in cuts]) for a in ("start", "limit", "stride"))
+    region = OPS["slice"].infer(x.type, starts=starts, limits=limits, strides=strides).shape
+    v = _fitted(v, tuple([n for n, c in zip(region, cuts, strict=True) if not c.drop]))
+    v = v if v.shape == region else OPS["reshape"](v, shape=region)
+    if any(c.flip for c in cuts):
+        v = OPS["flip"](v, axes=tuple([k for k, c in enumerate(cuts) if c.flip]))
+    return OPS["put"](x, v, starts=starts, strides=strides)
+
+
+def _stored_at(x: Tensor, items: list[Any], cuts: list[_Cut], arrays: list[int], v: Tensor) -> Tensor:
+    """`x` with `v` at integer arrays. Slices before the last array, or in front of shorter ones, become arrays too."""
+    cut = [k for k, (c, n) in enumerate(zip(cuts, x.shape, strict=True)) if (c.start, c.limit, c.stride) != (0, n, 1)]
+    last = max(arrays + cut + [k for k, c in enumerate(cuts) if c.flip])
+    given = {a: items[a] if isinstance(items[a], Tensor) else as_tensor(_int64(items[a])) for a in arrays}
+    rank = max(i.ndim for i in given.values())
+    together = arrays == list(range(arrays[0], arrays[-1] + 1))
+    sliced = [a for a in range(last + 1) if a not in given]
+    before = [a for a in sliced if a < arrays[0]] if together else []  # NumPy: the arrays' axes stay there, or go first
+    after = [a for a in sliced if a not in before]
+    for a in arrays:
+        given[a] = _with_units(given[a], len(after))
+    for k, a in enumerate(before):
+        given[a] = _with_units(_positions(x.shape[a], cuts[a]), len(before) - k - 1 + rank + len(after))
+    for k, a in enumerate(after):
+        given[a] = _with_units(_positions(x.shape[a], cuts[a]), len(after) - k - 1)
+    idx = [given[a] for a in range(last + 1)]
+    return OPS["put_at"](x, _fitted(v, (*broadcast_shapes(*(i.shape for i in idx)), *x.shape[last + 1 :])), *idx)
+
+
+def _int64(d: Dim) -> Any:
+    return d if isinstance(d, Poly) else np.int64(d)
+
+
+def _with_units(x: Tensor, count: int) -> Tensor:
+    return OPS["reshape"](x, shape=(*x.shape, *[1] * count)) if count else x
+
+
+def _positions(n: Dim, cut: _Cut) -> Tensor:
+    """The indices along an axis of extent `n` that a slice takes."""
+    return _cut_out(apply(OPS["iota"], (), {"shape": (n,), "axis": 0, "dtype": np.dtype(np.int64)}), [cut])
+
+
+# -- masks that are known at run time only -------------------------------------------------------------------------
+def _traced_mask(x: Tensor, items: tuple) -> tuple[Tensor, int] | None:
+    """The mask among the items whose values are not known, and the first axis it indexes, if all others are `:`."""
+    masks = [k for k, item in enumerate(items) if _is_unknown_mask(item)]
+    if not masks:
+        return None
+    (k, *others), mask = masks, as_tensor(items[masks[0]])
+    rest = [item for j, item in enumerate(items) if j != k]
+    if others or not all(item is Ellipsis or isinstance(item, slice) and item == slice(None) for item in rest):
+        raise _size_unknown("x[..., mask, ...]")
+    dots = [j for j, item in enumerate(items) if item is Ellipsis]
+    axis = k if not dots or dots[0] > k else x.ndim - mask.ndim - (len(items) - k - 1)
+    found = x.shape[axis : axis + mask.ndim]
+    if mask.shape != found:
+        raise IndexOutOfRangeError(
+            f"a mask of shape {show_shape(mask.shape)} indexes axes of shape {show_shape(found)} at {user_loc()}"
+        )
+    return mask, axis
+
+
+def _is_unknown_mask(item: Any) -> bool:
+    if not isinstance(item, Operators) or isinstance(item, Selection):
+        return False
+    mask = as_tensor(item)
+    if not isinstance(mask, TracedTensor) or mask.dtype.kind != "b" or not mask.ndim:
+        return False
+    return mask._trace.constant_value(mask._value) is None
+
+
+def _size_unknown(what: str) -> ConcretizationError:
+    return ConcretizationError(
+        f"the size of {what} at {user_loc()} depends on the mask's values; inside a tape_function use "
+        "tp.where(mask, x, 0), which keeps the shape"
+    )
+
+
+class Selection(Readable):
+    """`x[mask]` for a mask that is known at run time only: it has no size, so it can only be computed with, element by
+    element, and stored at the same mask: `x[mask] += 1`, `x[mask] = 2 * y[mask]`."""
+
+    __slots__ = ("_axis", "_error", "_full", "_mask")
+    _full: Tensor  # what is selected where the mask is true, any finite numbers elsewhere
+
+    def __init__(self, x: Tensor, mask: Tensor, axis: int):
+        self._mask, self._axis, self._error = mask, axis, _size_unknown("x[mask]")
+        self._full = functions.where(_spread_mask(mask, axis, x.ndim), x, np.ones((), x.dtype))
+
+    def read(self) -> Tensor:
+        raise self._error
+
+    @property
+    def dtype(self) -> np.dtype:
+        return self._full.dtype
+
+    @property
+    def shape(self) -> Shape:
+        raise self._error
+
+    def _with(self, function: Any, other: Any, is_left: bool = True) -> Selection:
+        full = self._fit(other)
+        result: Selection = Selection.__new__(Selection)
+        result._mask, result._axis, result._error = self._mask, self._axis, self._error
+        result._full = function(self._full, full) if is_left else function(full, self._full)
+        return result
+
+    def _fit(self, other: Any) -> Any:
+        """What is stored at the mask, with the axes of the whole tensor."""
+        if isinstance(other, Selection):
+            if (
+                other._mask.type != self._mask.type
+                or not _is_same(other._mask, self._mask)
+                or other._axis != self._axis
+            ):
+                raise self._error
+            return other._full
+        if python_kind(other) is not None:
+            return other
+        return _spread(as_tensor(other), self._full.ndim - self._axis - self._mask.ndim, self._mask.ndim)
+
+    # fmt: off
+    def __add__(self, other: Any) -> Any: return self._with(functions.add, other)
+    def __radd__(self, other: Any) -> Any: return self._with(functions.add, other, False)
+    def __sub__(self, other: Any) -> Any: return self._with(functions.subtract, other)
+    def __rsub__(self, other: Any) -> Any: return self._with(functions.subtract, other, False)
+    def __mul__(self, other: Any) -> Any: return self._with(functions.multiply, other)
+    def __rmul__(self, other: Any) -> Any: return self._with(functions.multiply, other, False)
+    def __truediv__(self, other: Any) -> Any: return self._with(functions.divide, other)
+    def __rtruediv__(self, other: Any) -> Any: return self._with(functions.divide, other, False)
+    def __floordiv__(self, other: Any) -> Any: return self._with(functions.floor_divide, other)
+    def __mod__(self, other: Any) -> Any: return self._with(functions.mod, other)
+    def __pow__(self, other: Any) -> Any: return self._with(functions.power, other)
+    def __and__(self, other: Any) -> Any: return self._with(functions.bitwise_and, other)
+    def __or__(self, other: Any) -> Any: return self._with(functions.bitwise_or, other)
+    def __xor__(self, other: Any) -> Any: return self._with(functions.bitwise_xor, other)
+    def __neg__(self) -> Any: return self._with(lambda x, _: functions.negative(x), 0)
+    # fmt: on
+
+
+def _is_same(a: Tensor, b: Tensor) -> bool:
+    return isinstance(a, TracedTensor) and isinstance(b, TracedTensor) and a._value is b._value
+
+
+def _spread_mask(mask: Tensor, axis: int, rank: int) -> Tensor:
+    return _with_units(mask, rank - axis - mask.ndim)
+
+
+def _spread(v: Tensor, after: int, count: int) -> Tensor:
+    """A value for each selected element as one for each element: it has no axis for the elements, or one of extent 1.
+
+    `after`: axes after the mask's; `count`: those of the mask."""
+    if v.ndim <= after:
+        return v
+    if v.shape[v.ndim - after - 1] != 1:
+        raise ConcretizationError(
+            f"x[mask] = value at {user_loc()}: how many elements the mask selects is known at run time only, so the "
+            f"value of shape {show_shape(v.shape)} cannot be laid out on them; use x = tp.where(mask, value, x) with a "
+            "value for every element of x"
+        )
+    position = v.ndim - after - 1
+    return OPS["reshape"](v, shape=(*v.shape[:position], *[1] * count, *v.shape[position + 1 :]))
+
+
+def _chosen(x: Tensor, mask: Tensor, axis: int, value: Any) -> Tensor:
+    """`x` with a value where a mask is true."""
+    where = _spread_mask(mask, axis, x.ndim)
+    if isinstance(value, Selection):
+        at = Selection.__new__(Selection)
+        at._mask, at._axis, at._error, at._full = mask, axis, value._error, x
+        v = _as_stored(at._fit(value), x.dtype)
+    else:
+        v = _spread(_as_stored(value, x.dtype), x.ndim - axis - mask.ndim, mask.ndim)
+    return OPS["select"](where, _fitted(v, x.shape), x)

@@ -6,8 +6,11 @@ to `functions` when it is imported, and this is the only place where a name is f
 
 from __future__ import annotations
 
+import inspect
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
+
+from tapefuse.tracer.source import user_loc
 
 if TYPE_CHECKING:
     from tapefuse.tracer.tensor import Tensor
@@ -73,6 +76,13 @@ class Operators:
     def __neg__(self) -> Tensor: return functions.negative(self)
     def __pos__(self) -> Tensor: return functions.positive(self)
     def __abs__(self) -> Tensor: return functions.abs(self)
+    def __lshift__(self, other: Any) -> Tensor: return functions.left_shift(self, other)
+    def __rlshift__(self, other: Any) -> Tensor: return functions.left_shift(other, self)
+    def __rshift__(self, other: Any) -> Tensor: return functions.right_shift(self, other)
+    def __rrshift__(self, other: Any) -> Tensor: return functions.right_shift(other, self)
+    def __divmod__(self, other: Any) -> tuple[Tensor, Tensor]: return functions.divmod(self, other)
+    def __rdivmod__(self, other: Any) -> tuple[Tensor, Tensor]: return functions.divmod(other, self)
+    def __round__(self, ndigits: int = 0) -> Tensor: return functions.round(self, ndigits)
     def __invert__(self) -> Tensor: return functions.invert(self)
     def __getitem__(self, index: Any) -> Tensor: return functions.getitem(self, index)
     # fmt: on
@@ -93,42 +103,65 @@ class Operators:
         return Ref(self)
 
     # -- NumPy's array methods -----------------------------------------------------------------
-    def sum(self, axis: Axis = None, keepdims: bool = False) -> Tensor:
-        return functions.sum(self, axis, keepdims=keepdims)
+    def sum(self, axis: Axis = None, dtype: Any = None, out: None = None, **options: Any) -> Tensor:
+        return functions.sum(self, axis, dtype, out, **options)
 
-    def mean(self, axis: Axis = None, keepdims: bool = False) -> Tensor:
-        return functions.mean(self, axis, keepdims=keepdims)
+    def prod(self, axis: Axis = None, dtype: Any = None, out: None = None, **options: Any) -> Tensor:
+        return functions.prod(self, axis, dtype, out, **options)
 
-    def prod(self, axis: Axis = None, keepdims: bool = False) -> Tensor:
-        return functions.prod(self, axis, keepdims=keepdims)
+    def mean(self, axis: Axis = None, dtype: Any = None, out: None = None, **options: Any) -> Tensor:
+        return functions.mean(self, axis, dtype, out, **options)
 
-    def max(self, axis: Axis = None, keepdims: bool = False) -> Tensor:
-        return functions.max(self, axis, keepdims=keepdims)
+    def var(self, axis: Axis = None, dtype: Any = None, out: None = None, ddof: float = 0, **options: Any) -> Tensor:
+        return functions.var(self, axis, dtype, out, ddof, **options)
 
-    def min(self, axis: Axis = None, keepdims: bool = False) -> Tensor:
-        return functions.min(self, axis, keepdims=keepdims)
+    def std(self, axis: Axis = None, dtype: Any = None, out: None = None, ddof: float = 0, **options: Any) -> Tensor:
+        return functions.std(self, axis, dtype, out, ddof, **options)
 
-    def var(self, axis: Axis = None, keepdims: bool = False) -> Tensor:
-        return functions.var(self, axis, keepdims=keepdims)
+    def max(self, axis: Axis = None, out: None = None, **options: Any) -> Tensor:
+        return functions.max(self, axis, out, **options)
 
-    def std(self, axis: Axis = None, keepdims: bool = False) -> Tensor:
-        return functions.std(self, axis, keepdims=keepdims)
+    def min(self, axis: Axis = None, out: None = None, **options: Any) -> Tensor:
+        return functions.min(self, axis, out, **options)
 
-    def any(self, axis: Axis = None, keepdims: bool = False) -> Tensor:
-        return functions.any(self, axis, keepdims=keepdims)
+    def any(self, axis: Axis = None, out: None = None, **options: Any) -> Tensor:
+        return functions.any(self, axis, out, **options)
 
-    def all(self, axis: Axis = None, keepdims: bool = False) -> Tensor:
-        return functions.all(self, axis, keepdims=keepdims)
+    def all(self, axis: Axis = None, out: None = None, **options: Any) -> Tensor:
+        return functions.all(self, axis, out, **options)
 
-    def argmax(self, axis: int | None = None) -> Tensor:
-        return functions.argmax(self, axis)
+    def argmax(self, axis: int | None = None, out: None = None, *, keepdims: bool = False) -> Tensor:
+        return functions.argmax(self, axis, out, keepdims=keepdims)
 
-    def argmin(self, axis: int | None = None) -> Tensor:
-        return functions.argmin(self, axis)
+    def argmin(self, axis: int | None = None, out: None = None, *, keepdims: bool = False) -> Tensor:
+        return functions.argmin(self, axis, out, keepdims=keepdims)
 
-    def reshape(self, *shape: Any) -> Tensor:
+    def cumsum(self, axis: int | None = None, dtype: Any = None, out: None = None) -> Tensor:
+        return functions.cumsum(self, axis, dtype, out)
+
+    def cumprod(self, axis: int | None = None, dtype: Any = None, out: None = None) -> Tensor:
+        return functions.cumprod(self, axis, dtype, out)
+
+    def round(self, decimals: int = 0, out: None = None) -> Tensor:
+        return functions.round(self, decimals, out)
+
+    def conj(self) -> Tensor:
+        return functions.conjugate(self)
+
+    def conjugate(self) -> Tensor:
+        return functions.conjugate(self)
+
+    @property
+    def real(self) -> Tensor:
+        return functions.real(self)
+
+    @property
+    def imag(self) -> Tensor:
+        return functions.imag(self)
+
+    def reshape(self, *shape: Any, order: str = "C") -> Tensor:
         """The same elements, in row-major order, in another shape: `x.reshape(2, -1)` or `x.reshape((2, -1))`."""
-        return functions.reshape(self, shape[0] if len(shape) == 1 else shape)
+        return functions.reshape(self, shape[0] if len(shape) == 1 else shape, order)
 
     def transpose(self, *axes: Any) -> Tensor:
         """Axes permuted (reversed without an argument): `x.transpose(1, 0)` or `x.transpose((1, 0))`."""
@@ -144,11 +177,11 @@ class Operators:
     def squeeze(self, axis: Axis = None) -> Tensor:
         return functions.squeeze(self, axis)
 
-    def ravel(self) -> Tensor:
-        return functions.ravel(self)
+    def ravel(self, order: str = "C") -> Tensor:
+        return functions.ravel(self, order)
 
-    def flatten(self) -> Tensor:
-        return functions.ravel(self)
+    def flatten(self, order: str = "C") -> Tensor:
+        return functions.ravel(self, order)
 
     def swapaxes(self, axis1: int, axis2: int) -> Tensor:
         return functions.swapaxes(self, axis1, axis2)
@@ -159,6 +192,44 @@ class Operators:
     def dot(self, other: Any) -> Tensor:
         return functions.dot(self, other)
 
+    @property
+    def mT(self) -> Tensor:
+        return functions.matrix_transpose(self)
+
+    def argpartition(self, kth: Any, axis: int | None = -1) -> Tensor:
+        return functions.argpartition(self, kth, axis)
+
+    def argsort(self, axis: int | None = -1, *, stable: bool | None = None) -> Tensor:
+        return functions.argsort(self, axis)
+
+    def choose(self, choices: Any, mode: str = "raise") -> Tensor:
+        return functions.choose(self, choices, mode=mode)
+
+    def compress(self, condition: Any, axis: int | None = None) -> Tensor:
+        return functions.compress(condition, self, axis)
+
+    def diagonal(self, offset: int = 0, axis1: int = 0, axis2: int = 1) -> Tensor:
+        return functions.diagonal(self, offset, axis1, axis2)
+
+    def nonzero(self) -> tuple[Tensor, ...]:
+        return functions.nonzero(self)
+
+    def repeat(self, repeats: Any, axis: int | None = None) -> Tensor:
+        return functions.repeat(self, repeats, axis)
+
+    def searchsorted(self, v: Any, side: str = "left", sorter: Any = None) -> Tensor:
+        return functions.searchsorted(self, v, side, sorter)
+
+    def sort(self, axis: int | None = -1, *, stable: bool | None = None) -> Tensor:
+        """A sorted tensor: unlike an array's, the method changes nothing in place."""
+        return functions.sort(self, axis)
+
+    def take(self, indices: Any, axis: int | None = None, mode: str = "raise") -> Tensor:
+        return functions.take(self, indices, axis, mode=mode)
+
+    def trace(self, offset: int = 0, axis1: int = 0, axis2: int = 1, dtype: Any = None) -> Tensor:
+        return functions.trace(self, offset, axis1, axis2, dtype)
+
     # -- NumPy's dispatch protocols -------------------------------------------------------------
     def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **options: Any) -> Any:
         """NumPy ufuncs called on a tensor are recorded: `np.exp(x)`, `np.add.reduce(x)`."""
@@ -166,7 +237,7 @@ class Operators:
         function = ufuncs.get((ufunc, method))
         if function is None:
             raise TypeError(f"np.{name} has no counterpart in tapefuse; {_LEAVE}")
-        return function(*inputs, **_without_defaults(f"np.{name}", options))
+        return _called(function, f"np.{name}", inputs, options)
 
     def __array_function__(self, func: Any, types: Any, args: tuple, kwargs: dict) -> Any:
         """NumPy functions called on a tensor are recorded: `np.mean(x, axis=0)`, `np.where(c, x, y)`."""
@@ -174,19 +245,37 @@ class Operators:
         function = array_functions.get(func)
         if function is None:
             raise TypeError(f"{name} has no counterpart in tapefuse; {_LEAVE}")
-        return function(*args, **_without_defaults(name, kwargs))
+        return _called(function, name, args, kwargs)
 
 
 _LEAVE = "compose it from supported functions, or leave the tape on purpose with np.asarray(x) or x.numpy()"
 
 
-def _without_defaults(name: str, options: dict[str, Any]) -> dict[str, Any]:
-    """NumPy options that tensors cannot honour are refused unless they ask for nothing."""
-    if options.get("out") is not None:
-        raise TypeError(f"{name}(out=...) would write into a tensor, and tensors are immutable; use the returned value")
-    if options.get("where", True) is not True:
-        raise TypeError(f"{name}(where=...) is not supported on tensors; use tp.where on the result")
-    return {k: v for k, v in options.items() if k not in ("out", "where")}
+def _called(function: Any, name: str, args: tuple, options: dict[str, Any]) -> Any:
+    """Our function in place of NumPy's `name`. TypeError for what tensors cannot honour, and for unknown arguments."""
+    out = options.get("out")
+    if any(x is not None for x in (out if isinstance(out, tuple) else (out,))):
+        raise TypeError(
+            f"{name}(out=...) at {user_loc()} would write into a tensor, and tensors are immutable; use the result"
+        )
+    given = {k: v for k, v in options.items() if k != "out" and not (k == "where" and v is True)}
+    try:
+        return function(*args, **given)
+    except TypeError as error:
+        wrong = _misfit(function, args, given)
+        if wrong is None:
+            raise
+        cure = "; use tp.where on the result" if "where" in wrong else ""
+        raise TypeError(f"{name} at {user_loc()}: {wrong}{cure}") from error
+
+
+def _misfit(function: Any, args: tuple, options: dict[str, Any]) -> str | None:
+    """Why the arguments do not fit the function's signature: `got an unexpected keyword argument 'where'`."""
+    try:
+        inspect.signature(function).bind(*args, **options)
+    except TypeError as error:
+        return str(error)
+    return None
 
 
 def _is_number(x: object) -> bool:

@@ -13,15 +13,16 @@ from tapefuse.ir.op import OPS
 from tapefuse.ir.types import Poly
 from tapefuse.tracer.operators import Operators
 from tapefuse.tracer.source import user_loc
-from tapefuse.tracer.tensor import PYTHON_DEFAULTS, Tensor, as_tensor, check_dtype, python_kind
+from tapefuse.tracer.tensor import PYTHON_DEFAULTS, Number, Tensor, as_tensor, check_dtype, python_kind, weakened
 
+_WEAK = {"i": int, "u": int, "f": float}
 DTypeLike = Any  # np.dtype, or bool, int or float (the types) for weak Python numbers
 
 
 def strength(x: Any) -> DTypeLike:
     """The dtype of an operand, or `bool`, `int`, `float` for Python numbers and lists of them."""
     if isinstance(x, Operators):
-        return x.dtype  # type: ignore[attr-defined]
+        return _WEAK[x.dtype.kind] if getattr(x, "weak", False) else x.dtype  # type: ignore[attr-defined]
     if isinstance(x, Poly):
         return int
     kind = python_kind(x)
@@ -32,7 +33,10 @@ def strength(x: Any) -> DTypeLike:
 
 
 def cast(x: Tensor, dtype: np.dtype) -> Tensor:
-    return x if x.dtype == dtype else OPS["cast"](x, dtype=dtype)
+    if x.dtype == dtype:
+        return x
+    exact = x.exact if isinstance(x, Number) else None
+    return OPS["cast"](x, dtype=dtype) if exact is None else as_tensor(exact, dtype)
 
 
 def converted(x: Any, dtype: np.dtype) -> Tensor:
@@ -48,8 +52,8 @@ def floats(xs: tuple) -> Sequence[Tensor] | None:
     if isinstance(a, Tensor) and a.dtype.kind == "f":
         if isinstance(b, Tensor):
             return xs if b.dtype is a.dtype else None
-        return (a, _number(b, a.dtype)) if type(b) in (float, int) else None
-    if type(a) in (float, int) and isinstance(b, Tensor) and b.dtype.kind == "f":
+        return (a, _number(b, a.dtype)) if type(b) in (float, int) and not a.weak else None
+    if type(a) in (float, int) and isinstance(b, Tensor) and b.dtype.kind == "f" and not b.weak:
         return _number(a, b.dtype), b
     return None
 
@@ -70,6 +74,8 @@ def _resolved(ufunc: np.ufunc, operands: tuple[DTypeLike, ...]) -> tuple[np.dtyp
 def operands(ufunc: np.ufunc, *xs: Any) -> list[Tensor]:
     """`xs` in the dtypes in which `ufunc` would compute. Raises DTypeError where it refuses."""
     kinds = tuple([strength(x) for x in xs])
+    is_number = any(getattr(x, "weak", False) for x in xs) and all(isinstance(d, type) for d in kinds)
+    kinds = _among_numbers(xs, kinds) if is_number else kinds
     try:
         dtypes = _resolved(ufunc, kinds)
     except TypeError:
@@ -77,7 +83,15 @@ def operands(ufunc: np.ufunc, *xs: Any) -> list[Tensor]:
         raise DTypeError(
             f"np.{ufunc.__name__} has no meaning for ({shown}) at {user_loc()}; convert with tp.cast"
         ) from None
-    return [converted(x, dtype) for x, dtype in zip(xs, dtypes, strict=False)]
+    found = [converted(x, dtype) for x, dtype in zip(xs, dtypes, strict=False)]
+    return [weakened(x) for x in found] if is_number else found
+
+
+def _among_numbers(xs: tuple, kinds: tuple[DTypeLike, ...]) -> tuple[DTypeLike, ...]:
+    """Kinds for carried numbers that meet: they keep the dtypes they have, integers take that of floats."""
+    dtypes = [x.dtype if getattr(x, "weak", False) else d for x, d in zip(xs, kinds, strict=True)]
+    floats = any(isinstance(d, np.dtype) and d.kind == "f" for d in dtypes)
+    return tuple([int if floats and k is int else d for d, k in zip(dtypes, kinds, strict=True)])
 
 
 def common(*xs: Any) -> list[Tensor]:
@@ -86,4 +100,5 @@ def common(*xs: Any) -> list[Tensor]:
     strong = [d for d in kinds if not isinstance(d, type)]
     weak = [d(0) for d in kinds if isinstance(d, type)]
     dtype = np.result_type(*strong, *weak) if strong else PYTHON_DEFAULTS[float if float in kinds else int]
-    return [converted(x, dtype) for x in xs]
+    found = [converted(x, dtype) for x in xs]
+    return found if strong or not any(getattr(x, "weak", False) for x in xs) else [weakened(x) for x in found]

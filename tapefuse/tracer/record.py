@@ -72,6 +72,23 @@ def op_record(
     return Record(xs, (result,), lambda gs: vjp(gs[0], *held, **attrs), lambda ts: [jvp(ts, *held, **attrs)], loc, op)
 
 
+def region_record(
+    op: Op, xs: tuple[Node, ...], attrs: dict[str, Any], values: tuple, ys: tuple[Tensor, ...], loc: Loc | None
+) -> Record:
+    """The record of `ys = op(*values, **attrs)`, an operation with several results."""
+    results = tuple([Node(key_of(y), y.type) for y in ys])
+    vjp, jvp = op.vjp, op.jvp
+    if vjp is None or jvp is None:
+        rule = _raises(lambda: missing_rule(op, xs, attrs, loc))
+        return Record(xs, results, rule, rule, loc, op)
+    wanted = [x.key is not None and x.dtype.kind == "f" for x in xs]
+
+    def pullback(gs: Sequence[Tensor | None]) -> Sequence[Any]:
+        return vjp(gs, ys, *values, wanted=wanted, **attrs)
+
+    return Record(xs, results, pullback, lambda ts: jvp(ts, ys, *values, **attrs), loc, op)
+
+
 def _raises(error: Callable[[], Exception]) -> Callable[[Sequence[Tensor | None]], Sequence[Any]]:
     def rule(given: Sequence[Tensor | None]) -> Sequence[Any]:
         raise error()

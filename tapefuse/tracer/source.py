@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import linecache
 import os
 import sys
 
@@ -23,6 +24,30 @@ def user_loc() -> Loc:
     if loc is None:
         loc = _known[key] = Loc(*key)
     return loc
+
+
+def called() -> str:
+    """`take at model.py:3`: the function of this package that the user's line calls, and that line. For messages."""
+    frame, name = sys._getframe(1), ""
+    while frame.f_code.co_filename.startswith(PACKAGE) and frame.f_back is not None:
+        inner = frame.f_code.co_name
+        name = inner if inner[0] not in "_<" else name
+        frame = frame.f_back
+    return f"{name} at {user_loc()}"
+
+
+def without_staging() -> str:
+    """What to do where a traced value decides about Python's control flow, which was not staged. For messages."""
+    frame = sys._getframe(1)
+    while frame.f_code.co_filename.startswith(PACKAGE) and frame.f_back is not None:
+        frame = frame.f_back
+    by_hand = "use tp.where, tp.cond, tp.while_loop or tp.scan"
+    if linecache.getline(frame.f_code.co_filename, frame.f_lineno):
+        return f"{by_hand}, which choose and repeat by traced values"
+    return (
+        f"the source of {frame.f_code.co_name!r} is not available, so its `if`, `while` and `for` are Python's: save "
+        f"it in a file, or {by_hand}"
+    )
 
 
 def current_loc() -> Loc | None:

@@ -37,12 +37,16 @@ class Specialisation:
         compile_inner: Callable[[Traced], Entry],
         number: int,
         reason: str,
+        memory_budget: int | None = None,
+        statements: tuple[tuple[str, str], ...] = (),
     ):
-        """`compile` makes what users call, `compile_inner` what returns tensors in any case."""
+        """`compile` makes what users call, `compile_inner` what returns tensors in any case. `memory_budget`: bytes
+        that derivatives may keep. `statements`: loops and branches of the function, and what became of each."""
         self.traced = traced
         self.kinds = call.kinds
         self.results = results
         self.number = number  # which call of the function asked for it
+        self.statements = statements
         self.reason = reason  # why no earlier one served
         self.has_variable_arguments = bool(call.variables)
         places = {id(v): k for k, v in enumerate(traced.variables)}
@@ -53,6 +57,7 @@ class Specialisation:
         self._guards = weak_guards(call)
         self._compile = compile
         self._compile_inner = compile_inner
+        self._memory_budget = memory_budget
         self._lock = Lock()
         self._entries: dict[tuple, Entry] = {}
 
@@ -67,7 +72,7 @@ class Specialisation:
     @functools.cached_property
     def pure(self) -> GraphCall:
         """The same graph with the variables' values as further inputs and outputs."""
-        return GraphCall(self.graph, self._compile_inner)
+        return GraphCall(self.graph, self._compile_inner, self._memory_budget)
 
     @property
     def entry(self) -> Entry:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import enum
 import logging
 import warnings
+import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from types import TracebackType
@@ -25,7 +26,7 @@ from tapefuse.ir.graph import Loc
 from tapefuse.ir.op import Op
 from tapefuse.ir.types import Type, show_shape
 from tapefuse.tracer.operators import functions
-from tapefuse.tracer.record import Node, Record, backward, forward, op_record
+from tapefuse.tracer.record import Node, Record, backward, forward, op_record, region_record
 from tapefuse.tracer.source import user_loc, user_stacklevel
 from tapefuse.tracer.state import busy, state
 from tapefuse.tracer.tensor import Tensor, as_tensor, key_of, python_kind
@@ -61,6 +62,7 @@ class GradientTape:
         self._records: list[Record] = []
         self._tracked: set[int] = set()  # keys of everything watched or computed from it
         self._variables: dict[int, Variable] = {}  # watched ones by key
+        self._watched: dict[int, tuple[weakref.ref[Tensor], Node]] = {}  # tensors as they were when watched, by `id`
 
     # -- life cycle --------------------------------------------------------------------------------
     def __enter__(self) -> GradientTape:
@@ -87,7 +89,7 @@ class GradientTape:
 
     def _forget(self) -> None:
         self._consumed = False
-        self._records, self._tracked, self._variables = [], set(), {}
+        self._records, self._tracked, self._variables, self._watched = [], set(), {}, {}
 
     def reset(self) -> None:
         """Forget everything recorded and everything watched."""
@@ -111,6 +113,8 @@ class GradientTape:
     def watch(self, tensor: Any) -> None:
         """Track a tensor, a variable, or a nested structure of them from here on.
 
+        Gradients for a tensor that is updated later (`x[0] = v`) are those for the value that it has now.
+
         Raises TapeError before the tape is entered and ValueError for anything that is no tensor.
         """
         if not self._used:
@@ -127,6 +131,7 @@ class GradientTape:
                 self._watch_variable(x)
             else:
                 self._tracked.add(key_of(x))
+                self._watched[id(x)] = weakref.ref(x), _node(x)
         if not self._entered:
             text = (
                 "watch() after the `with` block: operations before and after it are not recorded, so this has no effect"
@@ -165,6 +170,18 @@ class GradientTape:
         """Append one operation. The caller has seen that an operand is tracked."""
         self.add_record(op_record(op, self.nodes(keys, xs), attrs, xs, y, loc, lean=not self._persistent))
 
+    def add_region(
+        self,
+        op: Op,
+        keys: Sequence[int],
+        xs: tuple[Tensor, ...],
+        attrs: dict[str, Any],
+        ys: tuple[Tensor, ...],
+        loc: Loc | None,
+    ) -> None:
+        """Append an operation with graphs inside and several results."""
+        self.add_record(region_record(op, self.nodes(keys, xs), attrs, xs, ys, loc))
+
     def nodes(self, keys: Sequence[int], xs: Sequence[Tensor]) -> tuple[Node, ...]:
         """Operands of a record; those that are not tracked have no identity on this tape."""
         tracked = self._tracked
@@ -174,6 +191,11 @@ class GradientTape:
         """Append an operation of any kind; its floating-point results are tracked from here on."""
         self._records.append(entry)
         self._tracked.update([y.key for y in entry.ys if y.key is not None and y.dtype.kind == "f"])
+
+    def _source(self, x: Tensor | Variable) -> Node:
+        """What derivatives for `x` are for: its value when it was watched, whatever was stored into it since."""
+        found = self._watched.get(id(x))
+        return found[1] if found is not None and found[0]() is x else _node(x)
 
     # -- derivatives ---------------------------------------------------------------------------------
     def gradient(
@@ -194,7 +216,7 @@ class GradientTape:
         targets = _tensors(target, "target")
         wanted = _tensors(sources, "sources")
         seeds = _seeds(targets, output_gradients)
-        grads = backward(self._take_records(), seeds, [_node(s) for s in wanted])
+        grads = backward(self._take_records(), seeds, [self._source(s) for s in wanted])
         if zero:
             grads = [functions.zeros(s.shape, s.dtype) if g is None else g for g, s in zip(grads, wanted, strict=True)]
         return unflatten(flatten(sources)[1], grads)
@@ -214,7 +236,7 @@ class GradientTape:
         zero = _unconnected(unconnected_gradients) is UnconnectedGradients.ZERO
         targets, moved = _tensors(target, "target"), _tensors(sources, "sources")
         directions = [
-            (_node(x), _seed(x, t, "tangent", "source"))
+            (self._source(x), _seed(x, t, "tangent", "source"))
             for x, t in zip(moved, _given_seeds(moved, tangents, "tangents", "source"), strict=True)
             if x.dtype.kind == "f"
         ]
@@ -233,7 +255,7 @@ class GradientTape:
         zero = _unconnected(unconnected_gradients) is UnconnectedGradients.ZERO
         (y,), wanted = _single(target, "jacobian"), _tensors(sources, "sources")
         shapes = [(*y.shape, *s.shape) for s in wanted]
-        found = rows(self._take_records(), _node(y), units(y.type), [_node(s) for s in wanted])
+        found = rows(self._take_records(), _node(y), units(y.type), [self._source(s) for s in wanted])
         parts = [None if r is None else functions.reshape(r, shape) for r, shape in zip(found, shapes, strict=True)]
         if zero:
             both = zip(parts, shapes, wanted, strict=True)
@@ -243,7 +265,7 @@ class GradientTape:
     def jacobian_columns(self, targets: Sequence[Tensor], source: Tensor) -> list[Tensor]:
         """For each target its jacobian by one source, as of `jacobian`, zeros where unconnected: one forward pass with
         an axis for the elements of the source. Raises TapeError unless the tape is persistent."""
-        found = columns(self._take_records(), _node(source), units(source.type), [_node(y) for y in targets])
+        found = columns(self._take_records(), self._source(source), units(source.type), [_node(y) for y in targets])
         return [_last(c, y, source) for c, y in zip(found, targets, strict=True)]
 
     def batch_jacobian(self, target: Any, source: Any) -> Tensor:
@@ -259,7 +281,7 @@ class GradientTape:
             raise ShapeError(f"batch_jacobian: need first dimension to match, got {y.type} and {x.type}")
         unit = units(Type(y.dtype, y.shape[1:]))
         seeds = functions.broadcast_to(functions.expand_dims(unit, 1), (unit.shape[0], *y.shape))
-        (found,) = rows(self._take_records(), _node(y), seeds, [_node(x)])
+        (found,) = rows(self._take_records(), _node(y), seeds, [self._source(x)])
         shape = (*y.shape, *x.shape[1:])
         if found is None:
             return functions.zeros(shape, x.dtype)

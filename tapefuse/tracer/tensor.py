@@ -1,10 +1,15 @@
-"""Tensors: immutable arrays whose operations are recorded by tapes and collected by traces.
+"""Tensors: arrays whose operations are recorded by tapes and collected by traces.
 
 An eager `Tensor` holds an array; an operation on it runs the op's NumPy `ref`. A `TracedTensor` stands for a value of
 the program being traced; an operation on it adds a node to that program.
 
->>> print(constant([1.0, 2.0]) * 3)
-tp.Tensor([3. 6.], shape=(2,), dtype=float32)
+>>> x = constant([1.0, 2.0])
+>>> x[0] = 5.0
+>>> print(x * 3)
+tp.Tensor([15.  6.], shape=(2,), dtype=float32)
+
+`x[0] = 5.0` gives the object `x` a new value; no array is ever written to, so that whatever was computed from the old
+value stays what it is: an earlier `y = x[1:]`, and what tapes recorded.
 """
 
 from __future__ import annotations
@@ -17,10 +22,11 @@ import numpy as np
 from tapefuse._errors import ConcretizationError, DTypeError, LeakedValueError
 from tapefuse._tree import flatten
 from tapefuse.ir.graph import Value, here
+from tapefuse.ir.interp import evaluate_region
 from tapefuse.ir.op import Op
 from tapefuse.ir.types import Poly, Shape, Type
 from tapefuse.tracer.operators import Operators, functions
-from tapefuse.tracer.source import current_loc, user_loc
+from tapefuse.tracer.source import current_loc, user_loc, without_staging
 from tapefuse.tracer.state import new_key, state
 
 if TYPE_CHECKING:
@@ -31,15 +37,19 @@ _NUMERIC = "biuf"
 
 
 class Tensor(Operators):
-    """An immutable array. Made by `tapefuse.constant` and by every operation.
+    """An array. Made by `tapefuse.constant` and by every operation.
 
     `_array` is C-contiguous, aligned, in native byte order, and never written to; `_key`, the identity on tapes, is
-    made when it is first asked for (`key_of`).
+    made when it is first asked for (`key_of`). `_value` and `_trace` are those of a `TracedTensor`, which a tensor made
+    while tracing becomes when something traced is stored into it.
     """
 
-    __slots__ = ("__weakref__", "_array", "_key")
+    __slots__ = ("__weakref__", "_array", "_key", "_trace", "_value")
     _array: np.ndarray
     _key: int
+    _trace: Trace
+    _value: Value
+    weak = False  # whether it takes the dtype of what it meets, as a Python number does
 
     @property
     def dtype(self) -> np.dtype:
@@ -109,16 +119,31 @@ class Tensor(Operators):
         return (functions.getitem(self, i) for i in range(len(self)))
 
     def __setitem__(self, index: Any, value: Any) -> None:
-        raise TypeError("tensors are immutable: build the new value with tp.where(mask, value, x) or tp.concatenate")
+        """`x[index] = value` for every index that `x[index]` takes; `value` is broadcast and cast as NumPy does, but
+        not from floating-point to integer numbers.
+
+        Afterwards this object has the new value. Others made from it before, `y = x[1:]` say, keep the old one; an
+        argument of a `tape_function` changes inside of it only. Tapes record it: gradients reach `value`, and the
+        rest of the old tensor. Raises IndexOutOfRangeError, ShapeError, DTypeError before anything changes.
+        """
+        _become(self, functions.setitem(self, index, value))
 
     def __format__(self, spec: str) -> str:
         return format(self.item(), spec) if spec else str(self)
 
+    def copy(self) -> Tensor:
+        """Another tensor with the same value, which stays when something is stored into this one."""
+        trace = state.trace
+        if trace is not None and isinstance(self, TracedTensor) and not trace.owns(self):
+            return TracedTensor(trace.value_of(self), trace)
+        return still(self)
+
     def __copy__(self) -> Tensor:
-        return self
+        return self.copy()
 
     def __deepcopy__(self, memo: dict) -> Tensor:
-        return self
+        twin = memo[id(self)] = self.copy()
+        return twin
 
     def __reduce__(self) -> tuple:
         return wrap, (self._concrete("pickling"),)
@@ -130,13 +155,14 @@ class Tensor(Operators):
     def __tapefuse_apply__(self, op: Op, args: tuple, attrs: dict[str, Any]) -> Tensor:
         return apply(op, args, attrs)
 
+    def __tapefuse_region__(self, op: Op, args: tuple, attrs: dict[str, Any]) -> tuple[Tensor, ...]:
+        return apply_region(op, args, attrs)
+
 
 class TracedTensor(Tensor):
     """A tensor whose value is known only when the traced program runs."""
 
-    __slots__ = ("_trace", "_value")
-    _value: Value
-    _trace: Trace
+    __slots__ = ()
 
     def __init__(self, value: Value, trace: Trace):
         self._value = value
@@ -161,8 +187,8 @@ class TracedTensor(Tensor):
             raise leaked(self)
         if array is None:
             raise ConcretizationError(
-                f"{asked_by} at {user_loc()} needs the value of {self!r}, which {self._trace.unknown}; use "
-                f"tp.where(condition, a, b) to choose by value, or do this outside the {self._trace.kind}"
+                f"{asked_by} at {user_loc()} needs the value of {self!r}, which {self._trace.unknown}; "
+                f"{without_staging()}, or do this outside the {self._trace.kind}"
             )
         return array
 
@@ -178,6 +204,87 @@ class TracedTensor(Tensor):
     def __repr__(self) -> str:
         made = f", made at {self._value.loc}" if self._value.loc else ""
         return f"tp.Tensor(<traced>, shape={self.shape}, dtype={self.dtype}{made})"
+
+
+class Number(Tensor):
+    """A number that a loop or branch carries: it takes the dtype of what it meets, as a Python number does."""
+
+    __slots__ = ()
+    weak = True
+
+    @property
+    def exact(self) -> Any:
+        """The Python number that it was made of; None for one that was computed."""
+        return getattr(self, "_value", None)
+
+
+class TracedNumber(TracedTensor):
+    """A `Number` whose value is known only when the traced program runs."""
+
+    __slots__ = ()
+    weak = True
+
+
+def number(x: int | float) -> Tensor:
+    """A Python number as a tensor that takes the dtype of what it meets."""
+    found: Any = weakened(as_tensor(x))
+    found._value = x
+    return found
+
+
+def weakened(x: Tensor) -> Tensor:
+    """The same value as a number that takes the dtype of what it meets; bools have nothing to take."""
+    if x.weak or x.dtype.kind == "b":
+        return x
+    return _same_as(x, TracedNumber if isinstance(x, TracedTensor) else Number)
+
+
+def strengthened(x: Tensor) -> Tensor:
+    """The same value with the dtype that it has."""
+    return _same_as(x, TracedTensor if isinstance(x, TracedTensor) else Tensor) if x.weak else x
+
+
+def still(x: Tensor) -> Tensor:
+    """Another object with the value and identity that `x` has now, whatever is stored into `x` later."""
+    twin, trace = _same_as(x, type(x)), state.trace
+    if trace is not None and not isinstance(x, TracedTensor):
+        trace.made(twin)
+    return twin
+
+
+def _become(x: Tensor, new: Tensor) -> None:
+    """Give the object `x` the value and identity of another tensor. Raises TypeError for one of another program."""
+    trace = state.trace
+    if trace is not None and not trace.owns(x):
+        raise TypeError(
+            f"x[...] = value at {user_loc()}: x was made outside of the {trace.kind} {trace.name!r}, which cannot "
+            "change it; change and return a copy, made inside with x.copy(), or keep state in a tp.Variable"
+        )
+    if isinstance(x, TracedTensor) and not isinstance(new, TracedTensor):
+        if trace is None:
+            raise leaked(x)
+        new = TracedTensor(trace.value_of(new), trace)
+    x.__class__ = type(new)
+    if isinstance(new, TracedTensor):
+        x._value, x._trace = new._value, new._trace
+    else:
+        x._array = new._array
+    x._key = key_of(new)
+
+
+def _same_as(x: Tensor, kind: type[Tensor]) -> Tensor:
+    """A tensor of another class with the value and the identity of `x`."""
+    twin: Any = kind.__new__(kind)
+    if isinstance(x, TracedTensor):
+        twin._value, twin._trace = x._value, x._trace
+    else:
+        twin._array = x._array
+        if isinstance(x, Number) and kind is Number and x.exact is not None:
+            twin._value = x._value
+    key = getattr(x, "_key", None)
+    if key is not None:
+        twin._key = key
+    return twin
 
 
 class Readable(Operators):
@@ -196,6 +303,8 @@ def wrap(array: np.ndarray) -> Tensor:
     """A tensor around an array that nobody else writes to; the array is copied only if its layout does not fit."""
     tensor = Tensor.__new__(Tensor)
     tensor._array = normal(array)
+    if state.trace is not None:
+        state.trace.made(tensor)
     return tensor
 
 
@@ -291,7 +400,7 @@ def constant(value: Any, dtype: Any = None) -> Tensor:
     """
     if isinstance(value, Operators):
         tensor = as_tensor(value)
-        return tensor if dtype is None or tensor.dtype == np.dtype(dtype) else functions.astype(tensor, dtype)
+        return still(tensor) if dtype is None or tensor.dtype == np.dtype(dtype) else functions.astype(tensor, dtype)
     if dtype is None:
         return as_tensor(value)
     tensor = as_tensor(value, check_dtype(dtype, "a value"))
@@ -305,22 +414,52 @@ def apply(op: Op, args: tuple, attrs: dict[str, Any]) -> Tensor:
     """
     operands, traced = _operands(args)
     trace = state.trace
-    if traced or (trace is not None and (trace.captures or not args or _is_symbolic(tuple(attrs.values())))):
+    if traced or (trace is not None and (trace.captures or not args or is_symbolic(tuple(attrs.values())))):
         here.loc = current_loc()
         if trace is None:
             raise leaked(next(x for x in operands if isinstance(x, TracedTensor)))
         result: Tensor = TracedTensor(op.emit(*[trace.value_of(x) for x in operands], **attrs), trace)
     else:
         result = _run(op, operands, attrs)
+    for x in operands:
+        if x.weak and _stays_weak(op, operands):
+            result = weakened(result)
+            break
     if state.tapes:
         record(op, operands, attrs, result)
     return result
 
 
-def _is_symbolic(attribute: Any) -> bool:
+def _stays_weak(op: Op, operands: tuple[Tensor, ...]) -> bool:
+    """Whether a result is a number as its operands are; a choice between numbers is one."""
+    return op.name != "cast" and all(x.weak or x.dtype.kind == "b" for x in operands)
+
+
+def apply_region(op: Op, args: tuple, attrs: dict[str, Any]) -> tuple[Tensor, ...]:
+    """The results of an operation with graphs inside: run now on eager tensors, nodes of the trace inside of one;
+    tapes record all of them as one operation."""
+    operands, traced = _operands(args)
+    trace = state.trace
+    if traced or trace is not None:
+        here.loc = current_loc()
+        if trace is None:
+            raise leaked(next(x for x in operands if isinstance(x, TracedTensor)))
+        values = op.emit_results(*[trace.value_of(x) for x in operands], **attrs)
+        results: tuple[Tensor, ...] = tuple([TracedTensor(v, trace) for v in values])
+    else:
+        results = tuple([wrap(np.asarray(y)) for y in evaluate_region(op, [x._array for x in operands], attrs)])
+    if state.tapes and any(y.dtype.kind == "f" for y in results):
+        keys, _ = [key_of(x) for x in operands], [key_of(y) for y in results]
+        held, given = tuple([still(x) for x in operands]), tuple([still(y) for y in results])
+        for tape in [tape for tape in state.tapes if tape.tracks(keys)]:
+            tape.add_region(op, keys, held, attrs, given, current_loc())
+    return results
+
+
+def is_symbolic(attribute: Any) -> bool:
     """Whether there is a symbolic extent in it: what `broadcast` to `[B]` gives is known at run time only."""
     if isinstance(attribute, tuple):
-        return any(map(_is_symbolic, attribute))
+        return any(map(is_symbolic, attribute))
     return isinstance(attribute, Poly)
 
 
@@ -382,5 +521,7 @@ def record(op: Op, operands: tuple[Tensor, ...], attrs: dict[str, Any], result: 
         tapes = [tape for tape in state.tapes if tape.tracks(keys)]
         if tapes:
             loc = current_loc()
+            key_of(result)
+            result, operands = still(result), tuple([still(x) for x in operands])
             for tape in tapes:
                 tape.add(op, keys, operands, attrs, result, loc)

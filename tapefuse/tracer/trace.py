@@ -7,6 +7,7 @@ traced.graph        # params: inputs, variables, arrays, captured; outs: results
 from __future__ import annotations
 
 import hashlib
+import weakref
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -16,10 +17,10 @@ from tapefuse._records import dataclass
 from tapefuse.ir.graph import Graph, Value, here, param, reachable
 from tapefuse.ir.interp import evaluate
 from tapefuse.ir.op import OPS, Literal
-from tapefuse.ir.types import Type
+from tapefuse.ir.types import Dim, Type
 from tapefuse.tracer.source import user_loc
 from tapefuse.tracer.state import state, tracing
-from tapefuse.tracer.tensor import Tensor, TracedTensor, key_of, leaked
+from tapefuse.tracer.tensor import Tensor, TracedTensor, is_symbolic, key_of, leaked
 from tapefuse.tracer.variable import Variable
 
 LITERAL_ELEMENTS = 16  # larger arrays become inputs of the program instead of text in it
@@ -46,26 +47,37 @@ class Traced:
 class Trace:
     """The program under construction while one function is traced."""
 
-    def __init__(self, name: str, may_create: bool, parent: Trace | None = None, captures: bool = False):
+    def __init__(
+        self,
+        name: str,
+        may_create: bool,
+        parent: Trace | None = None,
+        captures: bool = False,
+        place: str | None = None,
+    ):
         self.name = name
         self.parent = parent
         self.captures = captures  # outer tensors are operands to be put in later, so that tapes see their use
+        self.place = place  # which part of a program this is ("body of while_loop"); None: a whole one
+        self._outer_tapes = state.tapes  # set aside while this is traced
         self.may_create = may_create
         self.created = False
         self._variables: dict[int, tuple[Variable, Value]] = {}  # by identity of the variable
         self._current: dict[int, Value] = {}  # values assigned so far
         self._arrays: dict[tuple, tuple[np.ndarray, Value]] = {}  # by dtype, shape and contents
         self._captured: dict[int, tuple[Tensor, Value]] = {}  # by identity on tapes
+        self._made: dict[int, weakref.ref[Tensor]] = {}  # tensors with known values, by `id`
+        self.known: dict[str, tuple[Dim, Dim]] = dict(parent.known) if parent else {}  # smallest and largest of symbols
 
     @property
     def kind(self) -> str:
         """What traces, for messages."""
-        return "mapped function" if self.captures else "tape_function"
+        return self.place or ("mapped function" if self.captures else "tape_function")
 
     @property
     def unknown(self) -> str:
         """Why values are not known, for messages."""
-        if self.captures:
+        if self.captures and not self.place:
             return f"may differ between the examples of {self.name}"
         return "is known only when the compiled function runs"
 
@@ -78,12 +90,34 @@ class Trace:
                 return x._value
             if not self._is_inside(x._trace):
                 raise leaked(x)
-        elif not self.captures:
+            if self.place and x._value.op is not None and not x._value.args and not self._is_watched(x):
+                return x._value  # a constant or a dimension means the same here
+        elif not self.captures or (self.place and _is_short(x._array) and not self._is_watched(x)):
             return self._constant(x._array)
         key = key_of(x)
         if key not in self._captured:
             self._captured[key] = x, param(x.type)
         return self._captured[key][1]
+
+    def made(self, x: Tensor) -> None:
+        """Remember a tensor that is not traced as one of this program's own."""
+        self._made[id(x)] = weakref.ref(x)
+
+    def owns(self, x: Tensor) -> bool:
+        """Whether a tensor was made while this was traced, so that it may change."""
+        if isinstance(x, TracedTensor):
+            return x._trace is self
+        found = self._made.get(id(x))
+        return found is not None and found() is x
+
+    def _is_watched(self, x: Tensor) -> bool:
+        """Whether a tape that was set aside for this part of the program tracks `x`."""
+        key, trace = getattr(x, "_key", None), self
+        while key is not None and trace is not None and trace.captures:
+            if any(tape.tracks((key,)) for tape in trace._outer_tapes):
+                return True
+            trace = trace.parent  # type: ignore[assignment]
+        return False
 
     def _is_inside(self, other: Trace) -> bool:
         outer = self.parent
@@ -109,7 +143,7 @@ class Trace:
             array = x._trace.constant_value(x._value) if isinstance(x, TracedTensor) else x._array
             if array is not None:
                 known[p] = array
-        if any(v.op is None and v not in known for v in reachable([value])):
+        if any(_is_open(v) and v not in known for v in reachable([value])):
             return None
         return np.asarray(evaluate(Graph(tuple(known), (value,)), *known.values())[0])
 
@@ -129,7 +163,7 @@ class Trace:
         self.created = True
         if not self.may_create:
             raise VariableCreationError(
-                f"tape_function {self.name!r} makes a new Variable at {user_loc()} whenever it is traced; make "
+                f"{self.kind} {self.name!r} makes a new Variable at {user_loc()} whenever it is traced; make "
                 "variables outside, or once: `if self.v is None: self.v = tp.Variable(...)`"
             )
 
@@ -153,6 +187,16 @@ class Trace:
         )
 
 
+def _is_open(value: Value) -> bool:
+    """Whether a value depends on more than its operands: on an input, or on a symbol."""
+    return value.op is None or value.op.is_region or is_symbolic(tuple(x for _, x in value.attrs))
+
+
+def _is_short(array: np.ndarray) -> bool:
+    """Whether an array is written into the text of a program."""
+    return array.size <= LITERAL_ELEMENTS or _is_uniform(array)
+
+
 def _is_uniform(array: np.ndarray) -> bool:
     """Whether all elements are the same, to the bit: the cotangents of a mean, say."""
     elements = array.reshape(-1)
@@ -169,13 +213,15 @@ def trace_function(
     name: str,
     may_create: bool = True,
     captures: bool = False,
+    place: str | None = None,
 ) -> Traced:
     """Run `f` on one symbolic tensor per type; it returns the tensors that are the program's results.
 
     `captures`: outer tensors are not constants of the program but values captured by it, as those of an enclosing
-    trace always are.
+    trace always are. `place`: the name of the part of the enclosing program that `f` is, for messages; short constants
+    are then written into it.
     """
-    trace = Trace(name, may_create, state.trace, captures)
+    trace = Trace(name, may_create, state.trace, captures, place)
     loc = here.loc
     try:
         with tracing(trace):

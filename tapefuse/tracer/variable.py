@@ -212,9 +212,8 @@ class Variable(Readable):
         return format(self.item(), spec) if spec else str(self)
 
     def __setitem__(self, index: Any, value: Any) -> None:
-        raise TypeError(
-            f"a Variable is changed as a whole: {self._called}.assign(tp.where(mask, value, {self._called}))"
-        )
+        """Assign some elements, as `assign` does all of them: gradients do not pass through an assignment."""
+        self._set(functions.setitem(self._unrecorded(), index, value))
 
     def _augmented(self, other: Any) -> Variable:
         v = self._called
@@ -272,8 +271,7 @@ def alias(x: Tensor) -> Tensor:
     elif trace is not None and (trace.captures or isinstance(x, TracedTensor)):
         twin = TracedTensor(trace.value_of(x), trace)
     else:
-        twin = Tensor.__new__(Tensor)
-        twin._array = x._array
+        twin = wrap(x._array)
     if state.tapes:
         _record_identity(x, key_of(x), twin)
     return twin

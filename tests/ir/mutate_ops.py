@@ -77,14 +77,14 @@ MUTATIONS = [  # file, text that occurs once or is replaced where it occurs firs
     ("index", 'b.op("lt", k, b.number(0, INT64))', 'b.op("gt", k, b.number(0, INT64))'),
     (
         "index",
-        "return _to_front(gather(_to_axis(x, len(idx)), *idx), rank)",
-        "return gather(_to_axis(x, len(idx)), *idx)",
+        "return moved_to_front(gather(moved_to_axis(x, len(idx)), *idx), rank)",
+        "return gather(moved_to_axis(x, len(idx)), *idx)",
     ),
     ("index", "reshape(counter, shape=(n, *[1] * rank))", "reshape(counter, shape=(*[1] * rank, n))"),
-    ("index", "return _to_front(at_axis, len(idx))", "return at_axis"),
+    ("index", "return moved_to_front(at_axis, len(idx))", "return at_axis"),
     ("index", "return [g, gather(g, *idx)", "return [g, -gather(g, *idx)"),
     ("index", "scatter_add(tv, *idx, shape=shape_of(x)) if tx is None", "None if tx is None"),
-    ("index", "_to_axis(values, rank), *idx), len(idx))", "_to_axis(values, rank), *idx), 0)"),
+    ("index", "moved_to_axis(values, rank), *idx), len(idx))", "moved_to_axis(values, rank), *idx), 0)"),
     ("index", "scatter_add(g, *idx, shape=shape_of(x))", "scatter_add(g * 2, *idx, shape=shape_of(x))"),
 ]
 

@@ -91,6 +91,10 @@ EXACT = {
     "or": np.bitwise_or,
     "xor": np.bitwise_xor,
     "not": np.invert,
+    "shl": np.left_shift,
+    "shr": np.right_shift,
+    "bits": lambda x: x.view(np.dtype(f"i{x.itemsize}")),
+    "floating": lambda x: x.view(np.dtype(f"f{x.itemsize}")),
 }
 
 
@@ -166,13 +170,20 @@ def lower(op: Op, args: tuple, attrs: dict, types: list[Type], env: Mapping[str,
                 value = op.at(b, tuple(map(np.int64, i)), *xs, **attrs)
                 assert value.dtype == y.dtype, f"{op.name}: lowering gives {value.dtype}, the type is {y.dtype}"
                 y[i] = value
-            return y
-        if op.has_base:
-            y[...] = args[0]
-        for j in np.ndindex(*args[op.has_base].shape):
-            where, value = op.push(b, tuple(map(np.int64, j)), *xs, **attrs)
-            assert all(0 <= k < n for k, n in itertools.zip_longest(where, y.shape)), where
-            y[tuple(where)] += value
+        if op.push is not None:
+            pushed = _pushed(b, op, args, attrs, xs, np.zeros(result.shape, result.dtype))
+            assert op.at is None or np.array_equal(y, pushed, equal_nan=y.dtype.kind == "f")
+            return pushed
+    return y
+
+
+def _pushed(b: NumericBuilder, op: Op, args: tuple, attrs: dict, xs: list[Accessor], y: np.ndarray) -> np.ndarray:
+    if op.has_base:
+        y[...] = args[0]
+    for j in np.ndindex(*args[op.has_base].shape):
+        where, value = op.push(b, tuple(map(np.int64, j)), *xs, **attrs)
+        assert all(0 <= k < n for k, n in itertools.zip_longest(where, y.shape)), where
+        y[tuple(where)] = value if op.overwrites else y[tuple(where)] + value
     return y
 
 

@@ -160,7 +160,7 @@ def test_015_what_a_tape_keeps():
             tape.watch(x)
             hidden = x + 1.0
             y = function(hidden)
-        alive = weakref.ref(hidden)
+        alive = weakref.ref(hidden._array)
         del hidden
         return alive() is not None, tape, y, x
 

@@ -23,9 +23,11 @@ def unary(name: str, ref: Any, rule: Rule, doc: str, low: float = -2.0, high: fl
     return elementwise(name, ref, (rule,), unary_sample(low, high), doc=doc, **row)
 
 
-def binary(name: str, ref: Any, first: Rule, second: Rule, doc: str, low: float = -2, kinds: str = NUMBERS) -> Op:
+def binary(
+    name: str, ref: Any, first: Rule, second: Rule, doc: str, low: float = -2, kinds: str = NUMBERS, **row: Any
+) -> Op:
     """`low`: the second operand of the samples is at least this."""
-    return elementwise(name, ref, (first, second), binary_sample(second=(low, 2)), doc=doc, kinds=kinds)
+    return elementwise(name, ref, (first, second), binary_sample(second=(low, 2)), doc=doc, kinds=kinds, **row)
 
 
 # -- NumPy meanings that are not one ufunc ----------------------------------------------------------------------------

@@ -31,7 +31,7 @@ from tapefuse.ir.ops.shape import iota, reshape, transpose
 from tapefuse.ir.types import Dim, Shape, Type, broadcast_shapes, show_dtype, show_shape
 
 
-def _index_shape(shape: Shape, idx: Sequence[Type]) -> Shape:
+def index_shape(shape: Shape, idx: Sequence[Type]) -> Shape:
     """The broadcast shape of index operands into leading axes of `shape`."""
     if not 1 <= len(idx) <= len(shape):
         raise ShapeError(f"{len(idx)} index arrays do not fit the {len(shape)} axes of {show_shape(shape)}")
@@ -40,7 +40,7 @@ def _index_shape(shape: Shape, idx: Sequence[Type]) -> Shape:
     return broadcast_shapes(*(t.shape for t in idx))
 
 
-def _positions(b: Any, i: tuple, idx: Sequence[Any], shape: Shape) -> list[Any]:
+def positions(b: Any, i: tuple, idx: Sequence[Any], shape: Shape) -> list[Any]:
     """The index scalars at `i`, negative ones counted from the end of the axes of `shape`.
 
     Those out of range are moved into it: that they are an error is for a program's checks to say, which may run in
@@ -66,17 +66,17 @@ def _positions(b: Any, i: tuple, idx: Sequence[Any], shape: Shape) -> list[Any]:
     return [wrapped(x, n) for x, n in zip(idx, shape, strict=False)]
 
 
-def _to_front(x: Any, axis: int) -> Any:
+def moved_to_front(x: Any, axis: int) -> Any:
     return transpose(x, perm=(axis, *(a for a in range(len(shape_of(x))) if a != axis)))
 
 
-def _to_axis(x: Any, axis: int) -> Any:
+def moved_to_axis(x: Any, axis: int) -> Any:
     """The first axis moved to `axis`."""
     rest = range(1, len(shape_of(x)))
     return transpose(x, perm=(*rest[:axis], 0, *rest[axis:]))
 
 
-def _with_counter(flags: Sequence[bool], idx: Sequence[Any], like: Any, n: Dim) -> list[Any]:
+def with_counter(flags: Sequence[bool], idx: Sequence[Any], like: Any, n: Dim) -> list[Any]:
     """Batched index operands preceded by one that counts the batch: index into arrays with a leading batch axis."""
     aligned = same_inner_rank(flags, idx)
     rank = max(len(shape_of(x)) - f for f, x in zip(flags, idx, strict=True))
@@ -99,7 +99,7 @@ class gather:
             raise IndexOutOfRangeError(f"gather: {e}") from None
 
     def type(x, *idx):
-        return Type(x.dtype, (*_index_shape(x.shape, idx), *x.shape[len(idx) :]))
+        return Type(x.dtype, (*index_shape(x.shape, idx), *x.shape[len(idx) :]))
 
     def vjp(g, y, x, *idx):
         return [scatter_add(g, *idx, shape=shape_of(x)), *[None] * len(idx)]
@@ -112,12 +112,12 @@ class gather:
         if not flags[0]:
             return gather(x, *same_inner_rank(flags[1:], idx))
         if not any(flags[1:]):  # one look-up of the index serves the batch
-            return _to_front(gather(_to_axis(x, len(idx)), *idx), rank)
-        return gather(x, *_with_counter(flags[1:], idx, x, shape_of(x)[0]))
+            return moved_to_front(gather(moved_to_axis(x, len(idx)), *idx), rank)
+        return gather(x, *with_counter(flags[1:], idx, x, shape_of(x)[0]))
 
     def at(b, i, x, *idx):
         rank = max(len(k.shape) for k in idx)
-        return x((*_positions(b, i[:rank], idx, x.shape), *i[rank:]))
+        return x((*positions(b, i[:rank], idx, x.shape), *i[rank:]))
 
     def sample(rng, dtype):
         def case(shape: tuple, *indices: tuple, index_dtype: str = "i8"):
@@ -145,7 +145,7 @@ class scatter_add:
         return y
 
     def type(v, *idx, shape):
-        wanted = (*_index_shape(shape, idx), *shape[len(idx) :])
+        wanted = (*index_shape(shape, idx), *shape[len(idx) :])
         if v.shape != wanted:
             raise ShapeError(f"the values {v} must have shape {show_shape(wanted)}: the indices', then the rest's")
         return Type(same_dtype([v], "fiu"), tuple(shape))
@@ -160,14 +160,14 @@ class scatter_add:
         n = batch_size(flags, (v, *idx))
         if not any(flags[1:]):
             rank = max(len(shape_of(k)) for k in idx)
-            at_axis = scatter_add(_to_axis(v, rank), *idx, shape=(*shape[: len(idx)], n, *shape[len(idx) :]))
-            return _to_front(at_axis, len(idx))
+            at_axis = scatter_add(moved_to_axis(v, rank), *idx, shape=(*shape[: len(idx)], n, *shape[len(idx) :]))
+            return moved_to_front(at_axis, len(idx))
         values = v if flags[0] else with_batch(v, n)
-        return scatter_add(values, *_with_counter(flags[1:], idx, v, n), shape=(n, *shape))
+        return scatter_add(values, *with_counter(flags[1:], idx, v, n), shape=(n, *shape))
 
     def push(b, j, v, *idx, shape):
         rank = max(len(k.shape) for k in idx)
-        return (*_positions(b, j[:rank], idx, shape), *j[rank:]), v(j)
+        return (*positions(b, j[:rank], idx, shape), *j[rank:]), v(j)
 
     def sample(rng, dtype):
         def case(shape: tuple, *indices: tuple):
@@ -195,7 +195,7 @@ class add_at:
         return y
 
     def type(x, v, *idx):
-        wanted = (*_index_shape(x.shape, idx), *x.shape[len(idx) :])
+        wanted = (*index_shape(x.shape, idx), *x.shape[len(idx) :])
         if v.shape != wanted:
             raise ShapeError(f"the values {v} must have shape {show_shape(wanted)}: the indices', then the rest's")
         return Type(same_dtype([x, v], "fiu"), x.shape)
@@ -214,12 +214,12 @@ class add_at:
         table, values = (a if flag else with_batch(a, n) for a, flag in zip((x, v), flags[:2], strict=True))
         if not any(flags[2:]):  # the batch as one more axis after those that are indexed
             rank = max(len(shape_of(k)) for k in idx)
-            return _to_front(add_at(_to_axis(table, len(idx)), _to_axis(values, rank), *idx), len(idx))
-        return add_at(table, values, *_with_counter(flags[2:], idx, v, n))
+            return moved_to_front(add_at(moved_to_axis(table, len(idx)), moved_to_axis(values, rank), *idx), len(idx))
+        return add_at(table, values, *with_counter(flags[2:], idx, v, n))
 
     def push(b, j, x, v, *idx):
         rank = max(len(k.shape) for k in idx)
-        return (*_positions(b, j[:rank], idx, x.shape), *j[rank:]), v(j)
+        return (*positions(b, j[:rank], idx, x.shape), *j[rank:]), v(j)
 
     def sample(rng, dtype):
         return [((draw(rng, dtype, attrs["shape"]), *args), {}) for args, attrs in scatter_add.sample(rng, dtype)]

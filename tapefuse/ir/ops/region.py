@@ -2,12 +2,16 @@
 
 A region has several results. Its node is a *token* (type i64[]) that only `result` nodes read, one per result in use:
 
-    %0 = for %x %w body={fn (%c: f32[3], %v: f32[3]) ...} carried=1 index="k" trips=10 : i64[]
+    %0 = for %x, %w body=fn main(%c: f32[3], %v: f32[3]) {
+        %0 = mul %c, %v : f32[3]
+        return %0
+      } carried=1 index="k" trips=10 : i64[]
     %1 = result %0 dtype=f32 index=0 shape=(3) : f32[3]
 
 Graphs inside are closed: what they read from outside is an operand. Dimension symbols of the graph around keep their
 meaning inside; a region may give one more a meaning there. In derivative rules `gs` and `ys` are tuples, one entry per
-result; `apply` makes the results of a region for operands of any kind.
+result, None for zero; `apply` makes the results of a region for IR values and tensors. A cotangent rule takes as
+`wanted` which operands matter (all, if it is not given): rules inside do not run for the others.
 """
 
 # To mypy the body of an op stays a class after @defop.
@@ -17,7 +21,8 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -29,6 +34,7 @@ from tapefuse.ir.types import Type, symbols
 
 Run = Callable[[Graph, Sequence[Any], Mapping[str, int]], tuple]  # runs a graph with symbols bound: its outputs
 TOKEN = Type(INT64, ())
+BINDING = ("index", "symbol")  # attributes that name a dimension symbol of the graphs inside
 _fresh = itertools.count()
 
 
@@ -37,10 +43,30 @@ def fresh(prefix: str) -> str:
     return f"{prefix}_{next(_fresh)}"
 
 
+class Rules(NamedTuple):
+    """The derivative and batching rules of a region."""
+
+    vjp: Callable[..., Sequence[Any]]  # gs, ys, *xs, wanted=None, **attrs -> a cotangent or None per operand
+    jvp: Callable[..., Sequence[Any]]  # ts, ys, *xs, **attrs -> a tangent or None per result
+    batch: Callable[..., Sequence[tuple[Any, bool]]]  # flags, *xs, **attrs -> (result, flag) for each result
+
+
+RULES: dict[str, Rules] = {}  # by op; from `ir.passes.region_rules`, since they derive and batch the graphs inside
+
+
+def _rules(name: str) -> Rules:
+    """Rules that are looked up when they run."""
+
+    def run(kind: str, *xs: Any, **attrs: Any) -> Any:
+        return getattr(RULES[name], kind)(*xs, **attrs)
+
+    return Rules(*(partial(run, kind) for kind in Rules._fields))
+
+
 def apply(op: Op, xs: Sequence[Any], attrs: dict[str, Any]) -> tuple:
     """The results of a region on IR values or tensors."""
-    hook = next(h for x in xs if (h := getattr(x, "__tapefuse_region__", None)) is not None)
-    return hook(op, tuple(xs), attrs)
+    hook = next((h for x in xs if (h := getattr(x, "__tapefuse_region__", None)) is not None), None)
+    return op.emit_results(*xs, **attrs) if hook is None else hook(op, tuple(xs), attrs)
 
 
 def graphs(v: Value) -> Iterator[Graph]:
@@ -50,6 +76,13 @@ def graphs(v: Value) -> Iterator[Graph]:
             yield x
         elif isinstance(x, tuple):
             yield from (g for g in x if isinstance(g, Graph))
+
+
+def bound(v: Value) -> tuple[str, ...]:
+    """The dimension symbols that a node gives a meaning in the graphs inside it."""
+    if v.op is None or not v.op.is_region:
+        return ()
+    return tuple(x for k, x in v.attrs if k in BINDING)
 
 
 def with_graphs(attrs: Mapping[str, Any], change: Callable[[Graph], Graph]) -> dict[str, Any]:
@@ -119,11 +152,7 @@ class for_:
     def results(*xs, body, trips, index, carried):
         return tuple(xs[:carried])
 
-    vjp = None
-    jvp = None
-
-    def batch(flags, *xs, body, trips, index, carried):
-        raise TypeError("not yet")
+    vjp, jvp, batch = _rules("for")
 
     def sample(rng, dtype):
         return []
@@ -153,11 +182,7 @@ class while_:
     def results(*xs, cond, body, carried):
         return (*xs[:carried], TOKEN)
 
-    vjp = None
-    jvp = None
-
-    def batch(flags, *xs, cond, body, carried):
-        raise TypeError("not yet")
+    vjp, jvp, batch = _rules("while")
 
     def sample(rng, dtype):
         return []
@@ -185,11 +210,7 @@ class switch:
     def results(index, *xs, branches):
         return _types(branches[0].outs)
 
-    vjp = None
-    jvp = None
-
-    def batch(flags, index, *xs, branches):
-        raise TypeError("not yet")
+    vjp, jvp, batch = _rules("switch")
 
     def sample(rng, dtype):
         return []
@@ -216,11 +237,7 @@ class sized:
     def results(n, *xs, symbol, body):
         return _types(body.outs)
 
-    vjp = None
-    jvp = None
-
-    def batch(flags, n, *xs, symbol, body):
-        raise TypeError("not yet")
+    vjp, jvp, batch = _rules("sized")
 
     def sample(rng, dtype):
         return []

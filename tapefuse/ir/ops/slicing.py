@@ -44,7 +44,7 @@ def slice_needs(shape: Shape, starts: Shape, limits: Shape, strides: Shape) -> l
     return [*starts, *extents, *(n - b for n, b in zip(shape, limits, strict=True))]
 
 
-def _check_slice(shape: Shape, starts: Shape, limits: Shape, strides: Shape) -> None:
+def check_slice(shape: Shape, starts: Shape, limits: Shape, strides: Shape) -> None:
     if not len(shape) == len(starts) == len(limits) == len(strides):
         raise ShapeError(f"a slice of rank {len(shape)} needs as many starts, limits and strides")
     if any(_never(s - 1) for s in strides):
@@ -59,11 +59,11 @@ class slice_:
 
     def ref(x, *, starts, limits, strides):
         x = np.asarray(x)
-        _check_slice(x.shape, starts, limits, strides)
+        check_slice(x.shape, starts, limits, strides)
         return x[tuple(slice(a, max(a, b), s) for a, b, s in zip(starts, limits, strides, strict=True))]
 
     def type(x, *, starts, limits, strides):
-        _check_slice(x.shape, starts, limits, strides)
+        check_slice(x.shape, starts, limits, strides)
         return Type(x.dtype, tuple(_ceil_div(b - a, s) for a, b, s in zip(starts, limits, strides, strict=True)))
 
     def vjp(g, y, x, *, starts, limits, strides):
@@ -134,7 +134,7 @@ class pad:
             return outside
         all_inside, index = None, []
         for k, n, lo, hi, gap in zip(i, x.shape, low, high, interior, strict=True):
-            inside, position = _unpadded(b, k, n, lo, hi, gap)
+            inside, position = unpadded(b, k, n, lo, hi, gap)
             index.append(position if inside is None else b.op("select", inside, position, b.number(0, INT64)))
             if inside is not None:
                 all_inside = inside if all_inside is None else b.op("and", all_inside, inside)
@@ -151,7 +151,7 @@ class pad:
     dtypes = "fiub"
 
 
-def _unpadded(b: Any, k: Any, n: Dim, low: Dim, high: Dim, gap: Dim) -> tuple[Any, Any]:
+def unpadded(b: Any, k: Any, n: Dim, low: Dim, high: Dim, gap: Dim) -> tuple[Any, Any]:
     """Whether index `k` of a padded axis holds an element of the operand (None: always), and which."""
     conditions = []
     if low != 0:

@@ -1,6 +1,6 @@
 """The passes on graphs, and the order in which a traced graph goes through them.
 
-    graph = optimise(graph)                        # fold, simplify, units, rows, dce
+    graph = optimise(graph)                        # loops, fold, simplify, regions, units, rows, dce
     graph, fired = BY_NAME["simplify"].run(graph)  # one of them, with how often each of its rules fired
 
 With TAPEFUSE_CHECK=1 the graph is verified before the first pass and after each.
@@ -15,7 +15,21 @@ from tapefuse._config import config
 from tapefuse._errors import VerifyError
 from tapefuse._records import dataclass
 from tapefuse.ir.graph import Graph
-from tapefuse.ir.passes import adjoint, batching, checks, dce, fold, forward, rows, simplify, units
+from tapefuse.ir.passes import (
+    adjoint,
+    batching,
+    checks,
+    dce,
+    fold,
+    forward,
+    loops,
+    region_rules,  # noqa: F401  fills `ops.region.RULES`
+    regions,
+    rows,
+    simplify,
+    units,
+)
+from tapefuse.ir.passes.bodies import deep
 from tapefuse.ir.verify import verify
 
 
@@ -30,10 +44,12 @@ class Pass:
 
 
 PASSES = (
+    Pass("loops", loops.run, "one region in place of two that do the same work"),
     Pass("fold", fold.run, "compute what depends on small constants only"),
     Pass("simplify", simplify.run, "algebraic identities that are exact in IEEE arithmetic"),
+    Pass("regions", regions.run, "loops and branches without what nobody needs"),
     Pass("units", units.run, "select by unit vectors, do not multiply by them", exact=False),
-    Pass("rows", rows.run, "add a scatter at the rows it names, not to a whole table", exact=False),
+    Pass("rows", deep(rows.run), "add a scatter at the rows it names, not to a whole table", exact=False),
     Pass("dce", dce.run, "drop elements that nobody reads"),
 )
 DERIVED = (  # graphs with another signature: not part of `optimise`

@@ -59,6 +59,25 @@ class OpRecord:
         return [self.op.jvp(ts, self.y, *self.xs, **self.attrs)]
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class RegionRecord:
+    """The record of a region: its operands, and all of its results."""
+
+    op: Op
+    xs: Sequence[Any]
+    attrs: dict[str, Any]
+    ys: Sequence[Any]
+    loc: Loc | None = None
+
+    def pullback(self, gs: Sequence[Any], wanted: Sequence[bool] | None = None) -> Sequence[Any]:
+        assert self.op.vjp is not None
+        return self.op.vjp(gs, self.ys, *self.xs, wanted=wanted, **self.attrs)
+
+    def pushforward(self, ts: Sequence[Any]) -> Sequence[Any]:
+        assert self.op.jvp is not None
+        return self.op.jvp(ts, self.ys, *self.xs, **self.attrs)
+
+
 def missing_rule(op: Op, xs: Sequence[Any], attrs: dict[str, Any], loc: Loc | None) -> MissingGradientError:
     name = attrs.get("name", op.name) if op is ops.missing_gradient else op.name
     where = f"\n  at {loc}" if loc else ""
@@ -120,7 +139,11 @@ def _forward_active(
 
 
 def _pull(record: Record, gs: Sequence[Any], cotangents: dict, active: set, key: Callable) -> None:
-    for x, g in zip(record.xs, record.pullback(gs), strict=True):
+    if isinstance(record, RegionRecord):  # what is inside is differentiated: no more of it than matters
+        cotangents_of_xs = record.pullback(gs, [key(x) in active for x in record.xs])
+    else:
+        cotangents_of_xs = record.pullback(gs)
+    for x, g in zip(record.xs, cotangents_of_xs, strict=True):
         if g is not None and (k := key(x)) in active:
             if config.check:
                 _check_cotangent(record, x, g)
@@ -154,8 +177,16 @@ def gradient_graph(graph: Graph, wrt: Sequence[int] | None = None) -> Graph:
     return Graph((*graph.params, *seeds), (*graph.outs, *gradients), graph.name)
 
 
-def records_of(graph: Graph) -> list[OpRecord]:
-    return [OpRecord(v.op, v.args, v.attributes, v, v.loc) for v in graph.nodes if v.op is not None]
+def records_of(graph: Graph) -> list[OpRecord | RegionRecord]:
+    """The nodes in order; a region and its results are one record."""
+    return [_record(v) for v in graph.nodes if v.op is not None and v.op is not ops.result]
+
+
+def _record(v: Value) -> OpRecord | RegionRecord:
+    assert v.op is not None
+    if not v.op.is_region:
+        return OpRecord(v.op, v.args, v.attributes, v, v.loc)
+    return RegionRecord(v.op, v.args, v.attributes, v.op.emit_results(*v.args, **v.attributes), v.loc)
 
 
 def zeros(type: Type) -> Value:

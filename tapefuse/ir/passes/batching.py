@@ -14,9 +14,11 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from tapefuse.ir import ops
 from tapefuse.ir.graph import Graph, Value, here, param
 from tapefuse.ir.interp import walk
 from tapefuse.ir.op import Op
+from tapefuse.ir.ops import region
 from tapefuse.ir.ops.family import with_batch
 from tapefuse.ir.types import Dim, Poly, Type
 
@@ -29,11 +31,17 @@ def batched(graph: Graph, args: Sequence[Flagged], leaf: Callable[[Op, dict[str,
     `leaf(op, attrs)` makes the results of ops without operands. Every result has the line of source of its node.
     """
 
-    def apply(v: Value, xs: list[Flagged]) -> Flagged:
+    def apply(v: Value, xs: list[Any]) -> Any:
         op, attrs = v.op, v.attributes
         assert op is not None
         here.loc = v.loc
+        if op is ops.result:
+            return xs[0][attrs["index"]]  # of a region, whose value is here the tuple of its results
         values, flags = [x for x, _ in xs], tuple([f for _, f in xs])
+        if op.is_region and any(flags):
+            return op.batch(flags, *values, **attrs)
+        if op.is_region:
+            return [(y, False) for y in region.apply(op, values, attrs)]
         if any(flags):
             return op.batch(flags, *values, **attrs), True
         return (op(*values, **attrs) if values else leaf(op, attrs)), False

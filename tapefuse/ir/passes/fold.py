@@ -39,7 +39,7 @@ def folded(root: Value) -> Value | None:
 
 def _foldable(op: Op) -> bool:
     """Not what is cheaper to make than to read: a count, a repeated value."""
-    return op.interned and op is not const and op.name not in ("iota", "basis", "broadcast")
+    return op.interned and op is not const and not op.is_region and op.name not in ("iota", "basis", "broadcast")
 
 
 RULES = Rewriter([rule("fold", Pattern(_foldable), folded)])

@@ -1,0 +1,40 @@
+"""Which operand a value is a changed version of, so that it may be written into that operand's memory."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from tapefuse.codegen.schedule import chained
+from tapefuse.codegen.updates import writes_into_base
+from tapefuse.ir.graph import Graph, Value
+from tapefuse.ir.op import OPS
+from tapefuse.ir.ops import region
+
+
+def base_of(node: Value, inline: Collection[Value]) -> Value | None:
+    """What a value changes a part of, or what a region's result was before; None for values that are all new."""
+    if writes_into_base(node):
+        return chained(node, inline)[0].args[0]
+    return continued(node)
+
+
+def continued(node: Value) -> Value | None:
+    """The operand that a region's result is a later version of: a carried one; of a branch, the one it updates."""
+    if node.op is not OPS["result"]:
+        return None
+    token, k = node.args[0], node.attributes["index"]
+    assert token.op is not None
+    if token.type.size == 1 and node.type.size == 1:
+        return None  # scalars are in registers
+    if "carried" in token.attributes:
+        return token.args[k] if k < token.attributes["carried"] else None
+    origins = {_origin(graph, graph.outs[k]) for graph in region.graphs(token)}
+    origin = origins.pop() if len(origins) == 1 else None
+    return None if origin is None else token.args[1 + origin]  # the first one is the branch's number, or the size
+
+
+def _origin(graph: Graph, value: Value | None) -> int | None:
+    """The number of the parameter that a graph's output is a later version of."""
+    while value is not None and value.op is not None:
+        value = value.args[0] if value.op.has_base else continued(value)
+    return None if value is None else graph.params.index(value)

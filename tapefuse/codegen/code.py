@@ -1,0 +1,289 @@
+"""Statements of a region's kernel under construction: scopes, scalars, memory.
+
+Scalars are computed where their operands are known, before the loops that they do not depend on, and once. Kernels are
+copied into it (`inlined`), their buffers and scalars renamed; arrays of one element that kernels hand to each other
+are cells: scalars, without memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import numpy as np
+
+from tapefuse._records import dataclass
+from tapefuse.codegen.costs import WEIGHTS
+from tapefuse.codegen.loops import (
+    INT,
+    ZERO,
+    Assign,
+    Buffer,
+    Declare,
+    For,
+    If,
+    Let,
+    Load,
+    Num,
+    Scalar,
+    Stmt,
+    Store,
+    Var,
+    View,
+    While,
+    dimension,
+    folded,
+)
+from tapefuse.ir.ops.scalar import result_dtype
+from tapefuse.ir.types import Dim, Poly, Type, size, symbols
+
+
+@dataclass(frozen=True, slots=True)
+class Array:
+    """Memory, as a buffer of one type. `depth`: of the scope in which views of it are made."""
+
+    buffer: Buffer
+    depth: int = 0
+
+
+class Cell:
+    """An array of one element that has no memory: its value now, or the slot that holds it."""
+
+    __slots__ = ("slot", "type", "value")
+
+    def __init__(self, type: Type, value: Scalar | None = None):
+        self.type, self.value = type, value
+        self.slot: Var | None = None
+
+
+Storage = Array | Cell
+
+
+class Code:
+    """A builder, as lowering rules expect it, of nested scopes; a scalar's depth is that of the scope it is made in."""
+
+    def __init__(self) -> None:
+        self.symbols: set[str] = set()  # dimension symbols that are read
+        self.defined: set[str] = set()  # of those, the ones that loops inside give a meaning
+        self._bodies: list[list[Stmt]] = [[]]
+        self._memos: list[dict] = [{}]
+        self._barriers: list[bool] = [False]  # whether a scope may not run, or not to its end
+        self._depth: dict[Var, int] = {}
+        self._count = 0
+
+    # -- scalars: what lowering rules use --------------------------------------------------------------
+    def number(self, value, dtype) -> Num:
+        dtype = np.dtype(dtype)
+        return Num(dtype.type(value).item(), dtype)
+
+    def literal(self, array: np.ndarray, index) -> Num:
+        return Num(array.item(), array.dtype)
+
+    def dim(self, d: Dim) -> Scalar:
+        """A dimension as an int64 scalar."""
+        if not isinstance(d, Poly):
+            return Num(int(d), INT)
+        total: Scalar = ZERO
+        for mono, coef in d.terms:
+            term: Scalar = Num(coef, INT)
+            for symbol in mono:
+                term = self.op("mul", term, self.symbol(symbol))
+            total = self.op("add", total, term)
+        return total
+
+    def symbol(self, name: str) -> Var:
+        self.symbols.add(name)
+        return dimension(name)
+
+    def op(self, name: str, *args: Scalar) -> Scalar:
+        return self.let(name, args, result_dtype(name, *[a.dtype for a in args]))
+
+    def cast(self, x: Scalar, dtype) -> Scalar:
+        dtype = np.dtype(dtype)
+        if x.dtype == dtype:
+            return x
+        if isinstance(x, Num):
+            return Num(dtype.type(x.value).item(), dtype)
+        return self.let("cast", (x,), dtype)
+
+    def let(self, op: str, args: tuple[Scalar, ...], dtype: np.dtype) -> Scalar:
+        """A scalar instruction, as far out as its operands allow."""
+        if dtype == INT and op != "cast" and (known := folded(op, args)) is not None:
+            return known
+        key = op, dtype, args
+        for memo in self._memos:
+            if key in memo:
+                return memo[key]
+        depth = max((self.depth(a) for a in args), default=0)
+        if WEIGHTS.get(op, 1) > 1 and dtype.kind == "f":
+            depth = max([depth, *(k for k, barrier in enumerate(self._barriers) if barrier)])
+        dst = self.fresh("t", dtype, depth)
+        self._bodies[depth].append(Let(dst, op, args))
+        self._memos[depth][key] = dst
+        return dst
+
+    def depth(self, x: Scalar) -> int:
+        return self._depth.get(x, 0) if isinstance(x, Var) else 0
+
+    def fresh(self, prefix: str, dtype: np.dtype, depth: int | None = None) -> Var:
+        self._count += 1
+        var = Var(f"{prefix}{self._count - 1}", dtype)
+        self._depth[var] = self.here if depth is None else depth
+        return var
+
+    def place(self, var: Var) -> None:
+        """A scalar is known from here on."""
+        self._depth[var] = self.here
+
+    def define(self, symbol: str, op: str, *args: Scalar) -> None:
+        """Give a dimension symbol its meaning."""
+        self.append(Let(dimension(symbol), op, args))
+        self.defined.add(symbol)
+        self.place(dimension(symbol))
+
+    # -- slots -----------------------------------------------------------------------------------------
+    def declare(self, dtype: np.dtype, init: Scalar) -> Var:
+        slot = self.fresh("s", dtype)
+        self.append(Declare(slot, init))
+        return slot
+
+    def read(self, slot: Var) -> Var:
+        dst = self.fresh("t", slot.dtype)
+        self.append(Let(dst, "read", (slot,)))
+        return dst
+
+    def assign(self, slot: Var, value: Scalar) -> None:
+        self.append(Assign(slot, value))
+
+    def get(self, cell: Cell) -> Scalar:
+        if cell.slot is not None:
+            return self.read(cell.slot)
+        assert cell.value is not None, "an array of one element is read before it is written"
+        return cell.value
+
+    def set(self, cell: Cell, value: Scalar) -> None:
+        if cell.slot is not None:
+            self.assign(cell.slot, value)
+        else:
+            cell.value = value
+
+    # -- memory ----------------------------------------------------------------------------------------
+    def buffer(self, type: Type) -> Buffer:
+        self._count += 1
+        return Buffer(f"m{self._count - 1}", type)
+
+    def view(self, array: Array, type: Type) -> Buffer:
+        """The memory seen as another type."""
+        if array.buffer.type == type:
+            return array.buffer
+        depth = max([array.depth, *(self.depth(dimension(s)) for s in symbols(type.shape[1:]))])
+        key = "view", array.buffer.name, type
+        if key not in self._memos[depth]:
+            self._memos[depth][key] = buffer = self.buffer(type)
+            self.symbols |= symbols(type.shape[1:])
+            self._bodies[depth].append(View(buffer, array.buffer))
+        return self._memos[depth][key]
+
+    def value(self, storage: Storage) -> Scalar:
+        """The only element of an array."""
+        if isinstance(storage, Cell):
+            return self.get(storage)
+        return self.load(storage.buffer, (ZERO,) * len(storage.buffer.type.shape))
+
+    def load(self, buffer: Buffer, index: Sequence[Scalar]) -> Var:
+        dst = self.fresh("t", buffer.type.dtype)
+        self.append(Load(dst, buffer, tuple(index)))
+        return dst
+
+    def first(self, stmt: Stmt) -> None:
+        """A statement before all loops."""
+        self._bodies[0].append(stmt)
+
+    def store(self, buffer: Buffer, index: Sequence[Scalar], value: Scalar) -> None:
+        self.append(Store(buffer, tuple(index), value))
+
+    def copy(self, target: Array, source: Storage) -> None:
+        """All elements of an array; those of one without memory are all the same."""
+        n = size(target.buffer.type.shape)
+        flat = Type(target.buffer.type.dtype, (n,))
+        into = self.view(target, flat)
+        value = self.get(source) if isinstance(source, Cell) else None
+        with self.loop(self.fresh("i", INT, self.here + 1), ZERO, self.dim(n)) as i:
+            element = value if isinstance(source, Cell) else self.load(self.view(source, flat), (i,))
+            assert element is not None
+            self.store(into, (i,), element)
+
+    # -- scopes ----------------------------------------------------------------------------------------
+    @property
+    def here(self) -> int:
+        return len(self._bodies) - 1
+
+    def append(self, stmt: Stmt) -> None:
+        self._bodies[-1].append(stmt)
+
+    def _open(self, barrier: bool) -> None:
+        self._bodies.append([])
+        self._memos.append({})
+        self._barriers.append(barrier)
+
+    def _close(self) -> tuple[Stmt, ...]:
+        self._memos.pop()
+        self._barriers.pop()
+        return tuple(self._bodies.pop())
+
+    @contextmanager
+    def loop(self, var: Var, start: Scalar, stop: Scalar) -> Iterator[Var]:
+        self._open(False)
+        self._depth[var] = self.here
+        try:
+            yield var
+        finally:
+            body = self._close()
+            self.append(For(var, start, stop, body))
+
+    @contextmanager
+    def scope(self, into: list[tuple[Stmt, ...]]) -> Iterator[None]:
+        """Statements that may not run, or in part; they are appended to `into`, to become part of a statement."""
+        self._open(True)
+        try:
+            yield
+        finally:
+            into.append(self._close())
+
+    @contextmanager
+    def when(self, condition: Scalar) -> Iterator[None]:
+        parts: list[tuple[Stmt, ...]] = []
+        with self.scope(parts):
+            yield
+        self.append(If(condition, parts[0]))
+
+    @contextmanager
+    def repeat(self) -> Iterator[While_]:
+        """A loop with a condition: what stands before `test` in the block decides, what follows is its body."""
+        found = While_(self)
+        self._open(True)
+        try:
+            yield found
+        finally:
+            body = self._close()
+            before = self._close()
+            assert found.condition is not None
+            self.append(While(before, found.condition, body))
+
+    def body(self) -> tuple[Stmt, ...]:
+        assert len(self._bodies) == 1
+        return tuple(self._bodies[0])
+
+
+class While_:
+    """A loop with a condition while it is being written."""
+
+    def __init__(self, code: Code):
+        self.code = code
+        self.condition: Scalar | None = None
+
+    def test(self, condition: Scalar) -> None:
+        self.condition = condition
+        self.code._open(True)
+
+

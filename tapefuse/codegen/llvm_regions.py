@@ -1,0 +1,176 @@
+"""Loops, branches and memory of regions as LLVM text.
+
+A kernel that may be stopped, or run out of memory, does so by a jump to its end, where what it has allocated is freed.
+Arrays that change their roles are pointers in stack slots, which LLVM promotes to registers.
+"""
+
+from __future__ import annotations
+
+from tapefuse.codegen.emit_llvm import Writer
+from tapefuse.codegen.loops import Allocate, Buffer, Free, If, Launch, Move, Num, Poll, Stmt, View, While, bodies
+
+ALIGN = 64
+WATCHED, INTERRUPTED, LAUNCH = "tapefuse_watched", "tapefuse_interrupted", "tapefuse_launch"
+
+
+class RegionWriter(Writer):
+    """Prints what regions have beside other kernels. `moved`: names of buffers whose pointers are in stack slots."""
+
+    moved: frozenset[str]
+
+    def text(self) -> str:
+        self.moved = frozenset(_moved(self.kernel.body))
+        self.pointers: dict[str, str] = {}
+        self.allocated: list[str] = []  # stack slots of what is to be freed
+        self.leaves = False  # whether something jumps to the end
+        self.watch = ""
+        text = super().text()
+        if not self.leaves:
+            return text
+        body, end = text[: text.rindex("  ret void")], text[text.rindex("  ret void") :]
+        return "\n".join([body + "  br label %leave", "leave:", *self._freed(), end])
+
+    def _freed(self) -> list[str]:
+        """Free what is allocated still; a slot that is empty holds null."""
+        lines = []
+        for slot in self.allocated:
+            lines += [f"  {slot}.last = load ptr, ptr {slot}", f"  call void @free(ptr {slot}.last)"]
+        return lines
+
+    def pointer(self, buffer: Buffer) -> str:
+        if buffer.name in self.moved:
+            return self.new(f"load ptr, ptr %{buffer.name}.now")
+        return self.pointers.get(buffer.name, f"%{buffer.name}")
+
+    def control(self, s: Stmt) -> None:
+        match s:
+            case View(buffer, source):
+                self.view(buffer, self.pointer(source))
+            case Move(targets, sources):
+                found = [self.pointer(b) for b in sources]
+                for target, value in zip(targets, found, strict=True):
+                    self.line(f"store ptr {value}, ptr %{target.name}.now")
+            case While():
+                self.repeat(s)
+            case If():
+                self.branch(s)
+            case Launch():
+                self.launch(s)
+            case Allocate():
+                self.allocate(s)
+            case Free(buffer):
+                slot = f"%{buffer.name}.memory"
+                self.needs.external("free", "void", "ptr")
+                self.line(f"call void @free(ptr {self.new(f'load ptr, ptr {slot}')})")
+                self.line(f"store ptr null, ptr {slot}")
+            case Poll(status):
+                self.poll(status)
+
+    def view(self, buffer: Buffer, pointer: str) -> None:
+        if buffer.name not in self.moved:
+            self.pointers[buffer.name] = pointer
+            return
+        slot = f"  %{buffer.name}.now = alloca ptr"
+        if slot not in self.slots:
+            self.slots.append(slot)
+        self.line(f"store ptr {pointer}, ptr %{buffer.name}.now")
+
+    # -- control ---------------------------------------------------------------------------------------
+    def repeat(self, s: While) -> None:
+        self.count += 1
+        n = self.count
+        self.line(f"br label %test.{n}")
+        self.start(f"test.{n}")
+        self.statements(s.before)
+        self.line(f"br i1 {self.use(s.condition)}, label %again.{n}, label %done.{n}")
+        self.start(f"again.{n}")
+        self.statements(s.body)
+        self.line(f"br label %test.{n}")
+        self.start(f"done.{n}")
+
+    def branch(self, s: If) -> None:
+        self.count += 1
+        n = self.count
+        other = f"else.{n}" if s.otherwise else f"end.if.{n}"
+        self.line(f"br i1 {self.use(s.condition)}, label %then.{n}, label %{other}")
+        self.start(f"then.{n}")
+        self.statements(s.then)
+        self.line(f"br label %end.if.{n}")
+        if s.otherwise:
+            self.start(other)
+            self.statements(s.otherwise)
+            self.line(f"br label %end.if.{n}")
+        self.start(f"end.if.{n}")
+
+    def leave_if(self, condition: str) -> None:
+        self.leaves = True
+        self.count += 1
+        self.line(f"br i1 {condition}, label %leave, label %stay.{self.count}")
+        self.start(f"stay.{self.count}")
+
+    def poll(self, status: Buffer) -> None:
+        """Whether this thread may ask is known when the kernel begins."""
+        watched = self.needs.external(WATCHED, "i64")
+        interrupted = self.needs.external(INTERRUPTED, "i64")
+        if not self.watch:
+            self.watch = "%may.ask"
+            self.slots += [f"  %asks = call i64 {watched}()", "  %may.ask = icmp ne i64 %asks, 0"]
+        self.count += 1
+        n = self.count
+        self.line(f"br i1 %may.ask, label %ask.{n}, label %on.{n}")
+        self.start(f"ask.{n}")
+        answer = self.new(f"call i64 {interrupted}()")
+        stop = self.new(f"icmp ne i64 {answer}, 0")
+        self.line(f"{stop}.byte = zext i1 {stop} to i8")
+        self.line(f"store i8 {stop}.byte, ptr {self.pointer(status)}")
+        self.leave_if(stop)
+        self.line(f"br label %on.{n}")
+        self.start(f"on.{n}")
+
+    # -- memory ----------------------------------------------------------------------------------------
+    def allocate(self, s: Allocate) -> None:
+        malloc = self.needs.external("malloc", "ptr", "i64")
+        self.needs.external("free", "void", "ptr")
+        slot = f"%{s.buffer.name}.memory"
+        self.slots += [f"  {slot} = alloca ptr", f"  store ptr null, ptr {slot}"]
+        self.allocated.append(slot)
+        memory = self.new(f"call ptr {malloc}(i64 {self.new(f'add i64 {self.use(s.nbytes)}, {ALIGN}')})")
+        self.line(f"store ptr {memory}, ptr {slot}")
+        none = self.new(f"icmp eq ptr {memory}, null")
+        at = self.new(f"getelementptr i8, ptr {self.pointer(s.status)}, i64 1")
+        self.line(f"{none}.byte = zext i1 {none} to i8")
+        self.line(f"store i8 {none}.byte, ptr {at}")
+        self.leave_if(none)
+        past = self.new(f"add i64 {self.new(f'ptrtoint ptr {memory} to i64')}, {ALIGN - 1}")
+        self.pointers[s.buffer.name] = self.new(f"inttoptr i64 {self.new(f'and i64 {past}, {-ALIGN}')} to ptr")
+
+    # -- kernels ---------------------------------------------------------------------------------------
+    def launch(self, s: Launch) -> None:
+        kernel = self.needs.function(s.kernel)
+        operands = [("ptr", self.pointer(b)) for b in s.buffers] + [("i64", self.use(x)) for x in s.sizes]
+        self.count += 1
+        table = f"%arguments.{self.count}"
+        self.slots.append(f"  {table} = alloca [{max(len(operands), 1)} x i64]")
+        for k, (type, value) in enumerate(operands):
+            at = self.new(f"getelementptr i64, ptr {table}, i64 {k}")
+            self.line(f"store {type} {value}, ptr {at}")
+        numbers, rows = self.needs.numbers(len(operands)), self.use(s.rows)
+        if isinstance(s.pieces, Num) and s.pieces.value == 1:
+            self.line(f"call void @{kernel}(ptr {table}, ptr {numbers}, i64 0, i64 {rows}, i64 0)")
+            return
+        types = ["ptr", "ptr", "ptr", "i64", "i64", "ptr", "ptr"]
+        launch = self.needs.external(LAUNCH, "void", *types)
+        self.needs.parallel = True
+        values = [f"@{kernel}", table, numbers, rows, self.use(s.pieces), "@numba_parallel_for", "@tapefuse_threads"]
+        pairs = ", ".join(f"{type} {value}" for type, value in zip(types, values, strict=True))
+        self.line(f"call void {launch}({pairs})")
+
+
+def _moved(body: tuple[Stmt, ...]) -> set[str]:
+    found: set[str] = set()
+    for s in body:
+        if isinstance(s, Move):
+            found.update(b.name for b in (*s.targets, *s.sources))
+        for inner in bodies(s):
+            found |= _moved(inner)
+    return found

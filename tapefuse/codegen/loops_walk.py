@@ -1,0 +1,87 @@
+"""Looking through the statements of a kernel: all of them, what they read, which sizes they define."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from tapefuse.codegen.loops import (
+    Allocate,
+    Assign,
+    Contract,
+    Declare,
+    For,
+    Free,
+    Gemm,
+    If,
+    Launch,
+    Let,
+    Load,
+    Move,
+    Poll,
+    Stmt,
+    Store,
+    Transpose,
+    Update,
+    Var,
+    View,
+    While,
+    dimension,
+)
+
+SYMBOL = dimension("").name  # what the names of dimension symbols' scalars start with
+
+
+def walk(body: Iterable[Stmt]) -> Iterator[Stmt]:
+    """The statements and those inside them, in order."""
+    for s in body:
+        yield s
+        match s:
+            case For():
+                yield from walk(s.body)
+            case While():
+                yield from walk(s.before)
+                yield from walk(s.body)
+            case If():
+                yield from walk(s.then)
+                yield from walk(s.otherwise)
+
+
+def defined_symbols(body: Iterable[Stmt]) -> Iterator[str]:
+    """The dimension symbols that statements give a value: indices of loops and sizes known at run time only."""
+    for s in walk(body):
+        defined = s.var if isinstance(s, For) else s.dst if isinstance(s, Let | Load) else None
+        if defined is not None and defined.name.startswith(SYMBOL):
+            yield defined.name.removeprefix(SYMBOL)
+
+
+def reads(s: Stmt) -> Iterator[Var]:
+    """The variables that a statement reads."""
+    match s:
+        case Let(args=args):
+            found: tuple = args
+        case Load(index=index):
+            found = index
+        case Store(index=index, value=value):
+            found = (*index, value)
+        case Declare(init=init):
+            found = (init,)
+        case Update(value=value) | Assign(value=value):
+            found = (value,)
+        case While(condition=condition) | If(condition=condition):
+            found = (condition,)
+        case Launch():
+            found = (*s.sizes, s.rows, s.pieces)
+        case Allocate(nbytes=nbytes):
+            found = (nbytes,)
+        case View() | Move() | Free() | Poll():
+            found = ()
+        case For(start=start, stop=stop):
+            found = (start, stop)
+        case Gemm():
+            found = (*s.at_a, *s.at_b, *s.at_c, s.start, s.stop)
+        case Contract():
+            sizes = (x for t in s.terms for x in (t.extent, t.a, t.b))
+            found = (*s.at_c, *s.at_a, *s.at_b, s.rows, s.columns, s.row_c, s.row_a, *sizes)
+        case Transpose():
+            found = (*s.at_y, *s.at_x, s.rows, s.columns, s.row_y, s.row_x)
+    yield from (x for x in found if isinstance(x, Var))

@@ -1,0 +1,25 @@
+"""The lowering of regions: a group of kind "region" -> one kernel with loops and branches in it.
+
+Each graph inside is planned like a program (`region_body`); the kernels of these plans become parts of the region's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from tapefuse.codegen.region_body import Body, Planned
+from tapefuse.codegen.region_branches import Sized, Switch
+from tapefuse.codegen.region_loops import ForLoop, WhileLoop
+from tapefuse.codegen.schedule import Group, Schedule
+from tapefuse.ir.graph import Value
+
+_KINDS: dict[str, type[Body]] = {"for": ForLoop, "while": WhileLoop, "switch": Switch, "sized": Sized}
+
+
+def lowering(
+    planned: Planned, plan: Schedule, group: Group, in_place: Mapping[Value, Value], strict: bool = False
+) -> Body:
+    """What builds the kernel of a region. `planned` makes the plan of a graph inside."""
+    op = group.nodes[0].op
+    assert op is not None
+    return _KINDS[op.name](planned, plan, group, in_place, strict)

@@ -1,0 +1,106 @@
+"""Graphs inside of regions: passes on them, and values built anew on other operands."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+from tapefuse.ir import ops
+from tapefuse.ir.graph import Graph, Value, here, symbols_in
+from tapefuse.ir.ops import region
+from tapefuse.ir.types import Dim
+
+Run = Callable[[Graph], tuple[Graph, Counter[str]]]
+Change = Callable[[Value, tuple[Value, ...]], Value | None]  # a node and its new operands -> what it becomes
+
+
+def rebuilt(outs: Iterable[Value], env: dict[Value, Value], change: Change | None = None) -> tuple[Value, ...]:
+    """`outs` on other operands: `env` says what some values become, and learns what all the others do.
+
+    `change` may say what a node becomes; None for the same op on the new operands. Parameters stay what they are.
+    """
+    outs = tuple(outs)
+    stack, outer = list(outs), here.loc
+    try:
+        while stack:
+            v = stack[-1]
+            if v in env or v.op is None:
+                env.setdefault(v, v)
+                stack.pop()
+            elif waiting := [a for a in v.args if a not in env]:
+                stack.extend(waiting)
+            else:
+                here.loc = v.loc
+                args = tuple(env[a] for a in v.args)
+                found = None if change is None else change(v, args)
+                same = args == v.args
+                env[v] = found if found is not None else v if same else v.op.emit(*args, **v.attributes)
+                stack.pop()
+    finally:
+        here.loc = outer
+    return tuple(env[v] for v in outs)
+
+
+def deep(run: Run) -> Run:
+    """A pass that runs on the graphs inside of regions too, from the innermost outwards."""
+
+    def deep_run(graph: Graph) -> tuple[Graph, Counter[str]]:
+        graph, fired = inside(graph, deep_run)
+        graph, more = run(graph)
+        return graph, fired + more
+
+    return deep_run
+
+
+def inside(graph: Graph, run: Run) -> tuple[Graph, Counter[str]]:
+    """`graph` with a pass run on the graphs inside of its regions."""
+    fired: Counter[str] = Counter()
+    done: dict[Graph, Graph] = {}
+    for v in graph.nodes:
+        for inner in region.graphs(v):
+            if inner not in done:
+                done[inner], more = run(inner)
+                fired += more
+    if all(a is b for a, b in done.items()):
+        return graph, fired
+
+    def change(v: Value, args: tuple[Value, ...]) -> Value | None:
+        if v.op is None or not v.op.is_region:
+            return None
+        return v.op.emit(*args, **region.with_graphs(v.attributes, done.__getitem__))
+
+    return Graph(graph.params, rebuilt(graph.outs, {}, change), graph.name), fired
+
+
+def row(stack: Any, k: Dim, shape: Sequence[Dim]) -> Any:
+    """Entry `k` of a stack [n, *shape]."""
+    starts, limits = (k, *(0 for _ in shape)), (k + 1, *shape)
+    return ops.reshape(ops.slice_(stack, starts=starts, limits=limits, strides=(1,) * len(limits)), shape=tuple(shape))
+
+
+def with_row(stack: Any, k: Dim, v: Any) -> Any:
+    """A stack with entry `k` replaced by the IR value `v`."""
+    shape = (1, *v.shape)
+    return ops.put(stack, ops.reshape(v, shape=shape), starts=(k, *(0 for _ in v.shape)), strides=(1,) * len(shape))
+
+
+def depending(graph: Graph, roots: Iterable[Value], names: frozenset[str] = frozenset()) -> set[Value]:
+    """The roots, and the nodes that depend on one of them or have one of the dimension symbols `names` in them."""
+    found = set(roots)
+    for v in graph.nodes:
+        if any(a in found for a in v.args) or (names and names & symbols_of(v)):
+            found.add(v)
+    return found
+
+
+def symbols_of(v: Value) -> frozenset[str]:
+    """Dimension symbols in a value's type and attributes, those inside of its graphs too."""
+    return symbols_in((v.shape, *(x for _, x in v.attrs)))
+
+
+def restricted(graph: Graph, operands: Mapping[Value, Any], fixed: int = 0) -> tuple[Graph, list[Any]]:
+    """`graph` without the parameters past the first `fixed` that nobody reads, and the operands of those left."""
+    read = {*graph.outs, *(a for v in graph.nodes for a in v.args)}
+    params = [p for k, p in enumerate(graph.params) if k < fixed or p in read]
+    return Graph(tuple(params), graph.outs, graph.name), [operands[p] for p in params]

@@ -1,0 +1,160 @@
+"""A staged `if`: both branches are traced, and the variables that are read later come out of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from tapefuse._errors import StagingError
+from tapefuse._tree import flatten, unflatten
+from tapefuse.tracer import control
+from tapefuse.tracer.rewriting.carried import (
+    UNDEFINED,
+    Containers,
+    Form,
+    Names,
+    become,
+    difference,
+    form_of,
+    fresh,
+    is_same,
+    pack,
+    shown,
+    unpack,
+)
+from tapefuse.tracer.rewriting.jumps import RESULT, is_flag
+from tapefuse.tracer.rewriting.syntax import Statement
+from tapefuse.tracer.tensor import TracedTensor
+
+Forms = dict[str, Form]
+Branch = Callable[[], Any] | None
+_WHEN = ("when it is true", "when it is false")
+
+
+class Revise(Exception):
+    """To be traced again, for values of these forms."""
+
+    def __init__(self, forms: Forms):
+        super().__init__()
+        self.forms = forms
+
+
+class StagedIf:
+    """One `if` on a traced condition. `guesses`: forms that values had the last time, which are tried first."""
+
+    def __init__(self, statement: Statement, names: Names, guesses: Forms):
+        self._statement, self._names, self._guesses = statement, names, guesses
+        self._outs = [n for n in statement.bound if n in statement.after or n in statement.in_place]
+        self._before = {n: names.get(n) for n in statement.bound}
+        self._values: dict[int, dict[str, Any]] = {}  # that each branch leaves, 0: when it is true
+        self._kept: dict[int, set[str]] = {}  # names that are still bound to the object that the branch got
+
+    def run(self, condition: TracedTensor, body: Branch, orelse: Branch) -> None:
+        try:
+            results = self._traced(condition, body, orelse)
+        finally:
+            self._restore()
+        kept = self._kept[0] & self._kept[1]
+        for name in self._statement.bound:
+            value = results.get(name, UNDEFINED)
+            self._names.set(name, become(self._before[name], value) if name in kept else value)
+
+    def _traced(self, condition: TracedTensor, body: Branch, orelse: Branch) -> dict[str, Any]:
+        forms = {n: f for n, f in self._guesses.items() if n in self._outs}
+        labels = [shown(n, quoted=False) for n in self._outs]
+        for _ in range(2 + len(self._outs)):
+            found: Forms = {}
+            branches = [self._branch(block, forms, found, k, body or orelse) for k, block in enumerate((body, orelse))]
+            try:
+                ys = control.cond(condition, *branches, names=labels)
+            except Revise as revised:
+                forms = revised.forms
+                continue
+            self._guesses.update(found)
+            true, false = self._values[0], self._values[1]
+            pairs = zip(self._outs, ys, strict=True)
+            return {n: _where_same(unpack(y, found[n]), true[n], false[n]) for n, y in pairs}
+        raise AssertionError(f"the forms of {self._outs} do not settle")
+
+    def _branch(self, block: Branch, forms: Forms, found: Forms, k: int, like: Branch) -> Callable[[], tuple]:
+        """A branch as a function that returns tensors. The one that runs first sets `found`, the other must agree."""
+
+        def run() -> tuple:
+            given = self._restore(as_fresh=True)
+            containers = Containers(self._names, self._statement.only_read)
+            try:
+                if block is not None:
+                    block()
+                values = {n: self._names.get(n) for n in self._outs}
+            finally:
+                changed = containers.restored()
+            if changed is not None:
+                raise changed_in_place(self._statement, changed)
+            self._values[k] = values
+            self._kept[k] = {n for n in given if self._names.get(n) is given[n]}
+            self._agree(values, forms, found, k)
+            return tuple([pack(values[n], found[n]) for n in self._outs])
+
+        run.__wrapped__ = block or like  # type: ignore[attr-defined]
+        return run
+
+    def _agree(self, values: dict[str, Any], forms: Forms, found: Forms, k: int) -> None:
+        """Bring `found` to hold the values; raises Revise when the branch before has to be traced anew."""
+        if not found:
+            for name, value in values.items():
+                form, known = form_of(value), forms.get(name)
+                found[name] = known if known is not None and form.tree is None else form
+            return
+        revised = {}
+        for name, value in values.items():
+            form, known, other = form_of(value), found[name], self._values[1 - k][name]
+            if value is UNDEFINED and other is UNDEFINED:
+                continue
+            if value is UNDEFINED or other is UNDEFINED:
+                self._check_defined(name, missing_in=k if value is UNDEFINED else 1 - k)
+            if other is UNDEFINED and str(form) != str(known):
+                revised[name] = form
+            elif value is not UNDEFINED and not form.fits(known):
+                one, two = (known, form) if k else (form, known)
+                raise difference(self._statement, name, one, two, _WHEN)
+        if revised:
+            raise Revise({**forms, **found, **revised})
+
+    def _check_defined(self, name: str, missing_in: int) -> None:
+        if is_flag(name):
+            return
+        branch = ("if", "else")[missing_in]
+        raise StagingError(
+            f"{shown(name)} in the {self._statement.kind!r} at {self._statement.place} is assigned in one branch only, "
+            f"and read later; assign it in the {branch!r} branch as well, or before the statement"
+        )
+
+    def _restore(self, as_fresh: bool = False) -> dict[str, Any]:
+        """Bind the names as they were before; what is written to in place as objects of its own. Gives the latter."""
+        given = {}
+        for name, value in self._before.items():
+            if as_fresh and name in self._statement.in_place:
+                value = given[name] = fresh(value)
+            self._names.set(name, value)
+        return given
+
+
+def _where_same(value: Any, true: Any, false: Any) -> Any:
+    """Leaves that both branches leave as one Python value stay one."""
+    if true is UNDEFINED or false is UNDEFINED:
+        return value
+    leaves, tree = flatten(value)
+    pairs = zip(leaves, flatten(true)[0], flatten(false)[0], strict=True)
+    return unflatten(tree, [a if is_same(a, b) and not isinstance(a, TracedTensor) else y for y, a, b in pairs])
+
+
+def changed_in_place(statement: Statement, changed: tuple[str, Any]) -> StagingError:
+    path, x = changed
+    return StagingError(
+        f"{path!r}, a {type(x).__name__}, is changed in the {statement.kind!r} at {statement.place}, which depends on "
+        "traced values and is traced once, however often it runs; make tp.zeros((n, ...)) before it and assign "
+        "out[i] = value, or use tp.scan, or, in a loop of fixed length, tp.unroll(range(...))"
+    )
+
+
+__all__ = ["RESULT", "Revise", "StagedIf", "changed_in_place"]

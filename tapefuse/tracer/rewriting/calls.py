@@ -1,0 +1,243 @@
+"""Builtins that need a concrete value, for values that have none yet: `range(n)`, `enumerate(x)`, `max(a, b)`.
+
+`replaced(f)` gives the function to call in place of a builtin; it does what the builtin does unless it is given
+traced values. What it returns for `range`, `enumerate` and `zip` says how item number k is made.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from tapefuse._errors import ConcretizationError, DTypeError, ShapeError
+from tapefuse.ir.types import Poly
+from tapefuse.tracer.operators import functions
+from tapefuse.tracer.source import user_loc
+from tapefuse.tracer.tensor import Readable, Tensor, TracedTensor, as_tensor
+
+Extent = int | Poly
+
+
+def unknown(x: Any) -> bool:
+    """Whether the value of `x` is not known while tracing."""
+    if isinstance(x, Poly):
+        return True
+    return isinstance(x, TracedTensor) and x._trace.constant_value(x._value) is None
+
+
+class Items:
+    """Something to iterate over whose item number `k` is made from a traced `k`."""
+
+    extent: Extent | None  # None: known only at run time
+
+    def at(self, k: Any) -> Any:
+        raise NotImplementedError
+
+    def __len__(self) -> int:
+        if not isinstance(self.extent, int):
+            raise ConcretizationError(
+                f"the number of items at {user_loc()} is known only when the compiled function runs; loop over them "
+                "with `for` in a function whose source tapefuse can read, or use tp.scan"
+            )
+        return self.extent
+
+    def __iter__(self) -> Iterator[Any]:
+        return (self.at(k) for k in range(len(self)))
+
+
+class Range(Items):
+    """`range` with bounds of which some are not known."""
+
+    def __init__(self, start: Any, stop: Any, step: Any):
+        self.start, self.stop, self.step = start, stop, step
+        known = all(isinstance(x, int) for x in (start, stop, step))
+        self.extent = len(range(start, stop, step)) if known else None
+        if not known and isinstance(start, int) and start == 0 and step == 1 and isinstance(stop, Poly):
+            self.extent = stop
+
+    def at(self, k: Any) -> Any:
+        return self.start + k * self.step
+
+
+class Rows(Items):
+    """The rows of a tensor."""
+
+    def __init__(self, x: Any):
+        self.x = x.read() if isinstance(x, Readable) else x
+        self.extent = self.x.shape[0]
+
+    def at(self, k: Any) -> Any:
+        return self.x[k] if isinstance(k, int) else as_tensor(self.x)[k]
+
+
+class Enumerated(Items):
+    def __init__(self, items: Items, start: Any):
+        self.items, self.start, self.extent = items, start, items.extent
+
+    def at(self, k: Any) -> Any:
+        return k + self.start if not isinstance(self.start, int) or self.start else k, self.items.at(k)
+
+
+class Zipped(Items):
+    def __init__(self, parts: list[Items]):
+        self.parts = parts
+        extents = list(dict.fromkeys(p.extent for p in parts))
+        if len(extents) == 1:
+            self.extent = extents[0]
+        elif all(isinstance(e, int) for e in extents):
+            self.extent = min(extents)  # type: ignore[type-var]
+        else:
+            shown = ", ".join(map(str, extents))
+            raise ShapeError(f"zip at {user_loc()} of extents {shown}: which is least is not known while tracing")
+
+    def at(self, k: Any) -> Any:
+        return tuple([p.at(k) for p in self.parts])
+
+
+def items_of(x: Any) -> Items | None:
+    """`x` as items that can be made from a traced number; None for other iterables."""
+    if isinstance(x, Items):
+        return x
+    if isinstance(x, range):
+        return Range(x.start, x.stop, x.step)
+    is_array = isinstance(x, (Tensor, Readable)) or (isinstance(x, np.ndarray) and x.dtype.kind in "biuf")
+    return Rows(x) if is_array and x.shape else None
+
+
+def _is_open(items: Items | None) -> bool:
+    """Whether there is something traced in them."""
+    if isinstance(items, Rows):
+        return isinstance(items.x, TracedTensor)
+    return items is not None and not (isinstance(items, Range) and isinstance(items.extent, int))
+
+
+def named_range(labels: Sequence[str], *bounds: Any) -> Any:
+    """`range(*bounds)`, whose bounds may be traced. `labels`: how they are written."""
+    if len(bounds) not in (1, 2, 3) or not any(map(unknown, bounds)):
+        return range(*bounds)
+    start, stop, step = (0, bounds[0], 1) if len(bounds) == 1 else (*bounds, 1)[:3]
+    names = ("0", labels[0], "1") if len(bounds) == 1 else (*labels, "1")[:3]
+    return Range(*[_bound(b, n) for b, n in zip((start, stop, step), names, strict=True)])
+
+
+_range = functools.partial(named_range, ("start", "stop", "step"))
+
+
+def _bound(x: Any, what: str) -> Any:
+    if isinstance(x, Poly) or not isinstance(x, (Tensor, Readable)):
+        return x if isinstance(x, Poly) else range(x).stop
+    x = as_tensor(x)
+    if x.dtype.kind not in "iu":
+        raise DTypeError(
+            f"range() at {user_loc()}: {what!r} is {x!r}, a {x.dtype} where a number of iterations has to be an "
+            f"integer; round it on purpose: tp.cast(tp.floor({what}), tp.int64)"
+        )
+    if x.shape != ():
+        raise ShapeError(f"range() at {user_loc()}: {what!r} is {x!r}, no scalar")
+    return x if unknown(x) else int(x)
+
+
+def _enumerate(iterable: Any, start: Any = 0) -> Any:
+    items = items_of(iterable)
+    return Enumerated(items, start) if items is not None and _is_open(items) else enumerate(iterable, start)
+
+
+def _zip(*iterables: Any, strict: bool = False) -> Any:
+    parts = [items_of(x) for x in iterables]
+    if None in parts or not any(map(_is_open, parts)):
+        return zip(*iterables, strict=strict)
+    if strict and len({p.extent for p in parts if p is not None}) > 1:
+        raise ValueError(f"zip(strict=True) at {user_loc()}: the arguments have different lengths")
+    return Zipped([p for p in parts if p is not None])
+
+
+def _len(x: Any) -> Any:
+    if isinstance(x, TracedTensor) and x.shape and isinstance(x.shape[0], Poly):
+        return x.shape[0]
+    if isinstance(x, Items) and isinstance(x.extent, Poly):
+        return x.extent
+    return len(x)
+
+
+def _extreme(plain: Callable[..., Any], name: str) -> Callable[..., Any]:
+    def extreme(*xs: Any, **options: Any) -> Any:
+        if options or len(xs) < 2 or not any(map(unknown, xs)) or not all(_is_scalar(x) for x in xs):
+            return plain(*xs, **options)
+        return functools.reduce(getattr(functions, f"{name}imum"), xs)
+
+    return extreme
+
+
+def _is_scalar(x: Any) -> bool:
+    return isinstance(x, (int, float, Poly)) or (isinstance(x, (Tensor, Readable)) and x.shape == ())  # type: ignore[union-attr]
+
+
+def _math(name: str) -> Callable[..., Any]:
+    """`math.sin` of a traced value is that of the array functions."""
+    plain, of_arrays = getattr(math, name), _IN_NUMPY.get(name, name)
+
+    def function(*xs: Any) -> Any:
+        if not any(map(unknown, xs)):
+            return plain(*xs)
+        return getattr(functions, of_arrays)(*xs)
+
+    return function
+
+
+_IN_NUMPY = {"pow": "power", "fabs": "abs", "atan2": "arctan2", "asin": "arcsin", "acos": "arccos", "atan": "arctan"}
+_MATH = (
+    *("sin", "cos", "tan", "sinh", "cosh", "tanh", "asin", "acos", "atan", "atan2"),
+    *("exp", "expm1", "log", "log1p", "log2", "log10", "sqrt", "pow", "fabs", "hypot", "floor", "ceil", "erf"),
+)
+
+
+@functools.cache
+def _table() -> dict[Any, Callable[..., Any]]:
+    """Made late: `tapefuse.numpy`, which stands above, fills in `functions`."""
+    table: dict[Any, Callable[..., Any]] = {range: _range, enumerate: _enumerate, zip: _zip, len: _len}
+    table |= {max: _extreme(max, "max"), min: _extreme(min, "min")}
+    return table | {getattr(math, n): _math(n) for n in _MATH if hasattr(functions, _IN_NUMPY.get(n, n))}
+
+
+def replaced(f: Any) -> Callable[..., Any] | None:
+    """What stands in for a builtin, None for itself."""
+    try:
+        return _table().get(f)
+    except TypeError:  # a method of something that cannot be hashed
+        return None
+
+
+# -- what users say of one loop ---------------------------------------------------------------------------------------
+
+
+class Wish:
+    """An iterable with the user's word on how a loop over it is traced."""
+
+    def __init__(self, iterable: Any, staged: bool):
+        self.iterable, self.staged = iterable, staged
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self.iterable)
+
+    def __len__(self) -> int:
+        return len(self.iterable)
+
+
+def unroll(iterable: Any) -> Wish:
+    """`for i in tp.unroll(range(100))`: the loop's body is traced once for each item, whatever their number.
+
+    Items of a `range` are Python numbers then.
+    """
+    return Wish(iterable, staged=False)
+
+
+def stage(iterable: Any) -> Wish:
+    """`for i in tp.stage(range(3))`: the loop becomes one native loop, however few items there are.
+
+    Items of a `range` are traced numbers then. In a loop it is an error to loop over what has no rows: a list, say.
+    """
+    return Wish(iterable, staged=True)

@@ -1,0 +1,311 @@
+"""The values that a staged statement takes in and leaves: read from the user's names, compared, turned into tensors.
+
+A value is a structure of leaves. What a leaf is, from one branch or iteration to another, is its `Leaf`: a tensor of a
+type, a Python number that has become a tensor (`weak`), or any other object, which must stay the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from types import CellType, FunctionType
+from typing import Any
+
+import numpy as np
+
+from tapefuse._errors import StagingError
+from tapefuse._records import dataclass
+from tapefuse._tree import NONE, Tree, flatten, leaves_with_paths, unflatten
+from tapefuse.ir.types import Poly, Type
+from tapefuse.tracer.operators import functions
+from tapefuse.tracer.rewriting.jumps import RESULT, is_flag
+from tapefuse.tracer.rewriting.syntax import Statement
+from tapefuse.tracer.state import state
+from tapefuse.tracer.tensor import Tensor, TracedTensor, _become, as_tensor, key_of, weakened
+
+
+class _Undefined:
+    def __repr__(self) -> str:
+        return "undefined"
+
+
+UNDEFINED = _Undefined()
+
+
+# -- names ------------------------------------------------------------------------------------------------------------
+
+
+class Names:
+    """The user's variables by name, through the closure of a function that mentions them; also `self.x`."""
+
+    def __init__(self, cells: FunctionType):
+        closure: tuple[CellType, ...] = cells.__closure__ or ()
+        self._cells = dict(zip(cells.__code__.co_freevars, closure, strict=True))
+        self._globals = cells.__globals__
+
+    def get(self, path: str) -> Any:
+        root, *attributes = path.split(".")
+        if root in self._cells:
+            try:
+                value = self._cells[root].cell_contents
+            except ValueError:
+                return UNDEFINED
+        else:
+            value = self._globals.get(root, UNDEFINED)
+        for name in attributes:
+            value = getattr(value, name, UNDEFINED)
+        return value
+
+    def set(self, path: str, value: Any) -> None:
+        root, *attributes = path.split(".")
+        if attributes:
+            self._set_attribute(self.get(path.rpartition(".")[0]), attributes[-1], value)
+        elif root not in self._cells:
+            if value is UNDEFINED:
+                self._globals.pop(root, None)
+            else:
+                self._globals[root] = value
+        elif value is not UNDEFINED:
+            self._cells[root].cell_contents = value
+        elif self.get(root) is not UNDEFINED:
+            del self._cells[root].cell_contents
+
+    def _set_attribute(self, owner: Any, name: str, value: Any) -> None:
+        if value is not UNDEFINED:
+            setattr(owner, name, value)
+        elif hasattr(owner, name):
+            delattr(owner, name)
+
+
+def shown(name: str, quoted: bool = True) -> str:
+    """A name for messages."""
+    if name == RESULT:
+        return "the returned value"
+    return "how a loop was left" if is_flag(name) else repr(name) if quoted else name
+
+
+# -- leaves -----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Leaf:
+    """`type` None: `value` is an object that stays the same."""
+
+    type: Type | None
+    weak: bool = False
+    value: Any = None
+
+    def __str__(self) -> str:
+        if self.type is None:
+            return f"{self.value!r} ({type(self.value).__name__})"
+        return str(self.type)
+
+    def fits(self, other: Leaf) -> bool:
+        """Whether both are tensors, of whatever types, or the same object."""
+        if self.type is None or other.type is None:
+            return self.type is other.type and is_same(self.value, other.value)
+        return True
+
+
+def is_same(a: Any, b: Any) -> bool:
+    """Whether two Python objects are one, or equal as numbers, strings and the like are."""
+    if a is b:
+        return True
+    plain = (bool, int, float, str, bytes, np.dtype, type, Poly)
+    return type(a) is type(b) and isinstance(a, plain) and bool(a == b)
+
+
+def leaf_of(x: Any) -> Leaf:
+    if isinstance(x, Tensor):
+        return Leaf(x.type, x.weak)
+    if isinstance(x, (np.ndarray, np.generic, bool, Poly)) or type(x) in (int, float):
+        return Leaf(as_tensor(x).type, type(x) in (int, float))
+    return Leaf(None, value=x)
+
+
+# -- structures -------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Form:
+    """The structure of a variable's value and what its leaves are; `tree` None: the variable is not defined."""
+
+    tree: Tree | None
+    leaves: tuple[Leaf, ...] = ()
+
+    def __str__(self) -> str:
+        if self.tree is None:
+            return "not defined"
+        return str(unflatten(self.tree, [_Text(leaf) for leaf in self.leaves]))
+
+    def fits(self, other: Form) -> bool:
+        """Whether values of both forms can be one value of the program, as far as Python's part of them goes."""
+        return self.tree == other.tree and all(a.fits(b) for a, b in zip(self.leaves, other.leaves, strict=True))
+
+
+class _Text:
+    def __init__(self, x: Any):
+        self._x = x
+
+    def __repr__(self) -> str:
+        return str(self._x)
+
+
+NOT_DEFINED = Form(None)
+
+
+def form_of(value: Any) -> Form:
+    if value is UNDEFINED:
+        return NOT_DEFINED
+    leaves, tree = flatten(value)
+    return Form(tree, tuple(map(leaf_of, leaves)))
+
+
+def pack(value: Any, form: Form) -> Any:
+    """The structure of the tensors and numbers in a value, None in place of other objects; zeros if it is undefined."""
+    if form.tree is None:
+        return None
+    if value is UNDEFINED:
+        return unflatten(form.tree, [_zeros(leaf) for leaf in form.leaves])
+    pairs = zip(flatten(value)[0], form.leaves, strict=True)
+    return unflatten(form.tree, [None if leaf.type is None else _number(x) for x, leaf in pairs])
+
+
+def _number(x: Any) -> Any:
+    return weakened(as_tensor(x)) if isinstance(x, Poly) else x
+
+
+def _zeros(leaf: Leaf) -> Any:
+    if leaf.type is None:
+        return None
+    if leaf.weak:
+        return 0.0 if leaf.type.dtype.kind == "f" else 0
+    return functions.zeros(leaf.type.shape, leaf.type.dtype)
+
+
+def unpack(packed: Any, form: Form) -> Any:
+    """The value that `pack` took apart."""
+    if form.tree is None:
+        return UNDEFINED
+    rest = iter(flatten(packed)[0])
+    return unflatten(form.tree, [leaf.value if leaf.type is None else next(rest) for leaf in form.leaves])
+
+
+# -- messages ---------------------------------------------------------------------------------------------------------
+
+
+def difference(statement: Statement, name: str, before: Form, after: Form, when: tuple[str, str]) -> Exception:
+    """The error for a variable whose value has two forms. `when`: what to call the two moments."""
+    one, other = when
+    place = f"{statement.kind!r} at {statement.place}"
+    what = f"{shown(name)} in the {place}"
+    if before.tree != after.tree:
+        cure = "give it one structure throughout"
+        if name == RESULT:
+            if NONE in (before.tree, after.tree):
+                path = one if after.tree == NONE else other
+                return StagingError(f"the {place} returns a value {path} only; return one on every path")
+            cure = "return the same structure on every path"
+        if before.tree is not None and before.tree.kind in (list, dict):
+            cure = (
+                "a list or dict cannot grow in a loop of the compiled program: make tp.zeros((n, ...)) before the loop "
+                "and assign out[i] = value, or use tp.scan, or tp.unroll(range(...)) if the number of steps is fixed"
+            )
+        if before.tree is not None and before.tree.kind is None:
+            cure = "start with a tensor of the shape and dtype that it gets, instead of None"
+        return StagingError(f"{what} is {before} {one} and {after} {other}; {cure}")
+    for path, a, b in _unlike(name, before, after):
+        if a.type is None or b.type is None:
+            cure = "use numbers for it, or tp.unroll(range(...)) if the number of steps is fixed"
+            return StagingError(
+                f"{shown(path)} in the {place} is {a} {one} and {b} {other}; only tensors and numbers can depend on "
+                f"traced values: {cure}"
+            )
+    raise AssertionError(f"{name} is {before} twice")
+
+
+def _unlike(name: str, before: Form, after: Form) -> Iterable[tuple[str, Leaf, Leaf]]:
+    assert before.tree is not None
+    paths = [path for path, _ in leaves_with_paths(unflatten(before.tree, before.leaves), name)]
+    for path, a, b in zip(paths, before.leaves, after.leaves, strict=True):
+        if not a.fits(b):
+            yield path, a, b
+
+
+# -- identity ---------------------------------------------------------------------------------------------------------
+
+
+def fresh(value: Any) -> Any:
+    """Lists, dicts and tensors as new objects of the trace under way, which a block may write to."""
+    if isinstance(value, (list, tuple, dict)):
+        leaves, tree = flatten(value)
+        return unflatten(tree, map(fresh, leaves))
+    trace = state.trace
+    if not isinstance(value, Tensor) or trace is None:
+        return value
+    new = TracedTensor(trace.value_of(value), trace)
+    new._key = key_of(value)
+    return weakened(new) if value.weak else new
+
+
+def become(old: Any, new: Any) -> Any:
+    """The object `old` with the contents of `new` if that can be, else `new`."""
+    if type(old) is type(new) and isinstance(old, (list, dict)):
+        _refill(old, new)
+        return old
+    if isinstance(old, Tensor) and isinstance(new, Tensor) and state.trace is not None and state.trace.owns(old):
+        _become(old, new)
+        return old
+    return new
+
+
+# -- Python objects that are changed in place -------------------------------------------------------------------------
+
+
+class Containers:
+    """The lists, dicts and sets that a block can reach by the names it reads, as they are now."""
+
+    def __init__(self, names: Names, paths: Sequence[str]):
+        self._found: list[tuple[str, Any, Any]] = []
+        seen: set[int] = set()
+        for path in paths:
+            self._add(path, names.get(path), seen)
+
+    def _add(self, path: str, x: Any, seen: set[int]) -> None:
+        if not isinstance(x, (list, dict, set, tuple)) or id(x) in seen or len(seen) > 1000:
+            return
+        seen.add(id(x))
+        if not isinstance(x, tuple):
+            self._found.append((path, x, x.copy()))
+        if isinstance(x, (list, tuple)):
+            for k, part in enumerate(x):
+                self._add(f"{path}[{k}]", part, seen)
+        elif isinstance(x, dict):
+            for key, part in x.items():
+                self._add(f"{path}[{key!r}]", part, seen)
+
+    def restored(self) -> tuple[str, Any] | None:
+        """The first that was changed since, if any; all are given their old contents."""
+        first = None
+        for path, x, old in self._found:
+            if not _unchanged(x, old):
+                first = first or (path, x)
+                _refill(x, old)
+        return first
+
+
+def _unchanged(x: Any, old: Any) -> bool:
+    if len(x) != len(old):
+        return False
+    if isinstance(x, list):
+        return all(a is b for a, b in zip(x, old, strict=True))
+    if isinstance(x, dict):
+        return all(k in x and x[k] is v for k, v in old.items())
+    return all(a in x for a in old)
+
+
+def _refill(x: Any, contents: Any) -> None:
+    if isinstance(x, list):
+        x[:] = contents
+    else:
+        x.clear()
+        x.update(contents)

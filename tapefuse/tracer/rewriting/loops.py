@@ -1,0 +1,213 @@
+"""Staged `while` and `for`: the body is traced once, and the variables that it changes are carried."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from tapefuse._errors import StagingError
+from tapefuse._tree import flatten, unflatten
+from tapefuse.tracer import control
+from tapefuse.tracer.operators import functions
+from tapefuse.tracer.rewriting.branches import Forms, Revise, changed_in_place
+from tapefuse.tracer.rewriting.calls import Items, Range
+from tapefuse.tracer.rewriting.carried import (
+    UNDEFINED,
+    Containers,
+    Names,
+    become,
+    difference,
+    form_of,
+    fresh,
+    pack,
+    shown,
+    unpack,
+)
+from tapefuse.tracer.rewriting.jumps import is_flag
+from tapefuse.tracer.rewriting.syntax import Statement
+from tapefuse.tracer.tensor import Tensor, weakened
+
+Test = Callable[[], Any]
+Body = Callable[..., Any]
+_WHEN = ("before an iteration", "after it")
+
+
+class StagedLoop:
+    """One loop. `guesses`: forms that values had the last time. `runs`: whether it surely has an iteration.
+
+    `by_itself`: nobody asked for it, so Python's numbers that are read after the loop have to stay Python's.
+    """
+
+    def __init__(self, statement: Statement, names: Names, guesses: Forms, runs: bool = False, by_itself: bool = False):
+        self._statement, self._names, self._guesses, self._runs = statement, names, guesses, runs
+        wanted = statement.head | statement.after | statement.in_place
+        self._by_itself = by_itself
+        self._carried = [n for n in statement.bound if n in wanted]
+        self._before = {n: names.get(n) for n in statement.bound}
+        self._forms: Forms = {}
+        self._kept: set[str] = set()
+        self.untouched: dict[str, list[bool]] = {}  # leaves that an iteration gives back as they are
+
+    # -- kinds of loops ---------------------------------------------------------------------------------------------
+    def while_(self, test: Test, body: Body) -> None:
+        def loop(carry: tuple, labels: list[str]) -> tuple:
+            return control.while_loop(
+                self._asked(test), self._named(lambda c: self._step(body, (), c), body), carry, names=labels
+            )
+
+        self._run(loop)
+
+    def for_(self, items: Items, body: Body, test: Test | None) -> None:
+        """`test` is asked before each iteration but the first: whether no jump has left the loop."""
+        if test is not None:
+            return self._for_with_test(items, body, test)
+        is_range = isinstance(items, Range)
+        start, stop, by = (items.start, items.stop, items.step) if isinstance(items, Range) else (0, items.extent, 1)
+
+        def loop(carry: tuple, labels: list[str]) -> tuple:
+            def step(k: Any, *carry: Any) -> tuple:
+                return self._step(body, (k if is_range else items.at(k),), carry)
+
+            return control.for_loop(start, stop, by, self._named(step, body), carry, labels)
+
+        self._run(loop)
+
+    def _for_with_test(self, items: Items, body: Body, test: Test) -> None:
+        count = control._trips(items.start, items.stop, items.step) if isinstance(items, Range) else items.extent
+
+        def loop(carry: tuple, labels: list[str]) -> tuple:
+            def goes_on(state: tuple) -> Any:
+                return functions.logical_and(state[0] < count, self._asked(test)(state[1:]))
+
+            def step(state: tuple) -> tuple:
+                return state[0] + 1, *self._step(body, (items.at(state[0]),), state[1:])
+
+            zero = weakened(functions.zeros((), "int64"))
+            named = self._named(step, body)
+            return control.while_loop(goes_on, named, (zero, *carry), names=["the index", *labels])[1:]
+
+        self._run(loop)
+
+    # -- one iteration ------------------------------------------------------------------------------------------------
+    def _run(self, loop: Callable[[tuple, list[str]], tuple]) -> None:
+        try:
+            results = self._traced(loop)
+        finally:
+            self._restore()
+        for name in self._statement.bound:
+            value = results.get(name, UNDEFINED)
+            self._names.set(name, become(self._before[name], value) if name in self._kept else value)
+
+    def _traced(self, loop: Callable[[tuple, list[str]], tuple]) -> dict[str, Any]:
+        self._forms = {n: form_of(self._before[n]) for n in self._carried}
+        for name, form in self._forms.items():
+            if form.tree is None and name in self._guesses and self._may_be_missing(name):
+                self._forms[name] = self._guesses[name]
+        for _ in range(2 + len(self._carried)):
+            carry = tuple([pack(self._before[n], self._forms[n]) for n in self._carried])
+            try:
+                ys = loop(carry, [shown(n, quoted=False) for n in self._carried])
+            except Revise as revised:
+                self._forms = revised.forms
+                continue
+            self._guesses.update(self._forms)
+            return {n: self._result(n, y) for n, y in zip(self._carried, ys, strict=True)}
+        raise AssertionError(f"the forms of {self._carried} do not settle")
+
+    def _result(self, name: str, y: Any) -> Any:
+        """The value after the loop; leaves that iterations give back as they are stay the objects that they were."""
+        value, before = unpack(y, self._forms[name]), self._before[name]
+        if before is UNDEFINED or name not in self.untouched or name in self._statement.in_place:
+            return value
+        leaves, tree = flatten(value)
+        chosen = zip(leaves, flatten(before)[0], self.untouched[name], strict=True)
+        return unflatten(tree, [old if same else new for new, old, same in chosen])
+
+    def _asked(self, test: Test) -> Callable[[tuple], Any]:
+        """The condition as a function of what is carried."""
+
+        def asked(carry: tuple) -> Any:
+            self._enter(carry)
+            return truth(test(), self._statement)
+
+        return self._named(asked, test)
+
+    def _enter(self, carry: tuple) -> dict[str, Any]:
+        """Bind the names for an iteration; gives what was bound."""
+        given = {n: unpack(y, self._forms[n]) for n, y in zip(self._carried, carry, strict=True)}
+        for name in self._statement.bound:
+            self._names.set(name, given.get(name, UNDEFINED))
+        return given
+
+    def _step(self, body: Body, arguments: tuple, carry: tuple) -> tuple:
+        given = self._enter(
+            tuple([fresh(y) if n in self._statement.in_place else y for n, y in zip(self._carried, carry, strict=True)])
+        )
+        containers = Containers(self._names, self._statement.only_read)
+        try:
+            body(*arguments)
+            values = {n: self._names.get(n) for n in self._carried}
+        finally:
+            changed = containers.restored()
+        if changed is not None:
+            raise changed_in_place(self._statement, changed)
+        self._kept = {n for n in self._statement.in_place if n in given and values[n] is given[n]}
+        self._agree(values, given)
+        return tuple([pack(values[n], self._forms[n]) for n in self._carried])
+
+    def _agree(self, values: dict[str, Any], given: dict[str, Any]) -> None:
+        """Raises Revise when more is known about what is carried than before."""
+        revised: Forms = {}
+        for name, value in values.items():
+            before, after = self._forms[name], form_of(value)
+            if after.tree is None and before.tree is None:
+                continue
+            if self._before[name] is UNDEFINED and after.tree is not None:
+                self._check_may_be_missing(name)
+                if str(before) != str(after) and before.tree is None:
+                    revised[name] = after
+                    continue
+            if self._by_itself and name in self._statement.after and _was_number(self._before[name], value):
+                raise StagingError(f"{shown(name)} is a Python number, and is read after the loop")
+            if not before.fits(after):
+                raise difference(self._statement, name, before, after, _WHEN)
+            leaves = zip(flatten(value)[0], flatten(given[name])[0], strict=True)
+            self.untouched[name] = [new is old for new, old in leaves]
+        if revised:
+            raise Revise({**self._forms, **revised})
+
+    def _may_be_missing(self, name: str) -> bool:
+        """Whether a variable need not have a value before the first iteration."""
+        return is_flag(name) or (self._runs and name not in self._statement.head)
+
+    def _check_may_be_missing(self, name: str) -> None:
+        if self._may_be_missing(name):
+            return
+        when = "after the loop" if name not in self._statement.head else "by a later iteration"
+        raise StagingError(
+            f"{shown(name)} in the {self._statement.kind!r} at {self._statement.place} is first assigned inside of the "
+            f"loop and read {when}, and the loop may have no iteration; assign {shown(name)} a value of the same dtype "
+            "and shape before the loop"
+        )
+
+    def _restore(self) -> None:
+        for name, value in self._before.items():
+            self._names.set(name, value)
+
+    def _named(self, f: Any, original: Any) -> Any:
+        f.__wrapped__ = original  # errors show the user's lines
+        return f
+
+
+def truth(x: Any, statement: Statement) -> Any:
+    """A condition as a bool scalar, as far as that is not an error."""
+    return functions.not_equal(x, 0) if isinstance(x, Tensor) and x.shape == () and x.dtype.kind != "b" else x
+
+
+def _was_number(before: Any, after: Any) -> bool:
+    """Whether Python numbers would become traced ones without a tensor having a part in it."""
+    pairs = zip(flatten(before)[0], flatten(after)[0], strict=False)
+    return any(type(a) in (int, float) and getattr(b, "weak", type(b) in (int, float)) for a, b in pairs)
+
+
+__all__ = ["StagedLoop", "truth"]

@@ -1,0 +1,78 @@
+"""What became of each loop and branch while a function was traced, for `fn.explain()`, and attempts at staging."""
+
+from __future__ import annotations
+
+import threading
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from tapefuse._errors import PerformanceWarning
+from tapefuse.tracer.rewriting.syntax import Statement
+from tapefuse.tracer.source import user_stacklevel
+
+
+class _Notes(threading.local):
+    lines: dict[str, str] | None = None
+    failures: dict[Statement, str] | None = None  # why a loop over Python's numbers is no native loop
+    attempts: int = 0  # loops over Python's numbers being tried as native loops
+
+
+_notes = _Notes()
+
+
+@contextmanager
+def collected() -> Iterator[dict[str, str]]:
+    """The notes made in the block: place and kind of statement -> what became of it."""
+    outer, _notes.lines = _notes.lines, {}
+    more = _notes.attempts, _notes.failures
+    _notes.attempts, _notes.failures = 0, {}
+    try:
+        yield _notes.lines
+    finally:
+        _notes.lines = outer
+        _notes.attempts, _notes.failures = more
+
+
+def note(statement: Statement, became: str) -> None:
+    if _notes.lines is not None:
+        _notes.lines[f"{statement.kind} at {statement.place}"] = became
+
+
+@contextmanager
+def attempt() -> Iterator[None]:
+    """The block may fail, and then Python does the same work step by step; its notes are kept if it succeeds."""
+    before = dict(_notes.lines) if _notes.lines is not None else None
+    _notes.attempts += 1
+    try:
+        yield
+    except Exception:
+        if _notes.lines is not None and before is not None:
+            _notes.lines.clear()
+            _notes.lines.update(before)
+        raise
+    finally:
+        _notes.attempts -= 1
+
+
+def attempting() -> bool:
+    return _notes.attempts > 0
+
+
+def failed(statement: Statement, why: str) -> None:
+    if _notes.failures is not None:
+        _notes.failures[statement] = why
+
+
+def failure(statement: Statement) -> str | None:
+    """Why the loop was found to be none for the program earlier in this trace."""
+    return None if _notes.failures is None else _notes.failures.get(statement)
+
+
+_warned: set[str] = set()
+
+
+def warn_once(place: str, message: str) -> None:
+    if place not in _warned:
+        _warned.add(place)
+        warnings.warn(message, PerformanceWarning, stacklevel=user_stacklevel())

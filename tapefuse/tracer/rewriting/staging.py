@@ -1,0 +1,356 @@
+"""What rewritten functions call: Python does what it would have done, unless a condition or iterable is traced."""
+
+from __future__ import annotations
+
+import dis
+import linecache
+import operator
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from types import FunctionType
+from typing import Any
+
+from tapefuse._errors import ConcretizationError, ShapeError, StagingError
+from tapefuse._tree import flatten
+from tapefuse.tracer import control
+from tapefuse.tracer.operators import functions
+from tapefuse.tracer.rewriting import notes
+from tapefuse.tracer.rewriting.branches import Forms, StagedIf
+from tapefuse.tracer.rewriting.calls import Items, Range, Wish, items_of, named_range, unknown
+from tapefuse.tracer.rewriting.carried import UNDEFINED, Containers, Names
+from tapefuse.tracer.rewriting.loops import StagedLoop
+from tapefuse.tracer.rewriting.syntax import Statement
+from tapefuse.tracer.source import PACKAGE, user_loc
+from tapefuse.tracer.state import state
+from tapefuse.tracer.tensor import Readable, Tensor, TracedTensor
+from tapefuse.tracer.variable import Variable
+
+FEW = 64  # so many iterations of a loop over Python's numbers are unrolled
+MANY = 1000  # unrolled iterations that earn a warning
+_OPERATORS: dict[str, Callable[[Any, Any], Any]] = {
+    "Eq": operator.eq,
+    "NotEq": operator.ne,
+    "Lt": operator.lt,
+    "LtE": operator.le,
+    "Gt": operator.gt,
+    "GtE": operator.ge,
+    "Is": operator.is_,
+    "IsNot": operator.is_not,
+    "In": lambda a, b: a in b,
+    "NotIn": lambda a, b: a not in b,
+}
+Thunk = Callable[[], Any]
+
+
+class Stager:
+    """The run-time side of one rewritten function. `callee(f)`: what to call in place of `f`."""
+
+    def __init__(self, statements: tuple[Statement, ...], callee: Callable[[Any], Any], name: str):
+        self._statements = statements
+        self._callee = callee
+        self._name = name
+        self._guesses: list[Forms] = [{} for _ in statements]
+
+    # -- statements -------------------------------------------------------------------------------------------------
+    def if_(self, k: int, test: Any, body: Thunk, orelse: Thunk | None, cells: FunctionType) -> None:
+        if is_unknown(test):
+            self._if(self._statements[k], test, body, orelse, cells, self._guesses[k])
+        elif test:
+            body()
+        elif orelse is not None:
+            orelse()
+
+    def _if(
+        self,
+        statement: Statement,
+        test: Any,
+        body: Thunk | None,
+        orelse: Thunk | None,
+        cells: FunctionType,
+        guesses: Forms,
+    ) -> None:
+        test = condition(test, _asked_by(statement))
+        StagedIf(statement, Names(cells), guesses).run(test, body, orelse)
+        notes.note(statement, "staged: the condition is traced")
+
+    def while_(self, k: int, plain: bool, test: Thunk, body: Thunk, cells: FunctionType, goes_on: Thunk | None) -> None:
+        statement, count = self._statements[k], 0
+        while True:
+            asked = test() if goes_on is None or not count else and_(plain, goes_on(), test)
+            if is_unknown(asked):
+                return self._staged_while(k, _both(plain, goes_on, test), body, cells, count)
+            if not asked:
+                break
+            body()
+            count += 1
+            if count == MANY:
+                notes.warn_once(
+                    statement.place,
+                    f"the loop at {statement.place} has been traced {MANY} times and goes on: its condition is "
+                    "Python's; loop over a range, or compare tensors, for one native loop",
+                )
+        notes.note(statement, f"unrolled, {count} times: the condition is Python's")
+
+    def _staged_while(self, k: int, test: Thunk, body: Thunk, cells: FunctionType, count: int) -> None:
+        statement = self._statements[k]
+        first = condition(test(), _asked_by(statement))  # an error names it early
+        assert first is not None
+        StagedLoop(statement, Names(cells), self._guesses[k]).while_(test, body)
+        unrolled = f", after {count} iterations in Python" if count else ""
+        notes.note(statement, f"one native loop{unrolled}: the condition is traced")
+
+    def for_(
+        self, k: int, iterable: Any, body: Callable[[Any], Any], cells: FunctionType, goes_on: Thunk | None
+    ) -> None:
+        statement, names = self._statements[k], Names(cells)
+        wish = iterable.staged if isinstance(iterable, Wish) else None
+        iterable = iterable.iterable if isinstance(iterable, Wish) else iterable
+        items = None if wish is False else items_of(iterable)
+        if wish and items is None:
+            raise StagingError(
+                f"tp.stage at {user_loc()} got a {type(iterable).__name__}; only ranges and the rows of tensors and "
+                "arrays can become one native loop"
+            )
+        why = "tp.unroll asks for it" if wish is False else "its items are Python's"
+        if items is not None and (wish or not isinstance(items.extent, int)):
+            runs = isinstance(items.extent, int) and items.extent > 0
+            StagedLoop(statement, names, self._guesses[k], runs).for_(items, body, goes_on)
+            return notes.note(
+                statement,
+                "one native loop: " + ("tp.stage asks for it" if wish else "the number of iterations is traced"),
+            )
+        if items is not None and _is_long(items) and _touches_tensors(statement, names, items):
+            found = self._attempted(k, items, body, names, goes_on)
+            if found is None:
+                return notes.note(statement, f"one native loop of {items.extent} iterations: carried types are stable")
+            why = found
+        elif items is not None:
+            why = f"no more than {FEW} iterations" if not _is_long(items) else "it works with Python values only"
+        self._unrolled(k, iterable, body, cells, goes_on, why)
+
+    def _attempted(
+        self, k: int, items: Items, body: Callable[[Any], Any], names: Names, goes_on: Thunk | None
+    ) -> str | None:
+        """Try to stage a loop that Python could run as well: why that fails, or None."""
+        statement = self._statements[k]
+        known = notes.failure(statement)
+        if known is not None:
+            return known
+        containers = Containers(names, statement.reads)
+        loop = StagedLoop(statement, names, self._guesses[k], runs=True, by_itself=True)
+        try:
+            with notes.attempt():
+                loop.for_(items, body, goes_on)
+            return None
+        except Exception as error:
+            containers.restored()
+            why = str(error).partition("\n")[0].partition("; ")[0]
+        notes.failed(statement, why)
+        notes.warn_once(
+            statement.place,
+            f"the loop at {statement.place} is traced {items.extent} times instead of becoming one native loop, since: "
+            f"{why}. tp.unroll(...) says that this is meant",
+        )
+        return why
+
+    def _unrolled(
+        self, k: int, iterable: Any, body: Callable[[Any], Any], cells: FunctionType, goes_on: Thunk | None, why: str
+    ) -> None:
+        statement, count = self._statements[k], 0
+        for item in iterable:
+            asked = goes_on() if goes_on is not None and count else True
+            if is_unknown(asked):
+                self._if(statement, asked, lambda item=item: body(item), None, cells, {})  # type: ignore[misc]
+            elif asked:
+                body(item)
+            else:
+                break
+            count += 1
+        notes.note(statement, f"unrolled, {count} times: {why}")
+
+    # -- expressions --------------------------------------------------------------------------------------------------
+    def fn(self, f: Any) -> Any:
+        if notes.attempting():
+            check_repeatable(f)
+        return self._callee(f)
+
+    def range_(self, f: Any, *labels: str) -> Any:
+        """What to call in place of `range` (or what goes by its name), with its arguments as they are written."""
+        return partial(named_range, labels) if f is range else self.fn(f)
+
+    def none_of(self, *flags: Any) -> Any:
+        """Whether no flag is set."""
+        open_flags = []
+        for flag in flags:
+            if is_unknown(flag):
+                open_flags.append(flag)
+            elif flag:
+                return False
+        result: Any = True
+        for flag in open_flags:
+            result = (
+                functions.logical_not(flag)
+                if result is True
+                else functions.logical_and(result, functions.logical_not(flag))
+            )
+        return result
+
+    def and_(self, plain: bool, first: Any, *rest: Thunk) -> Any:
+        return and_(plain, first, *rest)
+
+    def or_(self, plain: bool, first: Any, *rest: Thunk) -> Any:
+        for k, operand in enumerate(rest):
+            if is_unknown(first):
+                test = condition(first, f"an operand of 'or' at {user_loc()}")
+                return _logical(
+                    functions.logical_or,
+                    plain,
+                    test,
+                    first,
+                    partial(_continued, self.or_, plain, rest[k:]),
+                    swap=True,
+                )
+            if first:
+                return first
+            first = operand()
+        return first
+
+    def not_(self, x: Any) -> Any:
+        return functions.logical_not(condition(x, f"the operand of 'not' at {user_loc()}")) if is_unknown(x) else not x
+
+    def if_exp(self, test: Any, body: Thunk, orelse: Thunk) -> Any:
+        if is_unknown(test):
+            test = condition(test, f"the condition of 'a if c else b' at {user_loc()}")
+            return control.cond(test, body, orelse)
+        return body() if test else orelse()
+
+    def compare(self, plain: bool, signs: Sequence[str], a: Any, b: Any, *rest: Thunk) -> Any:
+        """`a < b < c ...`"""
+        first = _OPERATORS[signs[0]](a, b)
+        return and_(plain, first, lambda: self.compare(plain, signs[1:], b, rest[0](), *rest[1:])) if rest else first
+
+    def holds(self, test: Any, message: Thunk | None) -> Any:
+        """What `assert` asks."""
+        if not is_unknown(test):
+            return test
+        raise ConcretizationError(
+            f"assert at {user_loc()} asks for {test!r}, whose value is known only when the compiled function runs; "
+            "return the condition, or check the arguments before the call"
+        )
+
+    def raises(self, test: Any, error: Thunk) -> Any:
+        """What `if test: raise error` asks."""
+        if not is_unknown(test):
+            return test
+        raise ConcretizationError(
+            f"raise at {user_loc()} depends on {test!r}, whose value is known only when the compiled function runs; "
+            "return the condition, or check the arguments before the call"
+        )
+
+
+def and_(plain: bool, first: Any, *rest: Thunk) -> Any:
+    for k, operand in enumerate(rest):
+        if is_unknown(first):
+            test = condition(first, f"an operand of 'and' at {user_loc()}")
+            return _logical(functions.logical_and, plain, test, first, partial(_continued, and_, plain, rest[k:]))
+        if not first:
+            return first
+        first = operand()
+    return first
+
+
+def _continued(operator: Callable[..., Any], plain: bool, rest: Sequence[Thunk]) -> Any:
+    return operator(plain, rest[0](), *rest[1:])
+
+
+def _logical(combine: Callable[..., Any], plain: bool, test: Any, first: Any, rest: Thunk, swap: bool = False) -> Any:
+    """`first and rest()`, or the same for `or`. `plain`: the rest may be computed in vain."""
+    is_bool = isinstance(first, Tensor) and first.dtype.kind == "b"
+    if is_bool and plain:
+        other = rest()
+        if other is (not swap):  # `x and True`, `x or False`
+            return test
+        if isinstance(other, bool) or (isinstance(other, Tensor) and other.dtype.kind == "b" and other.shape == ()):
+            return combine(test, other)
+        rest = partial(_itself, other)
+    keep = partial(_itself, first)
+    return control.cond(test, keep, rest) if swap else control.cond(test, rest, keep)
+
+
+def _itself(x: Any) -> Any:
+    return x
+
+
+def _both(plain: bool, goes_on: Thunk | None, test: Thunk) -> Thunk:
+    return test if goes_on is None else lambda: and_(plain, goes_on(), test)
+
+
+# -- questions about values -------------------------------------------------------------------------------------------
+
+
+def is_unknown(x: Any) -> bool:
+    """Whether the truth of `x` is not known while tracing."""
+    if isinstance(x, TracedTensor):
+        return unknown(x)
+    return isinstance(x, Readable) and state.trace is not None
+
+
+def condition(x: Any, what: str) -> Any:
+    """A traced condition as a bool scalar. Raises ShapeError."""
+    x = x.read() if isinstance(x, Readable) else x
+    if x.shape != ():
+        raise ShapeError(
+            f"{what} is {x!r}, of shape {list(x.shape)}: a condition is one bool; use tp.any(...) or tp.all(...), or "
+            "tp.where(condition, a, b) to choose element by element"
+        )
+    return x if x.dtype.kind == "b" else functions.not_equal(x, 0)
+
+
+def _asked_by(statement: Statement) -> str:
+    text = linecache.getline(statement.file, statement.line).strip()
+    return f"the condition of {text!r} at {statement.place}" if text else f"a condition at {statement.place}"
+
+
+def _is_long(items: Items) -> bool:
+    return isinstance(items.extent, int) and items.extent > FEW
+
+
+def _touches_tensors(statement: Statement, names: Names, items: Items) -> bool:
+    """Whether the loop could do something with traced values: among its items, or what it reads."""
+    if not isinstance(items, Range):
+        return True
+    return any(_holds_tensors(names.get(path)) for path in statement.reads)
+
+
+def _holds_tensors(value: Any) -> bool:
+    if value is UNDEFINED:
+        return False
+    return any(isinstance(x, (TracedTensor, Variable)) or _has_variables(x) for x in flatten(value)[0])
+
+
+def _has_variables(x: Any) -> bool:
+    """Whether `x` is an object with tensors or variables among its attributes: a layer, an optimizer."""
+    attributes = getattr(x, "__dict__", None)
+    if not isinstance(attributes, dict) or isinstance(x, (type, FunctionType)) or hasattr(x, "__spec__"):
+        return False
+    return any(isinstance(y, (Tensor, Variable)) for v in attributes.values() for y in flatten(v)[0])
+
+
+_STORES = frozenset(dis.opmap[n] for n in ("STORE_ATTR", "STORE_GLOBAL", "DELETE_ATTR", "DELETE_GLOBAL"))
+
+
+def check_repeatable(f: Any) -> None:
+    """While a loop over Python's numbers is tried as a native loop: raise StagingError for what may give something
+    else each time, or has effects in Python."""
+    code = getattr(getattr(f, "__func__", f), "__code__", None)
+    if code is not None and not code.co_filename.startswith(PACKAGE) and not _STORES.isdisjoint(code.co_code[::2]):
+        raise StagingError(f"{code.co_name}, called at {user_loc()}, assigns attributes or globals of Python's")
+    module = getattr(f, "__module__", None) or type(getattr(f, "__self__", None)).__module__
+    owner = getattr(f, "__self__", None)
+    if f in (print, input, next, open) or module.split(".")[0] in _EFFECTS or isinstance(owner, Iterator):
+        raise StagingError(f"{getattr(f, '__name__', f)} at {user_loc()} may do something else in each iteration")
+    if type(owner).__module__.split(".")[0] in _EFFECTS or type(owner).__module__.startswith("numpy.random"):
+        raise StagingError(f"{getattr(f, '__name__', f)} at {user_loc()} may give something else in each iteration")
+
+
+_EFFECTS = {"random", "io", "_io", "time", "logging", "os", "secrets", "uuid"}
