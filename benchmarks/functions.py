@@ -170,7 +170,7 @@ quotient of 1 and sqrt. Written by `python -m benchmarks.functions` on {cpu}.
 {table}
 
 `tests/codegen/test_vector_math.py` holds 2 ulp (erfc 3, pow 4), and the results at inf, nan, signed zeros and range
-ends, for all widths. `strict=True` uses libm instead.
+ends, for all widths. `strict=True` uses libm instead. [Special functions](special-functions.md) are built on these.
 """
 
 

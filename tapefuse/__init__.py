@@ -35,6 +35,7 @@ from tapefuse.function import TapeFunction, kept_memory, run_functions_eagerly, 
 from tapefuse.numpy import *  # noqa: F403
 from tapefuse.numpy import linalg
 from tapefuse.tracer.control import associative_scan, cond, fori_loop, map, scan, switch, while_loop
+from tapefuse.tracer.debugging import check_finite, debug_print
 from tapefuse.tracer.rewriting import as_written, stage, unroll
 from tapefuse.tracer.signature import TensorSpec
 from tapefuse.tracer.tape import GradientTape, UnconnectedGradients
@@ -75,9 +76,11 @@ __all__ = [
     "as_written",
     "associative_scan",
     "bool_",
+    "check_finite",
     "cond",
     "config",
     "constant",
+    "debug_print",
     "float16",
     "float32",
     "float64",

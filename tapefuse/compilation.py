@@ -21,6 +21,7 @@ from tapefuse._config import Options, config
 from tapefuse._progress import progress
 from tapefuse._records import dataclass
 from tapefuse.ir.digest import digest
+from tapefuse.ir.ops.effects import printing
 from tapefuse.ir.passes.checks import with_checks
 from tapefuse.ir.program import Check, Program, State
 from tapefuse.ir.types import Dim, parse_dim
@@ -45,11 +46,12 @@ class Compiled:
 
 
 def compile_traced(traced: Traced, options: Options = Options()) -> Compiled:  # noqa: B008
-    """Optimise, generate code and load it, or find it on disk; with `disable_jit` interpret the graph instead.
+    """Optimise, generate code and load it, or find it on disk; with `disable_jit`, and where it prints, interpret the
+    graph instead.
 
     Raises CompileError for what compiled code cannot express.
     """
-    if config.disable_jit:
+    if config.disable_jit or printing(traced.graph):
         return Compiled(_with_outputs(interpreted(traced), options.outputs), "interpreter")
     engine = options.engine or config.engine
     options = replace(options, strict=options.strict or config.strict)

@@ -21,6 +21,7 @@ from tapefuse._locks import Lock
 from tapefuse._tree import Tree, flatten, leaves_with_paths, unflatten
 from tapefuse.compilation import compile_traced, memory_kept, njit_function
 from tapefuse.ir.graph import Graph
+from tapefuse.ir.ops.effects import printing
 from tapefuse.ir.passes import budget
 from tapefuse.tracer.interpreted import Entry
 from tapefuse.tracer.rewriting import collected, rewritten
@@ -28,10 +29,11 @@ from tapefuse.tracer.signature import Call, Leaf, Signature, TensorSpec, show_le
 from tapefuse.tracer.source import user_loc, user_stacklevel
 from tapefuse.tracer.specialisation import Specialisation, declines
 from tapefuse.tracer.state import state
-from tapefuse.tracer.tensor import Tensor, TracedTensor, as_tensor
+from tapefuse.tracer.tensor import Tensor, TracedTensor, as_tensor, settled
 from tapefuse.tracer.trace import Traced, trace_function
 
 if TYPE_CHECKING:
+    from tapefuse.reports.check import CheckReport
     from tapefuse.reports.memory import MemoryReport
     from tapefuse.reports.profile import Profile
 
@@ -94,6 +96,8 @@ class TapeFunction:
         return self._call(args, kwargs)
 
     def _call(self, args: tuple, kwargs: dict[str, Any]) -> Any:
+        if kwargs.get("mode") == "check" and "mode" not in self._signature.names:
+            return self.check(*args, **{k: x for k, x in kwargs.items() if k != "mode"})
         if _Eagerly.on:
             return self._python(*args, **kwargs)
         self._slow_calls += 1
@@ -186,7 +190,7 @@ class TapeFunction:
 
     def _result(self, x: Any, path: str) -> Tensor:
         try:
-            return as_tensor(x)
+            return settled(as_tensor(x))
         except ConcretizationError:
             raise
         except TapefuseError:
@@ -240,7 +244,8 @@ class TapeFunction:
         and what became of its loops, and of branches on traced values."""
         lines = [f"{self.__name__}: {self.trace_count} trace{'s' * (self.trace_count != 1)}"]
         for k, s in enumerate(self._log, 1):
-            traced, engine = s.traced, self._options.engine or config.engine
+            traced, engine, loc = s.traced, self._options.engine or config.engine, printing(s.graph)
+            engine = f"interpreted with NumPy, since {loc} prints" if loc else f"engine: {engine}"
             way = "taken directly" if s.is_direct else "compared in Python, unless Python values are left out"
             written = [traced.variables[i].name for i in traced.written]
             lines += [
@@ -248,7 +253,7 @@ class TapeFunction:
                 f"     traced because: {s.reason}",
                 f"     {len(s.graph.nodes)} operations, {len(traced.variables)} variables read, written: "
                 f"{', '.join(written) or 'none'}",
-                f"     engine: {engine}, arguments {way}",
+                f"     {engine}, arguments {way}",
                 *[f"     {statement}: {became}" for statement, became in s.statements],
             ]
         lines.append("  arrays that are not C-contiguous, aligned and in native byte order are copied at each call")
@@ -275,6 +280,18 @@ class TapeFunction:
 
         call = self._signature.call(args, kwargs)
         return profile(self._specialise(call).traced, call.inputs, self._options, self.__name__)
+
+    def check(self, *args: Any, **kwargs: Any) -> CheckReport:
+        """What is wrong with a call with these arguments: the first place where compiled and interpreted values differ,
+        the first inf or nan, and derivatives that finite differences do not confirm, each with its line of source.
+
+        Print it; `report.ok` says whether there is nothing. Variables stay as they are. The same as `fn(...,
+        mode="check")`, unless the function has a parameter `mode`.
+        """
+        from tapefuse.reports.check import check  # for few programs
+
+        call = self._signature.call(args, kwargs)
+        return check(self._specialise(call).traced, call.inputs, self._options, self.__name__)
 
     def njit(self, *args: Any, **kwargs: Any) -> Callable[..., Any]:
         """The compiled function for these arguments as a function for callers in `@njit` code, of either engine.

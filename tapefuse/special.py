@@ -39,6 +39,7 @@ from tapefuse.numpy import (
     softplus,
     subtract,
     where,
+    zeros_like,
 )
 from tapefuse.numpy import sigmoid as expit
 from tapefuse.numpy.elementwise import _elementwise
@@ -166,11 +167,14 @@ def log_expit(x: Any) -> Tensor:
 
 
 def exprel(x: Any) -> Tensor:
-    """(exp(x) - 1) / x, 1 at 0."""
+    """(exp(x) - 1) / x, 1 at 0, with all derivatives there: near 0 it is its Taylor series."""
     (x,) = _floats(x)
-    near = ops.lt(ops.abs(x), 1e-5)
+    near = ops.lt(ops.abs(x), 0.5)
     z, far = where(near, x, 0), where(near, 1, x)
-    return where(near, add(1, multiply(z, add(0.5, divide(z, 6)))), divide(expm1(far), far))
+    series = zeros_like(z)
+    for k in range(16, 0, -1):
+        series = add(multiply(series, z), 1 / math.factorial(k))
+    return where(near, series, divide(expm1(far), where(ops.eq(far, math.inf), 1, far)))
 
 
 __all__ = [

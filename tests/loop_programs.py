@@ -71,8 +71,9 @@ def load(program: Program, directory: Path) -> FunctionType:
     return module.program
 
 
-def random_program(seed: int | str) -> Program:
-    return _Writer(random.Random(seed)).program()
+def random_program(seed: int | str, largest: int = 5) -> Program:
+    """A program of 2 to `largest` statements that may hold others."""
+    return _Writer(random.Random(seed)).program(largest)
 
 
 @dataclass
@@ -117,13 +118,13 @@ class _Writer:
         return f"{prefix}{self.count}"
 
     # -- programs ------------------------------------------------------------------------------------------------------
-    def program(self) -> Program:
+    def program(self, largest: int) -> Program:
         scope = _Scope(["s", "r", "a", "b"], ["k", "n", "p"], {"z": ["z", "u"], "m": ["m", "w"]}, [], {})
         scope.fixed = frozenset({"z", "m"})
         lines = [Line(f"a = {self.pick('s', '0.5', '0.5 * s + 0.1', 'np.tanh(r)')}")]
         lines += [Line(f"b = {self.pick('r', '-0.3', 'r * s', '0.4 * r')}")]
         lines += [Line("u = 1.0 * z"), Line("w = 0.5 * m"), Line(f"p = {self.pick('0', '1', 'k', 'k % 3')}")]
-        lines += self.block(scope, self.rng.randint(2, 5))
+        lines += self.block(scope, self.rng.randint(2, largest))
         return Program((*lines, self.result(scope)))
 
     def result(self, scope: _Scope) -> Line:

@@ -64,7 +64,9 @@ class Writer:
         inner = (depth + 1, nesting + 1)
         if kind == "assign":
             name = self.rng.choice(NAMES)
-            self.put(depth, self.rng.choice([f"{name} = {self.number()}", f"{name} += {self.number(1)}", f"{name} %= 7"]))
+            self.put(
+                depth, self.rng.choice([f"{name} = {self.number()}", f"{name} += {self.number(1)}", f"{name} %= 7"])
+            )
         elif kind == "if":
             self.put(depth, f"if {self.test()}:")
             self.block(*inner, in_loop, self.rng.randint(1, 2))
@@ -89,7 +91,7 @@ class Writer:
             self.loops += 1
             k = f"k{self.loops}"
             self.put(depth, f"{k} = 0")
-            self.put(depth, f"while {k} < {self.rng.randint(1, 4)} and {self.test(1)}:")
+            self.put(depth, f"while {k} < {self.rng.randint(1, 4)} and ({self.test(1)}):")
             self.put(depth + 1, f"{k} += 1")
             self.block(*inner, True, self.rng.randint(1, 2))
             self.otherwise(depth, inner, in_loop)

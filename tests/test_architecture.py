@@ -60,6 +60,7 @@ LAZY: dict[str, set[str]] = {
 }
 # The imports of our own inside a function, for start-up time: docs/decisions/0003.
 LAZY_OWN = {
+    ("function.py", "tapefuse.reports.check"),
     ("function.py", "tapefuse.reports.memory"),
     ("function.py", "tapefuse.reports.profile"),
     ("compilation.py", "tapefuse.compiler"),

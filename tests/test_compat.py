@@ -109,3 +109,54 @@ def test_a_keras_style_training_loop_learns():
         step()
     np.testing.assert_allclose(layer.kernel, [[2.0], [-1.0]], atol=1e-2)
     np.testing.assert_allclose(layer.bias, [0.5], atol=1e-2)
+
+
+@pytest.mark.parametrize("stage", [lambda f: f, tp.tape_function], ids=["eager", "staged"])
+class TestControlFlow:
+    def test_case(self, stage):
+        f = lambda x: tf.case([(x < 0.0, lambda: -x), (x < 1.0, lambda: x * 10)], default=lambda: x * 100)
+        assert [stage(f)(tf.constant(x)).numpy() for x in (-2.0, 0.5, 3.0)] == [2.0, 5.0, 300.0]
+        g = lambda x: tf.case([(x < 0.0, lambda: -x), (x < 1.0, lambda: x * 10)])  # the last one is the default
+        assert stage(g)(tf.constant(3.0)).numpy() == 30.0
+        with pytest.raises(ValueError, match="has no pairs"):
+            tf.case([])
+
+    def test_cond(self, stage):
+        f = lambda x: tf.cond(x < 0.0, lambda: -x, lambda: x)
+        assert stage(f)(tf.constant(-2.0)).numpy() == 2.0
+
+    def test_switch_case(self, stage):
+        f = lambda k: tf.switch_case(k, [lambda: 1.0, lambda: 2.0], default=lambda: 0.0)
+        assert [stage(f)(tf.constant(k)).numpy() for k in (-1, 0, 1, 2)] == [0.0, 1.0, 2.0, 0.0]
+        g = lambda k: tf.switch_case(k, {3: lambda: 3.0, 7: lambda: 7.0})
+        assert [stage(g)(tf.constant(k)).numpy() for k in (3, 7, 5)] == [3.0, 7.0, 7.0]
+
+    def test_tensor_array(self, stage):
+        def f(x):
+            array = tf.TensorArray(tf.float32, size=3).unstack(x)
+            other = tf.TensorArray(tf.float32, size=3, element_shape=[2]).scatter([0, 2], x[:2]).write(1, x[0] * 2)
+            return array.stack(), other.concat(), other.gather([2, 0]), array.size(), other.read(1)
+
+        x = np.arange(6, dtype=np.float32).reshape(3, 2)
+        stack, concat, gather, size, read = stage(f)(x)
+        assert stack.numpy().tolist() == x.tolist()
+        assert concat.numpy().tolist() == [0, 1, 0, 2, 2, 3]
+        assert gather.numpy().tolist() == [[2, 3], [0, 1]]
+        assert (size.numpy(), read.numpy().tolist()) == (3, [0, 2])
+
+    def test_tensor_array_mistakes(self, stage):
+        array = tf.TensorArray(tf.float32, size=2)
+        with pytest.raises(ValueError, match="nothing was written"):
+            array.stack()
+        with pytest.raises(IndexError, match="index 2 of 2 elements"):
+            stage(lambda x: array.write(2, x).stack())(tf.constant(1.0))
+        with pytest.raises(TypeError, match=r"i32\[\] into an array of float32; use tf.cast"):
+            stage(lambda x: array.write(0, x).stack())(tf.constant(1))
+        with pytest.raises(ValueError, match=r"an element of shape \[2\], but others have \[\]"):
+            stage(lambda x: array.write(0, x[0]).write(1, x).stack())(tf.constant([1.0, 2.0]))
+
+    def test_a_growing_tensor_array(self, stage):
+        array = tf.TensorArray(tf.float32, size=0, dynamic_size=True)
+        f = lambda x: array.write(0, x).write(2, x * 2).stack()
+        assert stage(f)(tf.constant(1.0)).numpy().tolist() == [1.0, 0.0, 2.0]
+        assert len(array) == 0

@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import linecache
 import re
 from pathlib import Path
 
@@ -27,7 +28,9 @@ EXAMPLES = [(d, k) for d in DOCUMENTS if d != "README.md" for k in range((ROOT /
 def test_the_examples_of_the_documents_run(document, number, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     code = re.findall(r"```python\n(.*?)```", (ROOT / document).read_text(), re.S)[number]
-    exec(compile(code, f"{document}[{number}]", "exec"), {"__name__": "example"})
+    name = f"{document}[{number}]"
+    linecache.cache[name] = (len(code), None, code.splitlines(True), name)  # functions have their source, as in a file
+    exec(compile(code, name, "exec"), {"__name__": "example"})
 
 
 @pytest.mark.parametrize("document", DOCUMENTS)

@@ -1,6 +1,6 @@
 """Random Python functions with loops and branches: the same numbers as plain Python with NumPy, whatever runs them.
 
-2,000 programs run eagerly on tensors and traced, interpreted; parts of them compiled. Gradients are compared with
+2,000 programs run eagerly on tensors, parts of them traced: interpreted and compiled. Gradients are compared with
 finite differences of the plain function. TAPEFUSE_EXAMPLES=20000 draws ten times as many of everything.
 """
 
@@ -23,7 +23,9 @@ from tests.loop_programs import Program, load, random_program, reduced
 
 PROGRAMS = int(os.environ.get("TAPEFUSE_EXAMPLES", "2000"))
 PARTS = 4  # tests that share them, so that workers are equally busy
-SHARES = {"eager": 1.0, "interpreted": 0.5, "llvm": 0.2, "numba": 0.02}
+SHARES = {"eager": 1.0, "interpreted": 0.2, "llvm": 0.08, "numba": 0.006}  # of the programs, that are run this way
+LARGEST = {"eager": 5, "interpreted": 5, "llvm": 4, "numba": 2}  # statements, nested ones aside
+REFUSED = "is bounded by"  # in the message for a slice whose size is known at run time only
 FLAGS: dict[str, dict[str, Any]] = {
     "interpreted": {"disable_jit": True},
     "llvm": {"engine": "llvm"},
@@ -87,13 +89,14 @@ def test_values(way: str, part: int, directory: Path) -> None:
     @budget(PROGRAMS * SHARES[way] / PARTS)
     @given(seeds(f"loops {way} {part}"))
     def agree(seed: str) -> None:
-        program = random_program(seed)
+        program = random_program(seed, LARGEST[way])
         if disagreement(program, way, directory, counts):
             smaller = smallest(program, lambda p: disagreement(p, way, directory))
             raise AssertionError(f"{disagreement(smaller, way, directory)}\n{smaller.source}")
 
     agree()
     assert counts["unstable"] < 0.05 * counts["runs"] + 2, counts
+    assert counts["refused"] < 0.05 * counts["runs"] + 2, counts
 
 
 def smallest(program: Program, problem: Callable[[Program], str | None]) -> Program:
@@ -127,7 +130,12 @@ def disagreement(program: Program, way: str, directory: Path, counts: Counter[st
             continue
         try:
             found = run(arguments)
-        except Exception as e:  # whatever it is, the program is at fault: plain Python runs it
+        except tp.ConcretizationError as e:
+            if REFUSED not in str(e):
+                return f"{way}, arguments {number}: {e}"
+            counts["refused"] += 1
+            continue
+        except Exception as e:  # whatever it is, it should not be: plain Python runs the program
             return f"{way}, arguments {number}: {type(e).__name__}: {e}"
         if problem := difference(wanted, found):
             return f"{way}, arguments {number}: {problem}"
@@ -160,7 +168,7 @@ def difference(wanted: Results, found: Results) -> str | None:
 
 # -- gradients --------------------------------------------------------------------------------------------------------
 
-GRADIENTS = {"eager": 0.05, "interpreted": 0.05, "llvm": 0.03, "numba": 0.004}
+GRADIENTS = {"eager": 0.05, "interpreted": 0.03, "llvm": 0.015, "numba": 0.002}
 
 
 @pytest.mark.parametrize("way", GRADIENTS)
@@ -170,7 +178,7 @@ def test_gradients(way: str, directory: Path) -> None:
     @budget(PROGRAMS * GRADIENTS[way])
     @given(seeds(f"gradients {way}"))
     def agree(seed: str) -> None:
-        program = random_program(seed)
+        program = random_program(seed, LARGEST[way])
         if wrong_slope(program, way, directory, counts):
             smaller = smallest(program, lambda p: wrong_slope(p, way, directory))
             raise AssertionError(f"{wrong_slope(smaller, way, directory)}\n{smaller.source}")
@@ -193,6 +201,9 @@ def wrong_slope(program: Program, way: str, directory: Path, counts: Counter[str
         return None
     try:
         gradients = gradient(way, function, arguments)
+    except tp.ConcretizationError as e:
+        counts["discarded"] += REFUSED in str(e)
+        return None if REFUSED in str(e) else f"gradient, {way}: {e}"
     except Exception as e:  # as above
         return f"gradient, {way}: {type(e).__name__}: {e}"
     terms = [d * g for d, g in zip(direction, gradients, strict=True) if d is not None and g is not None]

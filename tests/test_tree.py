@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tapefuse._tree import flatten, leaves_with_paths, tree_map, unflatten
+from tapefuse._tree import Container, flatten, leaves_with_paths, tree_map, unflatten
 
 Point = namedtuple("Point", "x y")
 
@@ -66,3 +66,28 @@ def test_wrong_number_of_leaves(leaves):
 
 def test_text():
     assert str(flatten({"a": [1, (2,)], "b": None})[1]) == "{'a': [*, (*,)], 'b': None}"
+
+
+class Pair(Container):
+    """Two entries and a name."""
+
+    def __init__(self, name, *entries):
+        self.name, self.entries = name, entries
+
+    def parts(self):
+        return (self.name,), self.entries
+
+    @classmethod
+    def of_parts(cls, fixed, entries):
+        return cls(*fixed, *entries)
+
+
+def test_containers_of_other_classes():
+    pair = Pair("p", 1, [2, None])
+    leaves, shape = flatten({"a": pair})
+    assert leaves == [1, 2]
+    again = unflatten(shape, [10, 20])["a"]
+    assert (type(again), again.name, again.entries) == (Pair, "p", (10, [20, None]))
+    assert shape == flatten({"a": Pair("p", 3, [4, None])})[1] != flatten({"a": Pair("q", 3, [4, None])})[1]
+    assert str(flatten(pair)[1]) == "Pair(p, *, [*, None])"
+    assert list(leaves_with_paths([pair])) == [("[0]", 1), ("[0][0]", 2)]

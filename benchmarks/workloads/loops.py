@@ -25,10 +25,7 @@ CASES = [
     for kernel, sizes in SIZES.items()
     for size, n in sizes.items()
 ]
-MISSING = {
-    "tapefuse": "has no loops yet",
-    "torch_compile": "compiles for minutes: every step has a shape of its own",
-}
+MISSING = {"torch_compile": "compiles for minutes: every step has a shape of its own"}
 
 
 def inputs(kernel: str, n: int) -> Arrays:
@@ -51,6 +48,32 @@ def by_hand(arrays: Arrays, kernel: str, n: int) -> Program:
 
     step = partial(by_hand.serial(getattr(by_hand, kernel)), *arrays.values())
     return Program(step, lambda first: dict(zip(("value", *arrays), map(np.asarray, first), strict=True)))
+
+
+def tapefuse_formula(tp, kernel: str, n: int):
+    def cholesky(a):
+        a = a.copy()
+        for k in range(n):
+            column = a[k:, k] / tp.sqrt(a[k, k])
+            a[k:, k] = column
+            a[k + 1 :, k + 1 :] -= column[1:, None] * column[1:]
+        return tp.sum(tp.tril(a) ** 3)
+
+    def lu(a):
+        a = a.copy()
+        for k in range(n - 1):
+            row, factors = a[k, k + 1 :], a[k + 1 :, k] / a[k, k]
+            a[k + 1 :, k] = factors
+            a[k + 1 :, k + 1 :] -= factors[:, None] * row
+        return tp.sum(a**2)
+
+    def trisolv(l, b):
+        x = tp.zeros(n, b.dtype)
+        for i in range(n):
+            x[i] = (b[i] - tp.sum(l[i, :i] * x[:i])) / l[i, i]
+        return tp.sum(x**2)
+
+    return {"cholesky": cholesky, "lu": lu, "trisolv": trisolv}[kernel]
 
 
 def by_masks(xp, scan, kernel: str, n: int):
@@ -141,6 +164,7 @@ def pytensor_formula(pt, kernel: str, n: int):
 
 
 FORMULAS = {
+    "tapefuse": tapefuse_formula,
     "jax": jax_formula,
     "torch": lambda torch, **options: by_parts(torch, lambda x: x.unbind(0), **options),
     "tensorflow": tensorflow_formula,

@@ -19,7 +19,6 @@ CASES = [
 ]
 WEIGHTS = 4  # wx, wh, b, wy
 MISSING = {
-    "tapefuse": "has no loops yet",
     "torch_compile": "unrolls the 100 steps and compiles for minutes, or leaves nn.LSTM as it is",
     "pytensor": "compiles for more than a minute and is slower than JAX",
 }
@@ -74,8 +73,21 @@ def cell(sigmoid, tanh, split):
     return step
 
 
-def jax_formula(jnp, batch: int, features: int, units: int):
+def tapefuse_formula(tp, batch: int, features: int, units: int):
     """The products with x of all time steps are one product, as in every other framework that loops."""
+    step = cell(tp.nn.sigmoid, tp.tanh, lambda z: tp.split(z, 4, axis=1))
+
+    def value(wx, wh, b, wy, x, y):
+        xs = x @ wx + b
+        h = c = tp.zeros((batch, units), x.dtype)
+        for t in range(STEPS):
+            h, c = step(h, c, xs[t] + h @ wh)
+        return tp.mean((h @ wy - y) ** 2)
+
+    return value
+
+
+def jax_formula(jnp, batch: int, features: int, units: int):
     import jax
 
     step = cell(jax.nn.sigmoid, jnp.tanh, lambda z: jnp.split(z, 4, axis=-1))
@@ -127,6 +139,7 @@ def autograd_formula(anp, batch: int, features: int, units: int):
 
 
 FORMULAS = {
+    "tapefuse": tapefuse_formula,
     "jax": jax_formula,
     "torch": torch_formula,
     "tensorflow": tensorflow_formula,

@@ -21,7 +21,6 @@ CASES = [
 ]
 PLAIN = 100  # the largest n for which loops over points take JAX less than a minute
 MISSING = {
-    "tapefuse": "has no loops yet",
     "torch": "takes seconds point by point",
     "torch_compile": "compiles for minutes point by point",
     "tensorflow": "takes seconds point by point",
@@ -45,6 +44,20 @@ def by_hand(arrays: Arrays, n: int, steps: int) -> Program:
 
     step = partial(by_hand.serial(by_hand.seidel2d), arrays["x"], steps)
     return Program(step, lambda first: {"value": np.asarray(first[0]), "x": first[1]})
+
+
+def tapefuse_formula(tp, n: int, steps: int):
+    def value(x):
+        x = x.copy()
+        for _ in range(steps):
+            for i in range(1, n - 1):
+                for j in range(1, n - 1):
+                    above = x[i - 1, j - 1] + x[i - 1, j] + x[i - 1, j + 1]
+                    below = x[i + 1, j - 1] + x[i + 1, j] + x[i + 1, j + 1]
+                    x[i, j] = (above + x[i, j - 1] + x[i, j] + x[i, j + 1] + below) / 9
+        return tp.sum(x**2)
+
+    return value
 
 
 def plain_formula(jnp, n: int, steps: int):
@@ -104,6 +117,7 @@ def expert_formula(jnp, n: int, steps: int):
 
 FRAMEWORKS = {
     "numba_by_hand": by_hand,
+    "tapefuse": value_and_gradients({"tapefuse": tapefuse_formula})["tapefuse"],
     "jax": value_and_gradients({"jax": plain_formula})["jax"],
     "jax_expert": value_and_gradients({"jax": expert_formula})["jax"],
 }

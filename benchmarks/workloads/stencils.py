@@ -26,7 +26,6 @@ CASES = [
     for kernel, sizes in SIZES.items()
     for size, (n, steps) in sizes.items()
 ]
-MISSING = {"tapefuse": "has no loops yet"}
 PARALLEL = 100_000  # points from which a step of the kernel by hand is worth two threads
 
 
@@ -101,6 +100,22 @@ def padded(pad):
     return renewing
 
 
+def tapefuse_formula(tp, kernel: str, n: int, steps: int):
+    def relaxed(x):
+        x = x.copy()
+        for _ in range(2 * (steps - 1)):
+            x[inside(x)] = INNER[kernel](x)
+        return tp.sum(x**2)
+
+    def advected(u, c):
+        u = u.copy()
+        for _ in range(steps):
+            u[1:] -= c[1:] * (u[1:] - u[:-1])
+        return tp.sum(u**2)
+
+    return advected if kernel == "advection" else relaxed
+
+
 def jax_formula(jnp, **options):
     import jax
 
@@ -155,6 +170,7 @@ def autograd_formula(anp, **options):
 
 
 FORMULAS = {
+    "tapefuse": tapefuse_formula,
     "jax": jax_formula,
     "torch": torch_formula,
     "tensorflow": tensorflow_formula,

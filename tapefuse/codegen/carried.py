@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from tapefuse.codegen.schedule import chained
-from tapefuse.codegen.updates import writes_into_base
+from tapefuse.codegen.schedule import chained, is_computed_again, unaliased
+from tapefuse.codegen.updates import Reads, reads_of_base, replaces_most, writes_into_base
 from tapefuse.ir.graph import Graph, Value
 from tapefuse.ir.op import OPS
 from tapefuse.ir.ops import region
@@ -31,6 +31,16 @@ def continued(node: Value) -> Value | None:
     origins = {_origin(graph, graph.outs[k]) for graph in region.graphs(token)}
     origin = origins.pop() if len(origins) == 1 else None
     return None if origin is None else token.args[1 + origin]  # the first one is the branch's number, or the size
+
+
+def is_renewed(new: Value) -> bool:
+    """Whether what a loop carries is best written to another array in each iteration: most of it changes, and is
+    computed from elements around those that are overwritten."""
+    while new.op is not None and writes_into_base(new):
+        if replaces_most(new) and reads_of_base(new.args[1], new, is_computed_again, unaliased) is Reads.OTHERS:
+            return True
+        new = new.args[0]
+    return False
 
 
 def _origin(graph: Graph, value: Value | None) -> int | None:

@@ -7,8 +7,10 @@ are cells: scalars, without memory.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+import operator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 
 import numpy as np
 
@@ -24,6 +26,7 @@ from tapefuse.codegen.loops import (
     If,
     Let,
     Load,
+    Move,
     Num,
     Scalar,
     Stmt,
@@ -31,11 +34,13 @@ from tapefuse.codegen.loops import (
     Var,
     View,
     While,
+    bodies,
     dimension,
     folded,
 )
+from tapefuse.codegen.reuse import Known, Slot, buffers, slots, with_slots
 from tapefuse.ir.ops.scalar import result_dtype
-from tapefuse.ir.types import Dim, Poly, Type, size, symbols
+from tapefuse.ir.types import Dim, Poly, Type, size, substitute, symbols
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +62,7 @@ class Cell:
 
 
 Storage = Array | Cell
+_EXACT: dict[str, Callable[..., Dim]] = {"add": operator.add, "sub": operator.sub, "mul": operator.mul}
 
 
 class Code:
@@ -69,6 +75,11 @@ class Code:
         self._memos: list[dict] = [{}]
         self._barriers: list[bool] = [False]  # whether a scope may not run, or not to its end
         self._depth: dict[Var, int] = {}
+        self._homes: dict[str, int] = {}  # depth of the scope in which a buffer was made
+        self._memory: dict[str, str] = {}  # of a buffer that was made of another one: which
+        self._polynomials: dict[Var, Dim] = {}  # indices as functions of loops' indices
+        self._indices: dict[str, Var] = {}  # loops' indices that are no dimension symbols, by the name they have there
+        self._ends: dict[str, Dim] = {}  # numbers that indices of open loops stay below
         self._count = 0
 
     # -- scalars: what lowering rules use --------------------------------------------------------------
@@ -92,6 +103,8 @@ class Code:
         return total
 
     def symbol(self, name: str) -> Var:
+        if name in self._indices:
+            return self._indices[name]
         self.symbols.add(name)
         return dimension(name)
 
@@ -120,7 +133,19 @@ class Code:
         dst = self.fresh("t", dtype, depth)
         self._bodies[depth].append(Let(dst, op, args))
         self._memos[depth][key] = dst
+        if dtype == INT and op in _EXACT and (index := self.polynomials(args)) is not None:
+            self._polynomials[dst] = _EXACT[op](*index)
         return dst
+
+    def polynomials(self, xs: Sequence[Scalar]) -> tuple[Dim, ...] | None:
+        found = tuple(d for x in xs if (d := self.polynomial(x)) is not None)
+        return found if len(found) == len(xs) else None
+
+    def polynomial(self, x: Scalar) -> Dim | None:
+        """An index as a function of dimension symbols and loops' indices, if it is known to be one."""
+        if isinstance(x, Num):
+            return int(x.value)
+        return Poly.symbol(x.name[4:]) if x.name.startswith("dim.") else self._polynomials.get(x)
 
     def depth(self, x: Scalar) -> int:
         return self._depth.get(x, 0) if isinstance(x, Var) else 0
@@ -176,13 +201,44 @@ class Code:
         """The memory seen as another type."""
         if array.buffer.type == type:
             return array.buffer
-        depth = max([array.depth, *(self.depth(dimension(s)) for s in symbols(type.shape[1:]))])
+        depth = max([array.depth, *(self.depth(dimension(s)) for s in symbols(type.shape))])
         key = "view", array.buffer.name, type
         if key not in self._memos[depth]:
             self._memos[depth][key] = buffer = self.buffer(type)
-            self.symbols |= symbols(type.shape[1:])
-            self._bodies[depth].append(View(buffer, array.buffer))
+            self._bodies[depth].append(self._viewed(buffer, array.buffer, depth))
         return self._memos[depth][key]
+
+    def name_view(self, buffer: Buffer, source: Buffer) -> None:
+        """Make a view here, which may be moved."""
+        self.append(self._viewed(buffer, source, self.here))
+
+    def _viewed(self, buffer: Buffer, source: Buffer, depth: int) -> View:
+        self.symbols |= symbols(buffer.type.shape)
+        self._homes[buffer.name] = depth
+        self.same_memory(buffer, source)
+        return View(buffer, source)
+
+    def same_memory(self, a: Buffer, b: Buffer) -> None:
+        first, second = self.memory(a), self.memory(b)
+        if first != second:
+            self._memory[first] = second
+
+    def memory(self, buffer: Buffer) -> str:
+        """A name for the memory that buffers have in common."""
+        name = buffer.name
+        while name in self._memory:
+            name = self._memory[name]
+        return name
+
+    def made(self, buffer: Buffer) -> Array:
+        """Memory that is new here."""
+        self._homes[buffer.name] = self.here
+        return Array(buffer, self.here)
+
+    def move(self, targets: tuple[Buffer, ...], sources: tuple[Buffer, ...]) -> None:
+        for a, b in zip(targets, sources, strict=True):
+            self.same_memory(a, b)
+        self.append(Move(targets, sources))
 
     def value(self, storage: Storage) -> Scalar:
         """The only element of an array."""
@@ -232,14 +288,62 @@ class Code:
         return tuple(self._bodies.pop())
 
     @contextmanager
-    def loop(self, var: Var, start: Scalar, stop: Scalar) -> Iterator[Var]:
+    def loop(self, var: Var, start: Scalar, stop: Scalar, end: Dim | None = None) -> Iterator[Var]:
+        """`end`: a number that the index stays below, if `stop` does not tell."""
         self._open(False)
         self._depth[var] = self.here
+        symbol = var.name[4:] if var.name.startswith("dim.") else f"loop_{var.name}"
+        if not var.name.startswith("dim."):
+            self._polynomials[var] = Poly.symbol(symbol)
+            self._indices[symbol] = var
+        if (end := self.polynomial(stop) if end is None else end) is not None:
+            self._ends[symbol] = end
         try:
             yield var
         finally:
             body = self._close()
-            self.append(For(var, start, stop, body))
+            self._append_loop(For(var, start, stop, body), symbol)
+            self._ends.pop(symbol, None)
+
+    def _append_loop(self, s: For, symbol: str) -> None:
+        """A loop with what it can keep in registers there."""
+        start = self.polynomial(s.start) if not any(map(bodies, s.body)) else None
+        found = slots(s.body, self._known(s, symbol)) if start is not None else []
+        if not found or start is None:
+            return self.append(s)
+        runs = isinstance(s.start, Num) and isinstance(s.stop, Num) and s.start.value < s.stop.value
+        parts: list[tuple[Stmt, ...]] = []
+        condition = self.op("lt", s.start, s.stop) if not runs else None
+        with self.scope(parts) if not runs else nullcontext():
+            self._with_slots(s, found, {symbol: start})
+        if condition is not None:
+            self.append(If(condition, parts[0]))
+
+    def _with_slots(self, s: For, found: list[Slot], first: dict[str, Dim]) -> None:
+        kept: list[tuple[Slot, Var]] = []
+        loaded: set[Var] = set()
+        for slot in found:
+            index = tuple(self.dim(substitute(d, first)) for d in slot.index)
+            if slot.store is None:
+                loaded.update(slot.reads)
+                for dst in slot.reads:
+                    self.append(Load(dst, slot.buffer, index))
+            else:
+                kept.append((slot, self.declare(slot.buffer.type.dtype, self.load(slot.buffer, index))))
+        body = tuple(t for t in s.body if not (isinstance(t, Load) and t.dst in loaded))
+        self.append(replace(s, body=with_slots(body, kept)))
+        for slot, var in kept:
+            if slot.stored:
+                index = tuple(self.dim(d) for d in slot.index)
+                self.store(slot.buffer, index, self.read(var))
+
+    def _known(self, s: For, symbol: str) -> Known:
+        touched = [t for t in s.body if isinstance(t, Load | Store)]
+        indices = {(t.buffer.name, t.index): self.polynomials(t.index) for t in touched}
+        names = {t.buffer.name for t in touched}
+        fixed = frozenset(name for name in names if self._homes.get(name, 0) <= self.here)
+        memory = {b.name: self.memory(b) for b in buffers(s.body)}
+        return Known(symbol, indices, memory, fixed, dict(self._ends))
 
     @contextmanager
     def scope(self, into: list[tuple[Stmt, ...]]) -> Iterator[None]:

@@ -42,7 +42,7 @@ CALL = 12  # instructions of an elementary function, at most: many are called, n
 CALLED = 4_000 * 64  # cost from which a kernel inside a region is called, not copied: a call takes 10 ns at most
 COPIED = 200  # statements up to which one is copied
 POLL = 100_000 * 64  # between two looks at whether to stop, at most
-LONG = 1_000_000 * 64  # what a loop is taken for that has no known end
+LONG = 10_000_000 * 64  # what a loop is taken for that has no known end: such calls can be interrupted
 EXTENT = 64  # what an extent is taken for where a region's cost decides something that cannot be changed at run time
 
 # -- computing again or keeping ------------------------------------------------------------------------------------

@@ -163,8 +163,7 @@ class _Program:
             return []
         slot = self.plan.layout.slots[self.plan.slot(step.status)]
         assert slot.offset is not None
-        ends = [(self._value(f"arena {slot.offset + k}"), status) for k, status in enumerate((STOPPED, NO_MEMORY))]
-        return ends if self.writing is None else ends[1:]
+        return [(self._value(f"arena {slot.offset + k}"), status) for k, status in enumerate((STOPPED, NO_MEMORY))]
 
     def _bounded(self, step: Step) -> Kernel:
         """The kernel; if it runs over few rows, in one piece, with their number in its loops: a third of the code."""

@@ -37,7 +37,8 @@ from tapefuse.codegen.loops import (
     bodies,
     identity,
 )
-from tapefuse.ir.types import Dim, symbols
+from tapefuse.codegen.reuse import buffers
+from tapefuse.ir.types import Dim
 
 
 def inline(
@@ -51,8 +52,8 @@ def inline(
 ) -> None:
     """Append a kernel's statements.
 
-    `storages`: what its buffers are; `names`: what `lo`, `hi`, `chunk` and its symbols are; `bound`: dimensions that its
-    symbols stand for; `prefix`: of the names of kernels that it runs; `status`: of the region, instead of its own.
+    `storages`: what its buffers are; `names`: what `lo`, `hi`, `chunk` and its symbols are; `bound`: dimensions that
+    its symbols stand for; `prefix`: of the names of kernels that it runs; `status`: of the region, instead of its own.
     """
     _Inlined(code, kernel, storages, names, bound, prefix, status).run()
 
@@ -60,14 +61,8 @@ def inline(
 def needs_memory(body: Sequence[Stmt]) -> Iterator[Buffer]:
     """Buffers that are not just loaded from and stored to, element by element."""
     for s in body:
-        if isinstance(s, Load | Store):
-            continue
-        for f in fields(s):
-            x = getattr(s, f.name)
-            if isinstance(x, Buffer):
-                yield x
-            elif isinstance(x, tuple):
-                yield from (y for y in x if isinstance(y, Buffer))
+        if not isinstance(s, Load | Store):
+            yield from buffers((s,))
         for inner in bodies(s):
             yield from needs_memory(inner)
 
@@ -200,7 +195,7 @@ class _Inlined:
             case Allocate(buffer, nbytes, _):
                 assert self.status is not None
                 new = code.buffer(buffer.type.substitute(self.bound))
-                self.storage[buffer] = Array(new, code.here)
+                self.storage[buffer] = code.made(new)
                 code.append(Allocate(new, self.scalar(nbytes), self.status))
             case Poll():
                 assert self.status is not None
@@ -208,7 +203,7 @@ class _Inlined:
             case Free(buffer):
                 code.append(Free(self.array(buffer)))
             case Move(targets, sources):
-                code.append(Move(tuple(map(self.array, targets)), tuple(map(self.array, sources))))
+                code.move(tuple(map(self.array, targets)), tuple(map(self.array, sources)))
             case Launch():
                 arrays = tuple(map(self.array, s.buffers))
                 sizes, (rows, pieces) = self.scalars(s.sizes), self.scalars((s.rows, s.pieces))
@@ -235,8 +230,7 @@ class _Inlined:
         """A view of its own: it may be moved."""
         code, type = self.code, buffer.type.substitute(self.bound)
         new = code.buffer(type)
-        code.symbols |= symbols(type.shape[1:])
-        code.append(View(new, self.array(source)))
+        code.name_view(new, self.array(source))
         self.storage[buffer] = Array(new, code.here)
 
     def loop(self, s: For) -> None:

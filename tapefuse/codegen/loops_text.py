@@ -1,4 +1,4 @@
-"""Kernels of loop IR as text, for people and as their identity."""
+"""Kernels of loop IR as text, for people."""
 
 from __future__ import annotations
 
@@ -26,11 +26,17 @@ from tapefuse.codegen.loops import (
     View,
     While,
 )
+from tapefuse.codegen.loops_walk import walk
 from tapefuse.ir.types import show_dtype
 
 
 def show(kernel: Kernel) -> str:
-    """The kernel as text, for people and as its identity."""
+    """The kernel as text, before it those that it launches."""
+    inner = {s.kernel: None for s in walk(kernel.body) if isinstance(s, Launch)}
+    return "\n\n".join([*map(show, inner), _shown(kernel)])
+
+
+def _shown(kernel: Kernel) -> str:
     params = ", ".join(f"{b.name}: {b.type}" for b in kernel.buffers)
     head = f"kernel {kernel.name}({params}) rows {kernel.rows}"
     return "\n".join([head + (f"  # {kernel.title}" if kernel.title else ""), *show_body(kernel.body, 1)])

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from functools import partial
 
+from tapefuse.codegen.carried import is_renewed
 from tapefuse.codegen.context import Place, Step
 from tapefuse.codegen.loops import HI, LO, Buffer, Builder, Kernel
 from tapefuse.codegen.lower import steps
@@ -26,7 +27,8 @@ def plan(request: Request) -> Plan:
     new_values = graph.outs[outputs : outputs + len(written)]
     states = graph.params[request.inputs : request.inputs + len(request.states)]
     updates = {new: states[k] for new, k in zip(new_values, written, strict=True)}
-    decided = schedule(graph, request.choices, frozenset(graph.params).difference(updates.values()))
+    renewed = [s for n, s in updates.items() if request.inner and is_renewed(n)]
+    decided = schedule(graph, request.choices, frozenset(graph.params).difference(updates.values()).union(renewed))
     checks = graph.outs[len(graph.outs) - len(request.checks) :]
     chosen = in_place(decided, updates, checks)
     decided = ordered(decided, chosen, checks, request.memory_budget is not None)
@@ -79,6 +81,9 @@ def _schedule_lines(p: Plan) -> Iterator[str]:
             yield f"    apart from its operands: {g.why}" if g.why else "    its operands are there from the start"
         for check in p.checks_after.get(number, ()):
             yield f"    then checks: {p.request.checks[check].message}"
+        for title, inner in step.inside:
+            yield f"    {title}:"
+            yield from (f"        {line}" for line in _schedule_lines(inner))
 
 
 def _recomputed(p: Plan, group: Group) -> list[str]:
@@ -99,7 +104,8 @@ def _where(p: Plan, place: Place) -> str:
         return place.tag
     index = p.pointer(place)
     if index is None:
-        return f"arena slot {p.slot(place)}"
+        slot = p.layout.slot_of.get(memory_of(place))
+        return "what is carried on" if slot is None else f"arena slot {slot}"
     params = len(p.graph.params)
     if index >= params:
         return f"output {index - params}"
@@ -110,12 +116,20 @@ def _where(p: Plan, place: Place) -> str:
 
 
 def show_memory(p: Plan) -> str:
-    """The arena for people: each slot, its bytes, and from which to which step it is alive."""
-    rows = [f"arena: {p.layout.nbytes} bytes in {len(p.layout.slots)} slots"]
+    """The arena for people: each slot, its bytes, and from which to which step it is alive; those of plans inside
+    regions are parts of it, or registers."""
+    return "\n".join(_memory_lines(p))
+
+
+def _memory_lines(p: Plan) -> Iterator[str]:
+    yield f"arena: {p.layout.nbytes} bytes in {len(p.layout.slots)} slots"
     for place, (first, last) in sorted(p.layout.lifetimes.items(), key=lambda item: item[1]):
         slot = p.layout.slots[p.layout.slot_of[place]]
         offset = "after the previous" if slot.offset is None else str(slot.offset)
         names = f"{p.steps[first].kernel.name}..{p.steps[last].kernel.name}"
         tag = f" {place.tag}" if place.tag else ""
-        rows.append(f"  {place.type}{tag}: {slot.nbytes} bytes at {offset}, alive {names}")
-    return "\n".join(rows)
+        yield f"  {place.type}{tag}: {slot.nbytes} bytes at {offset}, alive {names}"
+    for step in p.steps:
+        for title, inner in step.inside:
+            yield f"{step.kernel.name}, {title}:"
+            yield from (f"    {line}" for line in _memory_lines(inner))

@@ -72,6 +72,11 @@ class Plan:
         """The place's index in the table of pointers, or None if it lies in the arena."""
         return None if place.tag or place.value is None else self.pointer_of.get(place.value)
 
+    def launches(self, number: int) -> int:
+        """How many entries a step has in the launcher's table: one for each flag that may end the program after it."""
+        flags = 2 * (self.steps[number].status is not None) + len(self.checks_after.get(number, ()))
+        return max(flags, 1)
+
     def slot(self, place: Place) -> int:
         return self.layout.slot_of[memory_of(place)]
 

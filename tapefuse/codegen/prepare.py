@@ -12,12 +12,13 @@ from functools import partial
 
 import numpy as np
 
+from tapefuse.codegen.updates import replaces_most
 from tapefuse.ir import ops
 from tapefuse.ir.graph import Graph, Value, here, param
 from tapefuse.ir.op import OPS
 from tapefuse.ir.ops import region
 from tapefuse.ir.passes.one_hot import hit
-from tapefuse.ir.types import broadcast_shapes
+from tapefuse.ir.types import Dim, broadcast_shapes
 
 
 def prepared(graph: Graph) -> tuple[Graph, tuple[np.ndarray, ...]]:
@@ -35,7 +36,8 @@ def prepared(graph: Graph) -> tuple[Graph, tuple[np.ndarray, ...]]:
             env[node] = lifted[-1]
         else:
             is_only_reader = bool(args) and graph.users[node.args[0]] == (node,) and node.args[0] not in graph.outs
-            env[node] = is_only_reader and _turned(node, *args) or _spelled(node, args)
+            cleared = _cleared(graph, node, args)
+            env[node] = cleared or is_only_reader and _turned(node, *args) or _spelled(node, args)
     here.loc = None
     taken: set[Value] = set()
     outs = tuple(_own(env[v], taken) for v in graph.outs)
@@ -93,6 +95,29 @@ def _spelled(node: Value, args: tuple[Value, ...]) -> Value:
     if node.op.name == "gather" and args[0].dtype.kind == "f" and args[0].op is not None and args[0].op.elementwise:
         return _picked(args[0], args[1:]) or node.op.emit(*args)
     return node.op.emit(*args, **node.attributes)
+
+
+def _cleared(graph: Graph, node: Value, args: tuple[Value, ...]) -> Value | None:
+    """Most of an array set to one number, where others read the array as well: a choice for each element, so that it
+    fuses with what reads it."""
+    if not replaces_most(node) or len(graph.users[node.args[0]]) == 1:
+        return None
+    base, v = node.args
+    if v.op is not OPS["broadcast"] or v.args[0].op is not OPS["const"] or v.args[0].type.size != 1:
+        return None
+    inside: Value | None = None
+    for axis, (n, m, start) in enumerate(zip(base.shape, v.shape, node.attributes["starts"], strict=True)):
+        index = ops.iota.emit(shape=base.shape, axis=axis, dtype=np.dtype(np.int64))
+        tests = [ops.ge.emit(index, _number(start))] * (start != 0)
+        tests += [ops.lt.emit(index, _number(start + m))] * (start + m != n)
+        for test in tests:
+            inside = test if inside is None else OPS["and"].emit(inside, test)
+    value = ops.reshape.emit(v.args[0], shape=())
+    return None if inside is None else ops.select.emit(inside, value, args[0])
+
+
+def _number(d: Dim) -> Value | int:
+    return d if isinstance(d, int) else ops.dim.emit(value=d, dtype=np.dtype(np.int64))
 
 
 def _turned(node: Value, inner: Value, *others: Value) -> Value | None:

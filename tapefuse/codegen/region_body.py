@@ -3,7 +3,7 @@ kernels are copied into the region's kernel, or launched from it where they take
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -41,6 +41,7 @@ from tapefuse.ir.program import State
 from tapefuse.ir.types import Dim, Poly, Type, substitute, symbols
 
 BYTE, BOOL = np.dtype(np.uint8), np.dtype(bool)
+MOST_BYTES = 1 << 62  # which no machine has
 Planned = Callable[[Request], Plan]
 Memory = dict[Value, Storage]
 
@@ -60,6 +61,7 @@ class Body(Context):
         self.status: Place | None = None
         self.inside: list[tuple[str, Plan]] = []
         self.own: dict[int, dict[Place, Storage]] = {}  # what plans keep to themselves, by the plan's id
+        self.counts: dict[int, dict[str, Scalar]] = {}  # into how many pieces kernels are cut, by the plan's id
         self.allocated: list[Buffer] = []
         self.cost: Dim = 0
         self.tags = 0
@@ -120,9 +122,21 @@ class Body(Context):
         if self.attributes.get("symbol") not in symbols([nbytes]):
             return self.scratch(nbytes, kind)
         buffer = self.code.buffer(Type(BYTE, (nbytes,)))
-        self.code.append(Allocate(buffer, self.code.dim(nbytes), self.own_status()))
+        self.code.append(Allocate(buffer, self._size(nbytes), self.own_status()))
         self.allocated.append(buffer)
-        return Array(buffer, self.code.here)
+        return self.code.made(buffer)
+
+    def _size(self, nbytes: Dim) -> Scalar:
+        """Bytes to allocate; where the product of sizes is no i64, more than there can be."""
+        code, double, terms = self.code, np.dtype(np.float64), nbytes.terms if isinstance(nbytes, Poly) else ()
+        about: Scalar = Num(0.0, double)
+        for mono, coef in terms:
+            term: Scalar = Num(float(coef), double)
+            for symbol in mono:
+                term = code.op("mul", term, code.cast(code.symbol(symbol), double))
+            about = code.op("add", about, term)
+        fits = code.op("lt", about, Num(float(MOST_BYTES), double))
+        return code.op("select", fits, code.dim(nbytes), Num(MOST_BYTES, INT))
 
     def typed(self, array: Array, type: Type) -> Array:
         return Array(self.code.view(array, type), array.depth)
@@ -143,24 +157,29 @@ class Body(Context):
         self.inside.append((title, p))
         return p
 
-    def give_memory(self, p: Plan) -> None:
-        """Memory for what a plan keeps to itself: outside of the loops around it."""
+    def give_memory(self, p: Plan, once: Sequence[Step] = ()) -> None:
+        """Memory for what a plan keeps to itself: outside of the loops around it. `once`: steps that run before those
+        loops, so that nothing else may use the memory of their results."""
         addressed, slots = in_memory(p), dict[int, Array]()
         found: dict[Place, Storage] = {}
+        kept = {memory_of(place) for step in once for place in step.written}
         for place, slot in p.layout.slot_of.items():
             if place.type.size == 1 and _key(place) not in addressed:
                 found[place] = Cell(place.type)
+                continue
+            if place in kept:
+                found[place] = self.room(place.type.nbytes, "kept")
                 continue
             if slot not in slots:
                 slots[slot] = self.room(p.layout.slots[slot].nbytes, "slot")
             found[place] = slots[slot]
         self.own[id(p)] = found
 
-    def run(self, p: Plan, memory: Mapping[Value, Storage]) -> None:
-        """The steps of a plan. `memory`: of its parameters and of what is in no slot of its own."""
-        counts: dict[str, Scalar] = {}
+    def run(self, p: Plan, steps: Sequence[Step], memory: Mapping[Value, Storage]) -> None:
+        """Steps of a plan. `memory`: of its parameters and of what is in no slot of its own."""
+        counts = self.counts.setdefault(id(p), {})
         own = self.own[id(p)]
-        for step in p.steps:
+        for step in steps:
             places = map(memory_of, step.places)
             self._step(p, step, [own[q] if q in own else memory[q.value] for q in places], counts)  # type: ignore[index]
 
@@ -218,6 +237,33 @@ def in_memory(p: Plan) -> set[Value | Place]:
         pairs = zip(step.kernel.buffers, step.places, strict=True)
         found.update(_key(place) for buffer, place in pairs if buffer in taken)
     return found
+
+
+def constant_steps(p: Plan, constants: Collection[Value], index: str | None) -> list[Step]:
+    """Steps of a loop's body that do the same in all iterations: they read `constants` and each other's results."""
+    writers: dict[Place, list[Step]] = {}
+    for step in p.steps:
+        for place in step.written:
+            writers.setdefault(memory_of(place), []).append(step)
+    found = [s for s in p.steps if s.group.kind != "region" and index not in _symbols_of(s)]
+
+    def is_constant(place: Place, steps: Sequence[Step]) -> bool:
+        where = memory_of(place)
+        if where in p.layout.slot_of:
+            return all(any(w is s for s in steps) for w in writers.get(where, ()))
+        return where.value in constants and where not in writers
+
+    while True:
+        fewer = [s for s in found if all(is_constant(place, found) for place in s.places)]
+        if len(fewer) == len(found):
+            return found
+        found = fewer
+
+
+def _symbols_of(step: Step) -> frozenset[str]:
+    dims = [d for place in step.places for d in place.type.shape]
+    dims += [step.kernel.rows, step.kernel.cost, *(d for _, d in step.bindings)]
+    return symbols(dims) | {*step.kernel.symbols}
 
 
 def is_launched(step: Step) -> bool:

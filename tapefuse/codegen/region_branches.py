@@ -74,7 +74,7 @@ class _Branches(Body):
                 memory[out] = b.spare[m]
             elif m not in self.over:
                 memory[out] = self.found(m)
-        self.run(b.p, memory)
+        self.run(b.p, b.p.steps, memory)
         for m, slot in self.slots.items():
             self.code.assign(slot, self.code.value(memory[b.outs[m]]))
         for m, array in b.spare.items():

@@ -10,9 +10,9 @@ from __future__ import annotations
 from tapefuse.codegen.bounds import bound
 from tapefuse.codegen.code import Array, Cell, Storage
 from tapefuse.codegen.costs import LONG
-from tapefuse.codegen.loops import INT, ZERO, Move, Num, Scalar, Var, View, dimension
+from tapefuse.codegen.loops import INT, ZERO, Num, Scalar, Var, dimension
 from tapefuse.codegen.planned import Plan
-from tapefuse.codegen.region_body import Body, Memory, in_memory, unwatched
+from tapefuse.codegen.region_body import Body, Memory, constant_steps, in_memory, unwatched
 from tapefuse.ir.graph import Graph, Value
 
 ONE = Num(1, INT)
@@ -50,8 +50,14 @@ class Loop(Body):
             self.fixed[k] = self.given(self.args[k], k in self.addressed)
             if k in same and (home := self.result(k)) is not None:
                 self._begin(home, self.args[k])
-        self.give_memory(p)
+        self.once = constant_steps(p, [self.state[k] for k in self.constant], self.attributes.get("index"))
+        self.give_memory(p, self.once)
+        self.run(p, self.once, {self.state[k]: storage for k, storage in self.fixed.items()})
         return p
+
+    def body(self, p: Plan, memory: Memory) -> None:
+        self.run(p, [s for s in p.steps if not any(s is t for t in self.once)], memory)
+        self.leave(p, memory)
 
     def is_in_place(self, p: Plan, k: int) -> bool:
         return p.in_place.get(self.new[k]) is self.state[k]
@@ -73,8 +79,9 @@ class Loop(Body):
             if isinstance(odd, Num) and odd.value:
                 at, other = other, at
             pair = _Pair(Array(code.buffer(value.type), code.here), Array(code.buffer(value.type), code.here), home)
-            code.append(View(pair.now.buffer, at.buffer))
-            code.append(View(pair.after.buffer, other.buffer))
+            code.name_view(pair.now.buffer, at.buffer)
+            code.name_view(pair.after.buffer, other.buffer)
+            code.same_memory(pair.now.buffer, pair.after.buffer)
             self.pairs[k] = pair
             if isinstance(odd, Var):
                 with code.when(odd):
@@ -114,7 +121,7 @@ class Loop(Body):
 
     def _swap(self, pair: _Pair) -> None:
         a, b = pair.now.buffer, pair.after.buffer
-        self.code.append(Move((a, b), (b, a)))
+        self.code.move((a, b), (b, a))
 
     def finish(self, odd: Scalar | None) -> None:
         """After the loop: what is read is stored. `odd`: whether pairs have changed their roles an odd number of times,
@@ -157,10 +164,8 @@ class ForLoop(Loop):
         self.cost = each * trips
 
     def iterate(self, p: Plan, start: Scalar, stop: Scalar, is_watched: bool = False) -> None:
-        with self.code.loop(dimension(self.attributes["index"]), start, stop):
-            memory = self.enter()
-            self.run(p, memory)
-            self.leave(p, memory)
+        with self.code.loop(dimension(self.attributes["index"]), start, stop, self.attributes["trips"]):
+            self.body(p, self.enter())
             if is_watched:
                 self.poll()
 
@@ -181,10 +186,9 @@ class WhileLoop(Loop):
         with code.repeat() as loop:
             memory = self.enter()
             mine = {v: memory[self.state[k]] for k, v in enumerate(cond.graph.params)}
-            self.run(cond, {**mine, decision: decided})
+            self.run(cond, cond.steps, {**mine, decision: decided})
             loop.test(code.value(decided))
-            self.run(p, memory)
-            self.leave(p, memory)
+            self.body(p, memory)
             k = code.read(n)
             code.assign(n, code.op("add", k, ONE))
             last = Num(unwatched(p.cost + cond.cost) - 1, INT)

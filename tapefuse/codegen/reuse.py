@@ -9,6 +9,7 @@ store is stored once, after the loop.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import fields
 
 from tapefuse._records import dataclass
 from tapefuse.codegen.loops import (
@@ -33,14 +34,17 @@ Index = tuple[Dim, ...]
 
 @dataclass(frozen=True)
 class Known:
-    """What is known of a loop. `symbol`: its index; `indices`: of the loads and stores in it, None where that is no
-    polynomial; `memory`: a name for the memory of each buffer; `fixed`: buffers and scalars that are the same in all
-    iterations; `ends`: the numbers below which indices of this loop and those around it stay."""
+    """What is known of a loop.
+
+    `symbol`: its index; `indices`: of the loads and stores in it, None where that is no polynomial; `memory`: a name
+    for the memory of each buffer; `fixed`: buffers that are the same memory in all iterations; `ends`: the numbers
+    below which indices of this loop and those around it stay.
+    """
 
     symbol: str
     indices: Mapping[tuple, Index | None]
     memory: Mapping[str, str]
-    fixed: frozenset[str | Var]
+    fixed: frozenset[str]
     ends: Mapping[str, Dim]
 
 
@@ -89,6 +93,14 @@ def slots(body: Sequence[Stmt], known: Known) -> list[Slot]:
             elif not is_fixed and _earlier(targets[0], known.symbol) == index:
                 found.append(Slot(load.buffer, index, reads, writes[0], False))
     return found
+
+
+def buffers(body: Sequence[Stmt]) -> Iterator[Buffer]:
+    """The buffers of statements, without those inside of them."""
+    for s in body:
+        for f in fields(s):
+            x = getattr(s, f.name)
+            yield from (y for y in (x if isinstance(x, tuple) else (x,)) if isinstance(y, Buffer))
 
 
 def _written(s: Stmt) -> Iterator[Buffer]:

@@ -6,13 +6,16 @@ that no index reaches, if rows are long: every thread adds all sources, each to 
 
 from __future__ import annotations
 
+from contextlib import ExitStack
+
 from tapefuse.codegen.access import Operand, at
-from tapefuse.codegen.context import Context, Step
+from tapefuse.codegen.context import Context, Place, Step
 from tapefuse.codegen.costs import CHUNKS, GRAIN, TRANSFER
 from tapefuse.codegen.loops import HI, LO, Scalar
 from tapefuse.codegen.schedule import chained
+from tapefuse.codegen.updates import replaces_most
 from tapefuse.ir.graph import Value
-from tapefuse.ir.types import Dim
+from tapefuse.ir.types import Dim, size
 
 PIECES = 4  # most pieces of the columns: each goes through all indices
 SPAN = 1024  # bytes that a piece's part of a row should have at least: shorter ones cost more in misses than they save
@@ -68,11 +71,13 @@ class Start(Context):
     def steps(self, name: str, node: Value, first: Value) -> list[Step]:
         """None where the base's memory is that of the result. `first`: the first scatter of the chain that ends in
         `node`."""
-        self.flat, b, size = True, self.b, node.type.size
+        self.flat, b, extent = True, self.b, node.type.size
         base = first.args[0] if _has_base(first) else None
         place = self.place(node)
         if base is not None and self.place(base) == place:
             return []
+        if base is not None and base not in self.plan.inline and replaces_most(first):
+            return [self._frame(name, first, place)]
         with b.loop(LO, HI) as i:
             if base is None:
                 value: Scalar = b.number(0, node.dtype)
@@ -81,8 +86,26 @@ class Start(Context):
             else:
                 value = b.load(self.buffer(self.place(base)), (i,))
             self.store(place, (i,), value)
-        cost = TRANSFER * (size if base is None else 2 * size)
-        return [self.step(name, size, cost, 1 if isinstance(cost, int) and cost < 2 * GRAIN else CHUNKS)]
+        cost = TRANSFER * (extent if base is None else 2 * extent)
+        return [self.step(name, extent, cost, 1 if isinstance(cost, int) and cost < 2 * GRAIN else CHUNKS)]
+
+
+    def _frame(self, name: str, node: Value, place: Place) -> Step:
+        """What an update leaves as it is: before and behind its region along each axis."""
+        self.flat, b = False, self.b
+        base, v = node.args
+        shape, starts = node.shape, node.attributes["starts"]
+        ends = tuple(a + m for a, m in zip(starts, v.shape, strict=True))
+        total: Dim = 0
+        for axis, n in enumerate(shape):
+            for low, high in ((0, starts[axis]), (ends[axis], n)):
+                box = [*zip(starts[:axis], ends[:axis], strict=True), (low, high), *((0, d) for d in shape[axis + 1 :])]
+                if low != high:
+                    total = total + size([end - start for start, end in box])
+                    with ExitStack() as nest:
+                        i = tuple(nest.enter_context(b.loop(b.dim(start), b.dim(end))) for start, end in box)
+                        self.store(place, i, b.load(self.buffer(self.place(base)), i))
+        return self.step(name, 1, 2 * TRANSFER * total)
 
 
 def _has_base(node: Value) -> bool:

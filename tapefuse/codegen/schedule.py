@@ -19,7 +19,7 @@ from tapefuse.codegen.choices import AS_MEASURED, AsMeasured
 from tapefuse.codegen.convolution_shape import is_copied_once, is_tiled
 from tapefuse.codegen.costs import CALL, INLINE_CHAIN, LIMIT, MOVED_CHAIN, weight
 from tapefuse.codegen.products_operands import bases, is_contraction, is_product
-from tapefuse.codegen.updates import Reads, is_placed, is_scatter, reads_of_base, writes_into_base
+from tapefuse.codegen.updates import Reads, is_placed, is_scatter, reads, reads_of_base, writes_into_base
 from tapefuse.ir.graph import Graph, Value
 from tapefuse.ir.op import OPS
 from tapefuse.ir.types import Shape, show_shape
@@ -115,12 +115,21 @@ def _needs_memory(graph: Graph, fixed: frozenset[Value]) -> set[Value]:
             needed.update(bases(node))
         elif is_alias(node) or writes_into_base(node):
             needed.add(node.args[0])
-            may_overwrite = is_placed(node) and unaliased(node.args[0]) not in fixed
-            if may_overwrite and reads_of_base(node.args[1], node, _is_computed_again, unaliased) is Reads.OTHERS:
-                needed.add(node.args[1])
+            if writes_into_base(node) and unaliased(node.args[0]) not in fixed:
+                needed.update(_disturbed(node))
         elif node.op is not None and (node.op.name == "matmul" or node.op.is_region):
             needed.update(node.args)
     return needed
+
+
+def _disturbed(node: Value) -> Iterator[Value]:
+    """Operands that may be computed from elements of the base which are overwritten by then, unless they are kept."""
+    base, *others = node.args
+    if is_placed(node):
+        others = [v for v in others if reads_of_base(v, node, is_computed_again, unaliased) is Reads.OTHERS]
+    else:
+        others = [v for v in others if reads(v, unaliased(base), is_computed_again, unaliased)]
+    yield from others
 
 
 def unaliased(value: Value) -> Value:
@@ -130,7 +139,7 @@ def unaliased(value: Value) -> Value:
     return value
 
 
-def _is_computed_again(node: Value) -> bool:
+def is_computed_again(node: Value) -> bool:
     """Whether a value may be computed where it is read."""
     return node.op is not None and (node.op.elementwise or node.op.name in VIEWS)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from enum import IntEnum
+from math import prod
 
 from tapefuse.ir.graph import Value
 from tapefuse.ir.ops.update import limits
@@ -60,6 +61,20 @@ def _bounds(update: Value) -> tuple[Shape, Shape]:
     return starts, limits(update.args[1].shape, starts, strides)
 
 
+def reads(value: Value, base: Value, through: Callable[[Value], bool], root: Callable[[Value], Value]) -> bool:
+    """Whether computing a value reads `base`, looking at operands `through` which values are computed again; true as
+    well if there are many of those."""
+    stack, seen = [value], {value}
+    while stack:
+        v = stack.pop()
+        if root(v) is base or len(seen) > SEARCH:
+            return True
+        if through(v):
+            stack.extend(a for a in v.args if a not in seen)
+            seen.update(v.args)
+    return False
+
+
 class Reads(IntEnum):
     """What a value reads of the array that an update changes."""
 
@@ -96,3 +111,15 @@ def reads_of_base(
 
 def _significant(shape: Shape) -> list[Dim]:
     return [n for n in shape if n != 1]
+
+
+def replaces_most(update: Value) -> bool:
+    """Whether an update leaves only a frame of its base as it was."""
+    if update.op is None or update.op.name != "put" or any(step != 1 for step in update.attributes["strides"]):
+        return False
+    base, v = update.args
+    gaps = [n - m for n, m in zip(base.shape, v.shape, strict=True)]
+    if not all(isinstance(gap, int) for gap in gaps) or 0 in base.shape:
+        return False
+    known = [(n, m) for n, m in zip(base.shape, v.shape, strict=True) if isinstance(n, int) and isinstance(m, int)]
+    return 2 * prod(m for _, m in known) >= prod(n for n, _ in known)

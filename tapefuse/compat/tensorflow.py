@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import builtins
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -139,6 +139,41 @@ def argmin(input: Any, axis: int = 0) -> Tensor:
     return tp.argmin(input, axis=axis)
 
 
+def sort(values: Any, axis: int = -1, direction: str = "ASCENDING") -> Tensor:
+    """Sorted along an axis, `direction` "ASCENDING" or "DESCENDING"."""
+    y = tp.sort(values, axis)
+    return tp.flip(y, axis) if _is_descending(direction) else y
+
+
+def argsort(values: Any, axis: int = -1, direction: str = "ASCENDING", stable: builtins.bool = False) -> Tensor:
+    """Positions (int32) that sort along an axis; equal elements keep their order."""
+    if not _is_descending(direction):
+        return tp.astype(tp.argsort(values, axis), int32)
+    return tp.astype(tp.top_k(values, as_tensor(values).shape[axis], axis=axis)[1], int32)
+
+
+def _is_descending(direction: str) -> builtins.bool:
+    if direction not in ("ASCENDING", "DESCENDING"):
+        raise ValueError(f"direction must be 'ASCENDING' or 'DESCENDING', not {direction!r}")
+    return direction == "DESCENDING"
+
+
+class TopK(NamedTuple):
+    values: Tensor
+    indices: Tensor
+
+
+def _top_k(input: Any, k: int = 1, sorted: builtins.bool = True) -> TopK:
+    """The k largest elements of each row and their positions (int32)."""
+    values, indices = tp.top_k(input, k)
+    return TopK(values, tp.astype(indices, int32))
+
+
+def searchsorted(sorted_sequence: Any, values: Any, side: str = "left", out_type: Any = int32) -> Tensor:
+    """Where values would be put into a sorted vector."""
+    return tp.astype(tp.searchsorted(sorted_sequence, values, side), out_type)
+
+
 def clip_by_value(t: Any, clip_value_min: Any, clip_value_max: Any) -> Tensor:
     return tp.clip(t, clip_value_min, clip_value_max)
 
@@ -191,13 +226,15 @@ math = SimpleNamespace(
     reduce_prod=reduce_prod, reduce_std=_reduction(tp.std), reduce_sum=reduce_sum, reduce_variance=_reduction(tp.var),
     round=round, rsqrt=tp.rsqrt, sigmoid=tp.sigmoid, sign=sign, sin=sin, softplus=tp.softplus, sqrt=sqrt,
     square=square, squared_difference=lambda x, y: tp.square(tp.subtract(x, y)), subtract=subtract, tan=tp.tan,
-    tanh=tanh,
+    tanh=tanh, top_k=_top_k, unsorted_segment_max=tp.segment_max, unsorted_segment_mean=tp.segment_mean,
+    unsorted_segment_min=tp.segment_min, unsorted_segment_prod=tp.segment_prod, unsorted_segment_sum=tp.segment_sum,
 )  # fmt: skip
 sigmoid = tp.sigmoid
 
 nn = SimpleNamespace(
     elu=_nn.elu, gelu=_nn.gelu, leaky_relu=_nn.leaky_relu, log_softmax=_nn.log_softmax, relu=_nn.relu,
     sigmoid=_nn.sigmoid, silu=_nn.silu, softmax=_nn.softmax, softplus=_nn.softplus, tanh=_nn.tanh,
+    top_k=_top_k,
     softmax_cross_entropy_with_logits=lambda labels, logits: _nn.softmax_cross_entropy(logits, labels),
     sparse_softmax_cross_entropy_with_logits=lambda labels, logits: _nn.softmax_cross_entropy(logits, labels),
 )  # fmt: skip

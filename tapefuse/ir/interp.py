@@ -34,18 +34,51 @@ def evaluate_region(op: Op, arrays: Sequence[Any], attrs: Mapping[str, Any]) -> 
         return op.ref(_runner({}), *map(np.asarray, arrays), **attrs)
 
 
-def _run(graph: Graph, inputs: Sequence[np.ndarray], env: Mapping[str, Dim]) -> tuple[np.ndarray, ...]:
+Watch = Callable[[Value, Sequence[np.ndarray], np.ndarray], np.ndarray | None]
+
+
+def observed(graph: Graph, arrays: Sequence[Any], watch: Watch, wide: bool = False) -> tuple[np.ndarray, ...]:
+    """The outputs as of `evaluate`, calling `watch(node, operands, result)` after each op, also inside of regions;
+    what it returns replaces the result.
+
+    `wide`: arrays are float64 whatever the parameters are, and so is what follows from them.
+    """
+    inputs = [np.asarray(a) for a in arrays]
+    if wide:
+        inputs = [a.astype(np.float64) if a.dtype.kind == "f" else a for a in inputs]
+    env = _bind_dims(graph, [a.shape for a in inputs])
+    with np.errstate(all="ignore"):
+        return _run(graph, inputs, env, watch, wide)
+
+
+def _wider(attrs: Mapping[str, Any]) -> dict[str, Any]:
+    return {k: np.dtype(np.float64) if isinstance(x, np.dtype) and x.kind == "f" else x for k, x in attrs.items()}
+
+
+def _run(
+    graph: Graph,
+    inputs: Sequence[np.ndarray],
+    env: Mapping[str, Dim],
+    watch: Watch | None = None,
+    wide: bool = False,
+) -> tuple[np.ndarray, ...]:
     def apply(v: Value, xs: list[np.ndarray]) -> Any:
         assert v.op is not None
         if v.op.is_region:  # its value is the tuple of its results
             attrs = {k: x if k in _GRAPHS else substitute(x, env) for k, x in v.attrs}
-            return v.op.ref(_runner(env), *xs, **attrs)
+            return v.op.ref(_runner(env, watch, wide), *xs, **attrs)
         try:
-            y = np.asarray(v.op.ref(*xs, **substituted(v, env)))
+            known = substituted(v, env)
+            y = np.asarray(v.op.ref(*xs, **(_wider(known) if wide else known)))
         except TapefuseError as e:
             raise type(e)(f"{e}\n  at {v.loc}" if v.loc else str(e)) from None
-        if config.check:
+        if wide:
+            y = y.astype(np.float64, copy=False) if y.dtype.kind == "f" else y
+        elif config.check:
             _check_result(v, y, env)
+        if watch is not None:
+            seen = watch(v, xs, y)
+            return y if seen is None else seen
         return y
 
     return walk(graph, inputs, apply)
@@ -54,8 +87,10 @@ def _run(graph: Graph, inputs: Sequence[np.ndarray], env: Mapping[str, Dim]) -> 
 _GRAPHS = frozenset({"body", "cond", "branches"})  # attributes that hold graphs
 
 
-def _runner(env: Mapping[str, Dim]) -> Callable[..., tuple[np.ndarray, ...]]:
-    return lambda graph, arrays, bound: _run(graph, list(arrays), {**env, **bound})
+def _runner(
+    env: Mapping[str, Dim], watch: Watch | None = None, wide: bool = False
+) -> Callable[..., tuple[np.ndarray, ...]]:
+    return lambda graph, arrays, bound: _run(graph, list(arrays), {**env, **bound}, watch, wide)
 
 
 def replay(graph: Graph, args: Sequence[Any]) -> tuple:

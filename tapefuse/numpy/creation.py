@@ -16,13 +16,38 @@ from tapefuse.ir import ops
 from tapefuse.ir.op import Literal
 from tapefuse.ir.types import Dim, Poly, Shape
 from tapefuse.numpy.elementwise import add, astype, exp, log, multiply, power, subtract, where
-from tapefuse.numpy.shape import _counter, _fixed, _refuse, _shape, _whole, broadcast_to, dim, moveaxis, reshape
+from tapefuse.numpy.shape import (
+    _counter,
+    _fixed,
+    _integers,
+    _refuse,
+    _shape,
+    _whole,
+    broadcast_to,
+    dim,
+    moveaxis,
+    reshape,
+)
 from tapefuse.tracer.operators import Operators
 from tapefuse.tracer.source import called, user_loc
 from tapefuse.tracer.state import state
 from tapefuse.tracer.tensor import Tensor, apply, as_tensor, check_dtype, constant, python_kind
 
 # -- filled ---------------------------------------------------------------------------------------------------------
+
+
+def array(x: Any, dtype: Any = None, copy: bool | None = None) -> Tensor:
+    """`x` as a tensor, of another dtype if one is given; Python numbers as in `tapefuse.constant`."""
+    return constant(x, dtype)
+
+
+asarray = array
+
+
+def copy(x: Any, order: str = "K", subok: bool = False) -> Tensor:
+    """`x`: tensors are immutable, so a tensor is its own copy."""
+    _refuse(order=order)
+    return as_tensor(x)
 
 
 def full(shape: Any, fill_value: Any, dtype: Any = None, order: str = "C", *, device: Any = None) -> Tensor:
@@ -169,11 +194,11 @@ def logspace(
 
 
 def geomspace(start: Any, stop: Any, num: int = 50, endpoint: bool = True, dtype: Any = None, axis: int = 0) -> Tensor:
-    """start to stop with equal ratios of neighbours; float32 for Python numbers. Ends have the same sign."""
+    """start to stop with equal ratios of neighbours; float32 for Python numbers, else float64. Ends have one sign."""
     if _is_fixed(start, stop):
         values = np.geomspace(start, stop, _count(num), endpoint, None, axis)
         return constant(values, dtype or (np.float32 if _is_weak(start, stop) else None))
-    first, last = _ends(start, stop)
+    first, last = (astype(as_tensor(v, np.float64), np.float64) for v in (start, stop))
     ratio = log(ops.div(*[broadcast_to(x, np.broadcast_shapes(first.shape, last.shape)) for x in (last, first)]))
     y = multiply(first, exp(multiply(_fractions(_count(num), endpoint, ratio), ratio)))
     y = moveaxis(y, 0, axis) if axis != 0 else y
@@ -247,11 +272,11 @@ def ix_(*args: Any) -> tuple[Tensor, ...]:
     """Vectors of positions as index arrays that span a grid: `x[ix_([0, 2], [1, 3])]`. Masks stand for positions."""
     found = []
     for k, arg in enumerate(args):
-        x = as_tensor(arg, np.int64)
+        x = as_tensor(arg)
         if x.ndim != 1:
             raise ShapeError(f"{called()}: {x.type} must be a vector of positions")
         x = as_tensor(np.flatnonzero(np.asarray(x))) if x.dtype.kind == "b" else x
-        x = astype(x, np.int64) if x.size == 0 and x.dtype.kind == "f" else x
+        x = _integers(x)
         found.append(reshape(x, [x.size if a == k else 1 for a in range(len(args))]))
     return tuple(found)
 
@@ -292,6 +317,11 @@ def triu_indices(n: int, k: int = 0, m: int | None = None) -> tuple[Tensor, ...]
     return _constants(_triangle(False, n, k, m))
 
 
+def mask_indices(n: int, mask_func: Callable[..., Any], k: Any = 0) -> tuple[Tensor, ...]:
+    """Positions in an n by n matrix where `mask_func` of ones, such as `tril`, is not zero."""
+    return _constants(np.nonzero(np.asarray(mask_func(ones((n, n), np.int64), k))))
+
+
 def _matrix_extents(x: Any) -> tuple[int, int]:
     x = as_tensor(x)
     if x.ndim != 2:
@@ -326,6 +356,9 @@ def diag_indices_from(x: Any) -> tuple[Tensor, ...]:
 
 __all__ = [
     "arange",
+    "array",
+    "asarray",
+    "copy",
     "diag_indices",
     "diag_indices_from",
     "empty",
@@ -340,6 +373,7 @@ __all__ = [
     "ix_",
     "linspace",
     "logspace",
+    "mask_indices",
     "meshgrid",
     "mgrid",
     "ogrid",

@@ -41,6 +41,7 @@ from tapefuse.numpy.elementwise import (
     trunc,
 )
 from tapefuse.numpy.reduce import all, any
+from tapefuse.numpy.shape import broadcast_arrays
 from tapefuse.tracer.control import while_loop
 from tapefuse.tracer.promote import common, operands
 from tapefuse.tracer.tensor import Tensor, TracedTensor, as_tensor
@@ -212,12 +213,14 @@ def angle(z: Any, deg: bool = False) -> Tensor:
 
 
 def _euclid(x: Tensor, y: Tensor) -> Tensor:
-    def step(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+    def step(pair: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        a, b = pair
         done = ops.eq(b, 0)
         return ops.select(done, a, b), ops.select(done, 0, ops.mod(a, ops.select(done, 1, b)))
 
-    x, y = common(ops.add(x, ops.mul(y, 0)), ops.add(y, ops.mul(x, 0)))
-    return while_loop(lambda a, b: any(not_equal(b, 0)), step, (x, y))[0]
+    x, y = broadcast_arrays(*common(x, y))
+    found: Tensor = while_loop(lambda pair: any(not_equal(pair[1], 0)), step, (x, y))[0]
+    return found
 
 
 def gcd(x: Any, y: Any) -> Tensor:
@@ -313,6 +316,21 @@ def iscomplex(x: Any) -> Tensor:
     return ops.not_(isreal(x))
 
 
+def isrealobj(x: Any) -> bool:
+    """Whether the dtype is real, as all are."""
+    return as_tensor(x).dtype.kind != "c"
+
+
+def iscomplexobj(x: Any) -> bool:
+    """Whether the dtype is complex."""
+    return not isrealobj(x)
+
+
+def real_if_close(a: Any, tol: float = 100) -> Tensor:
+    """The real part, if imaginary parts are within `tol` units of 0: real numbers as they are."""
+    return as_tensor(a)
+
+
 __all__ = [
     "allclose",
     "angle",
@@ -336,7 +354,9 @@ __all__ = [
     "imag",
     "isclose",
     "iscomplex",
+    "iscomplexobj",
     "isreal",
+    "isrealobj",
     "lcm",
     "ldexp",
     "modf",
@@ -345,6 +365,7 @@ __all__ = [
     "rad2deg",
     "radians",
     "real",
+    "real_if_close",
     "signbit",
     "sinc",
     "spacing",

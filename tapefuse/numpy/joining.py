@@ -67,7 +67,13 @@ def concatenate(
         return ops.concat(*[ravel(x) for x in xs], axis=0)
     if any(x.ndim == 0 for x in xs):
         raise ShapeError(f"{called()}: zero-dimensional arrays cannot be joined; use stack, or axis=None")
-    return ops.concat(*xs, axis=_axis(xs[0].ndim, axis))
+    k, first = _axis(xs[0].ndim, axis), xs[0].shape
+    if any(x.ndim != len(first) or x.shape[:k] != first[:k] or x.shape[k + 1 :] != first[k + 1 :] for x in xs):
+        raise ShapeError(
+            f"{called()}: {', '.join(str(x.type) for x in xs)} differ outside axis {k}; only the axis that is joined "
+            "may differ: choose another axis, or reshape or slice the operands"
+        )
+    return ops.concat(*xs, axis=k)
 
 
 concat = concatenate
@@ -163,7 +169,7 @@ def split(x: Any, indices_or_sections: Any, axis: int = 0) -> list[Tensor]:
     parts = _whole(indices_or_sections, "the number of parts")
     width = _divide(x.shape[k], parts) if parts > 0 else None
     if width is None:
-        raise ShapeError(f"split of {x.type} into {parts} parts along axis {k} at {user_loc()} is uneven")
+        raise ShapeError(f"{called()}: the split of {x.type} into {parts} parts along axis {k} is uneven")
     return _cut(x, [width * i for i in range(parts + 1)], k)
 
 

@@ -109,6 +109,17 @@ def polymul(x: Any, y: Any) -> Tensor:
     return convolve(x, y)
 
 
+def poly(roots: Any) -> Tensor:
+    """Coefficients of the polynomial that has these roots, the first of them 1."""
+    roots = atleast_1d(roots)
+    roots = roots if roots.dtype.kind == "f" else astype(roots, _FLOAT)
+    p = as_tensor(np.ones(1, roots.dtype))
+    for k in range(_length(roots, "roots")):
+        zero = as_tensor(np.zeros(1, roots.dtype))
+        p = subtract(concatenate([p, zero]), multiply(_at_axis(roots, 0, k), concatenate([zero, p])))
+    return p
+
+
 def polyder(p: Any, m: int = 1) -> Tensor:
     """Coefficients of the m-th derivative of a polynomial."""
     p, m = as_tensor(p), _whole(m, "the order")
@@ -159,7 +170,7 @@ def vander(x: Any, N: int | None = None, increasing: bool = False) -> Tensor:
 
 
 def interp(x: Any, xp: Any, fp: Any, left: Any = None, right: Any = None, period: Any = None) -> Tensor:
-    """The piecewise linear function through the points (xp, fp), xp increasing, at `x`; float64 unless all are f32.
+    """The piecewise linear function through the points (xp, fp), xp increasing, at `x`, in float64.
 
     Outside it is `left` and `right`, the first and last of fp by default. With a `period`, points and x are taken
     modulo it, and need no order. Differentiable for x (between points), xp and fp.
@@ -189,10 +200,8 @@ def interp(x: Any, xp: Any, fp: Any, left: Any = None, right: Any = None, period
 
 
 def _points(*given: Any) -> list[Tensor]:
-    """NumPy computes in float64; tensors of float32 stay what they are."""
-    tensors = common(*given)
-    dtype = tensors[0].dtype
-    return [astype(x, dtype if dtype.kind == "f" else _FLOAT) for x in tensors]
+    """In float64, as NumPy does whatever the operands are."""
+    return [astype(as_tensor(x, _FLOAT), _FLOAT) for x in given]
 
 
 def _periodic(x: Tensor, xp: Tensor, fp: Tensor, period: Any) -> tuple[Tensor, Tensor, Tensor]:
@@ -214,6 +223,7 @@ __all__ = [
     "convolve",
     "correlate",
     "interp",
+    "poly",
     "polyadd",
     "polyder",
     "polyint",

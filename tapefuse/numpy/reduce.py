@@ -42,8 +42,18 @@ def _kept(y: Tensor, x: Tensor, axes: tuple[int, ...], keepdims: bool) -> Tensor
     return ops.reshape(y, shape=tuple([1 if k in axes else n for k, n in enumerate(x.shape)]))
 
 
+def _is_scalar(x: Tensor, axis: Any) -> bool:
+    """Whether `axis` is one that NumPy's reductions take for scalars, which have none."""
+    return x.ndim == 0 and isinstance(axis, (int, np.integer)) and axis in (0, -1)
+
+
+def _over(x: Tensor, axis: Axis) -> tuple[int, ...]:
+    """The axes to be reduced."""
+    return () if _is_scalar(x, axis) else _axes(x, axis)
+
+
 def _reduce(op: Op, x: Tensor, axis: Axis, keepdims: bool) -> Tensor:
-    axes = _axes(x, axis)
+    axes = _over(x, axis)
     return _kept(op(x, axes=axes) if axes else x, x, axes, keepdims)
 
 
@@ -172,7 +182,7 @@ def _extreme(op: Op, x: Any, axis: Axis, keepdims: bool, initial: Any, mask: Any
             raise ValueError(f"{called()}: with where= it needs initial=, the result where no element counts")
         x = _masked(x, mask, _beyond(x.dtype, not highest))
     if initial is not None and _is_over_none(x, axis):
-        kept = [1 if k in _axes(x, axis) else n for k, n in enumerate(x.shape)]
+        kept = [1 if k in _over(x, axis) else n for k, n in enumerate(x.shape)]
         x = broadcast_to(astype(initial, x.dtype), tuple(kept))
     if x.dtype.kind == "b":
         op = ops.reduce_any if highest else ops.reduce_all
@@ -181,7 +191,7 @@ def _extreme(op: Op, x: Any, axis: Axis, keepdims: bool, initial: Any, mask: Any
 
 def _is_over_none(x: Tensor, axis: Axis) -> bool:
     """Whether an axis that is to be reduced is known to have no elements."""
-    return builtins.any(isinstance(n := x.shape[a], int) and n == 0 for a in _axes(x, axis))
+    return builtins.any(isinstance(n := x.shape[a], int) and n == 0 for a in _over(x, axis))
 
 
 def _beyond(dtype: np.dtype, above: bool) -> Any:
@@ -237,7 +247,7 @@ def count_nonzero(x: Any, axis: Axis = None, *, keepdims: bool = False) -> Tenso
 def _position(op: Op, x: Any, axis: int | None, keepdims: bool) -> Tensor:
     x = as_tensor(x)
     x = _cast(x, np.dtype(np.uint8)) if x.dtype.kind == "b" else x
-    if axis is None:
+    if axis is None or _is_scalar(x, axis):
         y = op(ravel(x), axis=0)
         return ops.reshape(y, shape=(1,) * x.ndim) if keepdims else y
     k = _axis(x.ndim, axis)
@@ -260,7 +270,7 @@ def cumsum(x: Any, axis: int | None = None, dtype: Any = None, out: None = None)
     """Sums of the elements up to each one along an axis, of the flattened tensor by default."""
     _refuse(out)
     x = _widened(x, dtype)
-    if axis is None:
+    if axis is None or _is_scalar(x, axis):
         return ops.cumsum(ravel(x), axis=0, reverse=False)
     return ops.cumsum(x, axis=_axis(x.ndim, axis), reverse=False)
 

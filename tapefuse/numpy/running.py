@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from tapefuse.ir import ops
+from tapefuse.ir.types import Poly
 from tapefuse.numpy.creation import full, zeros
 from tapefuse.numpy.elementwise import (
     absolute,
@@ -26,18 +27,19 @@ from tapefuse.numpy.elementwise import (
     where,
 )
 from tapefuse.numpy.joining import concatenate
-from tapefuse.numpy.reduce import _widened, cumsum, sum
+from tapefuse.numpy.reduce import _is_scalar, _widened, cumsum, sum
 from tapefuse.numpy.shape import (
     Axis,
     _at_axis,
     _axis,
-    _fixed,
     _refuse,
     broadcast_to,
+    expand_dims,
     moveaxis,
     ravel,
     reshape,
 )
+from tapefuse.tracer.control import scan
 from tapefuse.tracer.promote import common
 from tapefuse.tracer.source import called
 from tapefuse.tracer.tensor import Tensor, as_tensor
@@ -53,11 +55,11 @@ def _cut(x: Tensor, axis: int, start: int | None, stop: int | None) -> Tensor:
 
 
 def running(function: Binary, x: Tensor, axis: int) -> Tensor:
-    """The results of `function`, which is associative, over the elements up to each one. n log2(n) applications.
-
-    The extent must be known while tracing.
-    """
-    n, step = _fixed(x.shape[axis], "the axis"), 1
+    """The results of `function`, which is associative, over the elements up to each one. n log2(n) applications; one
+    after the other where the extent is a symbol."""
+    n, step = x.shape[axis], 1
+    if isinstance(n, Poly):
+        return _one_by_one(function, x, axis)[1]
     while step < n:
         combined = function(_cut(x, axis, None, n - step), _cut(x, axis, step, None))
         x = concatenate([_cut(x, axis, None, step), combined], axis)
@@ -66,8 +68,10 @@ def running(function: Binary, x: Tensor, axis: int) -> Tensor:
 
 
 def halved(function: Binary, x: Tensor, axis: int) -> Tensor:
-    """`function`, which is associative, applied to all elements along an axis of known extent; that becomes 1."""
-    n = _fixed(x.shape[axis], "the axis")
+    """`function`, which is associative, applied to all elements along an axis, whose extent becomes 1."""
+    n = x.shape[axis]
+    if isinstance(n, Poly):
+        return expand_dims(_one_by_one(function, x, axis)[0], axis)
     while n > 1:
         half = n // 2
         rest = _cut(x, axis, 2 * half, None)
@@ -78,14 +82,26 @@ def halved(function: Binary, x: Tensor, axis: int) -> Tensor:
     return x
 
 
+def _one_by_one(function: Binary, x: Tensor, axis: int) -> tuple[Tensor, Tensor]:
+    """(The last result, all results) along an axis with at least one element."""
+
+    def step(so_far: Tensor, element: Tensor) -> tuple[Tensor, Tensor]:
+        y = function(so_far, element)
+        return y, y
+
+    x = moveaxis(x, axis, 0)
+    last, following = scan(step, x[0], x[1:])
+    return last, moveaxis(concatenate([x[:1], following]), 0, axis)
+
+
 def cumprod(x: Any, axis: int | None = None, dtype: Any = None, out: None = None) -> Tensor:
     """Products of the elements up to each one along an axis, of the flattened tensor by default.
 
-    Gradients are right with zeros among the factors. The extent must be known while tracing.
+    Gradients are right with zeros among the factors.
     """
     _refuse(out)
     x = _widened(x, dtype)
-    if axis is None:
+    if axis is None or _is_scalar(x, axis):
         return running(multiply, ravel(x), 0)
     return running(multiply, x, _axis(x.ndim, axis))
 
@@ -162,7 +178,7 @@ def ediff1d(x: Any, to_end: Any = None, to_begin: Any = None) -> Tensor:
 
 
 def _end(end: Any, x: Tensor) -> Tensor:
-    end = as_tensor(end, x.dtype)
+    end = as_tensor(end)
     if not np.can_cast(end.dtype, x.dtype, "same_kind"):
         raise TypeError(f"{called()}: dtype of the ends, {end.dtype}, does not become that of the tensor, {x.dtype}")
     return ravel(astype(end, x.dtype))
@@ -191,8 +207,8 @@ def _listed(axis: Any) -> list[Any]:
 
 
 def _slopes(x: Tensor, axis: int, spacing: Any, edge_order: int) -> Tensor:
-    n = _fixed(x.shape[axis], "the axis")
-    if n < edge_order + 1:
+    n = x.shape[axis]
+    if isinstance(n, int) and n < edge_order + 1:
         raise ValueError(f"{called()}: the axis needs at least {edge_order + 1} elements, and has {n}")
     x = moveaxis(x, axis, -1)
     h = as_tensor(spacing, x.dtype)
@@ -245,7 +261,7 @@ def unwrap(p: Any, discont: Any = None, axis: int = -1, *, period: Any = 2 * mat
         wrapped = where(logical_and(ops.eq(*common(wrapped, -half)), steps > 0), half, wrapped)
     correction = subtract(wrapped, steps)
     correction = where(absolute(steps) < (half if discont is None else discont), 0, correction)
-    shift = cumsum(correction, axis)
+    shift = astype(cumsum(correction, axis), wrapped.dtype)
     first = zeros(tuple([1 if a == k else n for a, n in enumerate(p.shape)]), shift.dtype)
     return add(p, concatenate([first, shift], k))
 

@@ -148,21 +148,4 @@ def segment_prod(data: Any, segment_ids: Any, num_segments: Any = None) -> Tenso
     return where(_per_row(ops.lt(starts, ends), y), ops.gather(y, last), one)
 
 
-unsorted_segment_sum = segment_sum
-unsorted_segment_mean = segment_mean
-unsorted_segment_max = segment_max
-unsorted_segment_min = segment_min
-unsorted_segment_prod = segment_prod
-
-__all__ = [
-    "segment_max",
-    "segment_mean",
-    "segment_min",
-    "segment_prod",
-    "segment_sum",
-    "unsorted_segment_max",
-    "unsorted_segment_mean",
-    "unsorted_segment_min",
-    "unsorted_segment_prod",
-    "unsorted_segment_sum",
-]
+__all__ = ["segment_max", "segment_mean", "segment_min", "segment_prod", "segment_sum"]

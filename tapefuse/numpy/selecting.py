@@ -21,6 +21,7 @@ from tapefuse.numpy.shape import (
     _at_axis,
     _axis,
     _counter,
+    _integers,
     _refuse,
     _shape,
     _whole,
@@ -32,7 +33,7 @@ from tapefuse.numpy.shape import (
 )
 from tapefuse.tracer.promote import common
 from tapefuse.tracer.source import called, user_loc
-from tapefuse.tracer.tensor import Tensor, as_tensor
+from tapefuse.tracer.tensor import Tensor, as_tensor, python_kind
 
 
 def values(x: Any, cure: str) -> np.ndarray:
@@ -74,14 +75,18 @@ def take(x: Any, indices: Any, axis: int | None = None, out: Any = None, mode: s
     _refuse(out)
     x = as_tensor(x) if axis is not None else ravel(x)
     k = _axis(x.ndim, axis or 0)
-    return _at_axis(x, k, _positions(indices, x.shape[k], mode))
+    positions = _positions(indices, x.shape[k], mode)
+    try:
+        return _at_axis(x, k, positions)
+    except IndexOutOfRangeError as error:
+        raise IndexOutOfRangeError(f"{called()}: {error}") from None
 
 
 def take_along_axis(x: Any, indices: Any, axis: int | None = -1) -> Tensor:
     """For each position of `indices`, the entry of `x` at that index along the axis; other axes broadcast."""
-    x, indices = as_tensor(x), as_tensor(indices, np.int64)
+    x, indices = as_tensor(x), as_tensor(indices, np.int64 if python_kind(indices) is int else None)
     if indices.dtype.kind not in "iu":
-        raise IndexError(f"{called()}: indices must be integers, not {indices.dtype}; cast them first")
+        raise IndexError(f"{called()}: positions must be integers, not {indices.dtype}; cast them first")
     if axis is None:
         if indices.ndim != 1:
             raise ShapeError(f"{called()}: with axis=None indices must be a vector, not {indices.type}")
@@ -99,7 +104,8 @@ def choose(a: Any, choices: Any, out: Any = None, mode: str = "raise") -> Tensor
     """For each element of `a` the element of the choice with that number; all broadcast together."""
     _refuse(out)
     options = common(*choices)
-    numbers = _positions(a, len(options), mode)
+    a = as_tensor(a)
+    numbers = _positions(a if a.dtype.kind == "b" else _integers(a), len(options), mode)
     if mode == "raise" and _is_outside(numbers, len(options)):
         raise ValueError(f"{called()}: an entry of {numbers.type} is not the number of one of {len(options)} choices")
     numbers, *rest = broadcast_arrays(numbers, *options)
@@ -118,10 +124,8 @@ def _is_outside(k: Tensor, n: int) -> bool:
 def unravel_index(indices: Any, shape: Any, order: str = "C") -> tuple[Tensor, ...]:
     """The index along each axis of the elements with these numbers in row-major order."""
     _refuse(order=order)
-    k, extents = as_tensor(indices, np.int64), _shape(shape)
-    if k.dtype.kind not in "iu":
-        raise DTypeError(f"{called()}: numbers of elements must be integers, not {k.dtype}")
-    k, count = astype(k, np.int64), _size(extents)
+    extents = _shape(shape)
+    k, count = astype(_integers(indices), np.int64), _size(extents)
     if isinstance(count, int) and _is_outside(k, count):
         raise ValueError(f"{called()}: an index is out of bounds for an array of shape {show_shape(extents)}")
     found: list[Tensor] = []
@@ -134,7 +138,7 @@ def unravel_index(indices: Any, shape: Any, order: str = "C") -> tuple[Tensor, .
 def ravel_multi_index(multi_index: Any, dims: Any, mode: Any = "raise", order: str = "C") -> Tensor:
     """The number in row-major order of the element at these positions along the axes of an array."""
     _refuse(order=order)
-    extents, indices = _shape(dims), [as_tensor(k, np.int64) for k in multi_index]
+    extents, indices = _shape(dims), [_integers(k) for k in multi_index]
     modes = [mode] * len(extents) if isinstance(mode, str) else list(mode)
     if len(indices) != len(extents):
         raise ShapeError(f"{called()}: {len(indices)} index arrays for the {len(extents)} axes {show_shape(extents)}")
@@ -265,6 +269,19 @@ def extract(condition: Any, x: Any) -> Tensor:
     return take(x, positions)
 
 
+def trim_zeros(x: Any, trim: str = "fb") -> Tensor:
+    """A vector without its leading ("f") and trailing ("b") zeros."""
+    x = as_tensor(x)
+    if x.ndim != 1:
+        raise ShapeError(f"{called()}: {x.type} must be a vector")
+    known = values(x, "trim NumPy's arrays")
+    found, n = np.flatnonzero(known), len(known)
+    if found.size == 0:
+        return _at_axis(x, 0, slice(0, 0))
+    first = int(found[0]) if "f" in trim.lower() else 0
+    return _at_axis(x, 0, slice(first, int(found[-1]) + 1 if "b" in trim.lower() else n))
+
+
 # -- what would write into its operand ------------------------------------------------------------------------------
 
 
@@ -340,5 +357,6 @@ __all__ = [
     "select",
     "take",
     "take_along_axis",
+    "trim_zeros",
     "unravel_index",
 ]

@@ -12,7 +12,7 @@ from tapefuse.ir.types import Dim
 from tapefuse.numpy.elementwise import astype, logical_not, where
 from tapefuse.numpy.joining import concatenate
 from tapefuse.numpy.selecting import first_true, take, values
-from tapefuse.numpy.shape import _at_axis, _axis, _whole, broadcast_to, dim, getitem, ravel, reshape
+from tapefuse.numpy.shape import _at_axis, _axis, _integers, _whole, broadcast_to, dim, getitem, ravel, reshape
 from tapefuse.numpy.sorting import argsort, searchsorted, sort
 from tapefuse.tracer.promote import common
 from tapefuse.tracer.source import called
@@ -173,12 +173,10 @@ def bincount(x: Any, weights: Any = None, minlength: int = 0, *, length: int | N
 
     The result is as long as the largest number and `minlength` need; `length` fixes it, which traced values need.
     """
-    x = as_tensor(x, np.int64)
+    x = as_tensor(x)
     if x.ndim != 1:
         raise ShapeError(f"{called()}: {x.type} must be a vector")
-    x = astype(x, np.int64) if x.shape[0] == 0 and x.dtype.kind == "f" else x
-    if x.dtype.kind not in "iub":
-        raise TypeError(f"{called()}: numbers to be counted must be integers, not {x.dtype}; cast them first")
+    x = astype(x, np.int64) if x.dtype.kind == "b" else _integers(x)
     if length is None:
         known = values(x, "give length=, one more than the largest number there can be")
         if known.size and known.min() < 0:

@@ -18,7 +18,7 @@ from tapefuse.ir.types import size as _size
 from tapefuse.tracer.indexing import getitem, setitem
 from tapefuse.tracer.operators import Operators
 from tapefuse.tracer.source import called, user_loc
-from tapefuse.tracer.tensor import Tensor, apply, as_tensor, still
+from tapefuse.tracer.tensor import Tensor, apply, as_tensor, python_kind, still
 
 Axis = int | Sequence[int] | None
 
@@ -82,6 +82,16 @@ def _whole(n: Any, what: str) -> int:
         return operator.index(n)
     except TypeError:
         raise DTypeError(f"{called()}: {what} must be an integer, not {n!r}") from None
+
+
+def _integers(x: Any) -> Tensor:
+    """Positions as a tensor: Python ints and empty lists as int64. Raises DTypeError for anything but integers."""
+    x = as_tensor(x, np.int64 if python_kind(x) is int else None)
+    if x.dtype.kind in "iu":
+        return x
+    if isinstance(x.size, int) and x.size == 0:
+        return ops.cast(x, dtype=np.dtype(np.int64))
+    raise DTypeError(f"{called()}: positions must be integers, not {x.dtype}; cast them first")
 
 
 def _refuse(out: Any = None, **options: Any) -> None:
@@ -210,7 +220,9 @@ def transpose(x: Any, axes: Any = None) -> Tensor:
     return x if perm == tuple(range(x.ndim)) else ops.transpose(x, perm=perm)
 
 
-permute_dims = transpose
+def permute_dims(x: Any, axes: Any = None) -> Tensor:
+    """Axes permuted: the array API's name of `transpose`."""
+    return transpose(x, axes)
 
 
 def matrix_transpose(x: Any) -> Tensor:
@@ -303,8 +315,8 @@ def broadcast_to(x: Any, shape: Any, subok: bool = False) -> Tensor:
     tail = shape[len(shape) - x.ndim :] if len(shape) >= x.ndim else None
     if tail is None or any(n not in (1, m) for n, m in zip(x.shape, tail, strict=True)):
         raise ShapeError(
-            f"{x.type} does not broadcast to {show_shape(shape)} at {user_loc()}: its extents must be equal or 1; "
-            "reshape it first"
+            f"{called()}: {x.type} does not broadcast to {show_shape(shape)}: its extents must be equal or 1; reshape "
+            "it first"
         )
     return stretch(x, shape)
 

@@ -9,11 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from tapefuse._errors import ConcretizationError, DTypeError, ShapeError
+from tapefuse._errors import ConcretizationError, ShapeError
 from tapefuse.ir import ops
+from tapefuse.ir.types import Dim, Poly
 from tapefuse.numpy.elementwise import subtract, where
 from tapefuse.numpy.selecting import take, take_along_axis
-from tapefuse.numpy.shape import _at_axis, _axis, _listed, _whole, flip, getitem, ravel
+from tapefuse.numpy.shape import _at_axis, _axis, _integers, _listed, _whole, flip, getitem, ravel
 from tapefuse.tracer.operators import Operators
 from tapefuse.tracer.promote import cast, common
 from tapefuse.tracer.source import called
@@ -89,15 +90,15 @@ def argpartition(x: Any, kth: Any, axis: int | None = -1, kind: str = "introsele
     return argsort(x, k)
 
 
-def top_k(x: Any, k: int = 1, *, axis: int = -1) -> tuple[Tensor, Tensor]:
+def top_k(x: Any, k: Dim = 1, *, axis: int = -1) -> tuple[Tensor, Tensor]:
     """The k largest elements along an axis, largest first, and their positions (int64); of equal ones the first.
 
     nan counts as the largest.
     """
-    x, k = as_tensor(x), _whole(k, "k")
+    x, k = as_tensor(x), k if isinstance(k, Poly) else _whole(k, "k")
     a = _axis(x.ndim, axis)
     n = x.shape[a]
-    if k < 0 or isinstance(n, int) and k > n:
+    if isinstance(k, int) and (k < 0 or isinstance(n, int) and k > n):
         raise ValueError(f"{called()}: k={k} elements of {n} along axis {a} of {x.type}")
     order = flip(argsort(flip(x, a), a), a)  # ascending from the far end: equal elements come first one first
     positions = _at_axis(subtract(n - 1, order), a, slice(0, k))
@@ -118,9 +119,7 @@ def searchsorted(a: Any, v: Any, side: str = "left", sorter: Any = None) -> Tens
 
 
 def _sorter(sorter: Any, a: Tensor) -> Tensor:
-    sorter = as_tensor(sorter, np.int64)
-    if sorter.dtype.kind not in "iu":
-        raise DTypeError(f"{called()}: sorter must be integers, not {sorter.dtype}")
+    sorter = _integers(sorter)
     if sorter.shape != a.shape:
         raise ShapeError(f"{called()}: sorter {sorter.type} must be as long as {a.type}")
     return sorter

@@ -36,7 +36,7 @@ from tapefuse.numpy.selecting import take_along_axis
 from tapefuse.numpy.shape import Axis, _axes, _refuse, broadcast_to, dim, moveaxis, ravel, reshape, transpose
 from tapefuse.numpy.sorting import sort
 from tapefuse.tracer.source import called
-from tapefuse.tracer.tensor import Tensor, as_tensor, python_kind
+from tapefuse.tracer.tensor import Tensor, as_tensor
 
 
 def average(x: Any, axis: Axis = None, weights: Any = None, returned: bool = False, *, keepdims: bool = False) -> Any:
@@ -160,11 +160,12 @@ def _quantile(x: Any, q: Any, axis: Axis, out: None, method: str, keepdims: bool
         raise ValueError(f"{called()}: unknown method {method!r}; there are {', '.join(sorted(METHODS))}")
     x = as_tensor(x)
     ordered, count, axes, missing = _ordered(x, axis, skip_nan)
-    if python_kind(q) is None and ordered.dtype.itemsize < as_tensor(q).dtype.itemsize and as_tensor(q).ndim:
-        ordered = astype(ordered, np.result_type(ordered.dtype, as_tensor(q).dtype))
-    q = astype(as_tensor(q, np.float64), np.float64)
+    weak = isinstance(q, (int, float))
+    q = as_tensor(q, np.float64)
+    dtype = ordered.dtype if weak else np.result_type(ordered.dtype, q.dtype)
+    q = astype(q, np.float64)
     results = [
-        _kept(where(missing, np.nan, _interpolated(ordered, count, p, method)), x, axes, keepdims)
+        _kept(where(missing, np.nan, _interpolated(ordered, count, p, method, dtype)), x, axes, keepdims)
         for p in ([q] if q.ndim == 0 else ravel(q))
     ]
     if q.ndim == 0:
@@ -173,13 +174,13 @@ def _quantile(x: Any, q: Any, axis: Axis, out: None, method: str, keepdims: bool
     return reshape(concatenate([reshape(y, (1, *shape)) for y in results]), (*q.shape, *shape))
 
 
-def _interpolated(ordered: Tensor, count: Tensor, q: Tensor, method: str) -> Tensor:
+def _interpolated(ordered: Tensor, count: Tensor, q: Tensor, method: str, dtype: np.dtype) -> Tensor:
     below, share = _neighbours(method, count, q)
     last = subtract(count, 1)
     share = where(below < 0, 0.0, where(below >= last, 0.0, share))
     low = clip(clip(below, 0, last), 0)
     a, b = _at(ordered, low), _at(ordered, clip(clip(add(low, 1), 0, last), 0))
-    t = astype(share, ordered.dtype)
+    t = astype(share, dtype)
     step = subtract(b, a)
     mixed = where(t >= 0.5, subtract(b, multiply(step, subtract(1, t))), add(a, multiply(step, t)))
     return where(equal(t, 0), a, mixed)

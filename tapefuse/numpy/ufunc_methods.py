@@ -1,7 +1,7 @@
 """The methods of NumPy's ufuncs on tensors: `np.add.reduce(x)`, `np.maximum.accumulate(x)`, `np.multiply.outer(x, y)`.
 
 Sums, products, extremes and truth reduce by operations of their own, other associative functions by combining
-neighbours in about log2(n) steps, for which the extent must be known while tracing.
+neighbours in about log2(n) steps, or one by one where the extent is a symbol.
 """
 
 from __future__ import annotations

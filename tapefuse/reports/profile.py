@@ -27,6 +27,7 @@ from tapefuse.codegen.costs import weight
 from tapefuse.codegen.plan import Plan
 from tapefuse.codegen.recompute import within
 from tapefuse.codegen.schedule import chained, domain
+from tapefuse.codegen.updates import is_placed
 from tapefuse.compilation import handler, layout
 from tapefuse.compiler import program, request
 from tapefuse.ir.graph import Value, bind_symbols
@@ -127,7 +128,7 @@ def profile(traced: Traced, inputs: Sequence[Any], options: Options, name: str) 
     plan = within(request(traced, options))
     arrays = [np.asarray(x) for x in inputs]
     env = _sizes(plan, arrays, traced.variables)
-    count = sum(len(plan.checks_after.get(k, ())) or 1 for k in range(len(plan.steps)))
+    count = sum(map(plan.launches, range(len(plan.steps))))
     stamps: Stamps = (ctypes.c_int64 * (count + 1))()
     copies = [Variable(v.numpy().copy(), name=v.name) for v in traced.variables]
     compiled = program(traced, options)
@@ -167,7 +168,7 @@ def _numbers(plan: Plan) -> Iterator[int]:
     number = 0
     for k in range(len(plan.steps)):
         yield number
-        number += len(plan.checks_after.get(k, ())) or 1
+        number += plan.launches(k)
 
 
 def _kernels(plan: Plan, times: Sequence[float], env: Mapping[str, int], top: Limits) -> Iterator[KernelProfile]:
@@ -189,7 +190,11 @@ def _number(dim: Dim, env: Mapping[str, int]) -> int:
 def _bytes(plan: Plan, step: Step, place: Place, env: Mapping[str, int]) -> int:
     """What of an array a kernel touches."""
     whole = _number(place.type.nbytes, env)
-    if step.group.kind == "scatter" and place in step.written and not step.kernel.name.endswith("_start"):
+    changes = place in step.written and not _is_start(step)
+    parts = [n for n in step.group.nodes if changes and is_placed(n) and n.type == place.type]
+    if parts:
+        return min(whole, sum(_number(size(domain(n)), env) for n in parts) * place.type.dtype.itemsize)
+    if step.group.kind == "scatter" and changes:
         added = sum(_number(size(domain(n)), env) for n in chained(step.group.nodes[0], plan.schedule.inline))
         return min(whole, added * place.type.dtype.itemsize)
     picked = [
@@ -207,8 +212,15 @@ def _bytes(plan: Plan, step: Step, place: Place, env: Mapping[str, int]) -> int:
     return min(whole, sum(picked))
 
 
+def _is_start(step: Step) -> bool:
+    """Whether a kernel makes the copy of which the next one changes a part."""
+    return "_start" in step.kernel.name
+
+
 def _operations(step: Step, env: Mapping[str, int]) -> int:
     """Of all values that the kernel computes; a kernel that adds up another one's partial results adds them."""
+    if _is_start(step):
+        return 0
     if step.rows_of:
         return sum(_number(p.type.size, env) for p in step.places if p not in step.written)
     return sum(_number(size(domain(n)), env) * _per_element(n, env) for n in step.group.nodes)

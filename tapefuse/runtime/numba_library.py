@@ -319,7 +319,8 @@ def bits(x):
 
 def floating(x):
     """The float with this encoding."""
-    return x.view(np.dtype(f"f{x.itemsize}"))
+    x = np.asarray(x)  # of Python's int, an int64
+    return x.view(np.dtype(f"f{x.itemsize}"))[()]
 
 
 @compiled(bits, typer=lambda x: types.int32 if x.bitwidth == 32 else types.int64)

@@ -13,10 +13,10 @@ gives it. All other types must stay as they are; errors name the value, both typ
 
 from __future__ import annotations
 
-import functools
 import inspect
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -33,7 +33,17 @@ from tapefuse.tracer.operators import Operators, functions
 from tapefuse.tracer.promote import converted
 from tapefuse.tracer.source import user_loc
 from tapefuse.tracer.state import state
-from tapefuse.tracer.tensor import Tensor, TracedTensor, as_tensor, key_of, number, python_kind, strengthened, weakened
+from tapefuse.tracer.tensor import (
+    Tensor,
+    TracedTensor,
+    as_tensor,
+    key_of,
+    number,
+    python_kind,
+    settled,
+    strengthened,
+    weakened,
+)
 from tapefuse.tracer.trace import Traced, trace_function
 from tapefuse.tracer.variable import Variable
 
@@ -88,6 +98,10 @@ def _copy(x: Tensor) -> Tensor:
     return weakened(x.copy()) if x.weak else x.copy()
 
 
+def _and_true(f: Callable, *operands: Any) -> tuple[Any, bool]:
+    return f(*operands), True
+
+
 class _Branches:
     """Functions of which one is run, traced."""
 
@@ -102,6 +116,10 @@ class _Branches:
     def staged(self, index: Tensor) -> Any:
         parts = self._traced(())
         self._check_structures(parts)
+        if not parts[0].n and any(p.effects for p in parts):  # a result that the effects can be tied to
+            self._fns = tuple([partial(_and_true, f) for f in self._fns])
+            self.staged(index)
+            return unflatten(parts[0].tree, [])
         wanted = [self._agreed(k, parts) for k in range(parts[0].n)]
         if any(p.kinds != wanted for p in parts):
             parts = self._traced(wanted)
@@ -262,10 +280,13 @@ class _Loop:
         carry = self._init
         while bool(_condition(cond_fn(self._structured(carry)), what)):
             carry, _ = self._next(carry, None)
-        return self._structured(carry)
+        return self._result(carry)
 
     def _structured(self, carry: Sequence[Tensor]) -> Any:
         return unflatten(self._tree, carry)
+
+    def _result(self, carry: Sequence[Tensor]) -> Any:
+        return self._structured(carry if state.trace else [settled(x) for x in carry])
 
     def _next(self, carry: list[Tensor], at: Any) -> tuple[list[Tensor], Any]:
         """The carry after an iteration, and what it gives besides."""
@@ -302,7 +323,7 @@ class _Loop:
 
     def _finished(self, ys: Sequence[Tensor], carry: list[Tensor], outside: _Outside) -> Any:
         outside.assign(ys[len(carry) : len(carry) + len(outside.written)])
-        return self._structured(_with_kinds(ys, _kinds(carry)))
+        return self._result(_with_kinds(ys, _kinds(carry)))
 
     def _stable(self, at: Any) -> tuple[_Part, list[Tensor]]:
         """The body, traced, and the initial carry in the types that it keeps."""
@@ -369,12 +390,12 @@ class _Loop:
             carry = self._init
             for i in range(*(_python_int(x) for x in (start, stop, step))):
                 carry, _ = self._next(carry, i)
-            return self._structured(carry)
+            return self._result(carry)
         trips, symbol, size = _trips(start, stop, step), region.fresh("k"), region.fresh("n")
         if isinstance(trips, int) and trips <= 0:
-            return self._structured(self._init)
+            return self._result(self._init)
         state.trace.known[symbol] = 0, (Poly.symbol(size) if isinstance(trips, Tensor) else trips) - 1
-        part, carry = self._stable(lambda: _index(start, stop, step, symbol))
+        part, carry = self._stable(lambda: _index(start, step, symbol))
         outside = _Outside([part])
         carried = len(carry) + len(outside.written)
         ys = _repeat(trips, size, symbol, outside.graph(part), carried, (*carry, *outside.operands()))
@@ -384,7 +405,7 @@ class _Loop:
         if n == 0:
             part, carry = self._stable(None)
             empty = [_zeros(part.type(j), 0) for j in range(len(carry), part.n)]
-            return self._structured(carry), unflatten(part.tree.children[1], empty)
+            return self._result(carry), unflatten(part.tree.children[1], empty)
         if state.trace is None:
             return self._scanned_eagerly(_python_int(n), reverse)
         k = region.fresh("k")
@@ -405,12 +426,12 @@ class _Loop:
         for k in range(n):
             carry, y = self._next(carry, n - 1 - k if reverse else k)
             leaves, tree = flatten(y)
-            rows.append([strengthened(_number(x, "a y of scan", self._call)) for x in leaves])
+            rows.append([_stackable(_number(x, "a y of scan", self._call)) for x in leaves])
             trees.append(tree)
             if tree != trees[0]:
                 raise ValueError(f"{self._call}: y is {trees[0]} in one iteration and {tree} in another")
         columns = zip(*(rows[::-1] if reverse else rows), strict=True)
-        return self._structured(carry), unflatten(trees[0], [functions.stack(list(column)) for column in columns])
+        return self._result(carry), unflatten(trees[0], [functions.stack(list(column)) for column in columns])
 
 
 def _repeat(trips: Dim | Tensor, size: str, index: str, body: Graph, carried: int, operands: tuple) -> tuple:
@@ -459,13 +480,11 @@ def _trips(start: Dim | Tensor, stop: Dim | Tensor, step: Dim | Tensor) -> Dim |
     return (last - first + by - functions.sign(by)) // by
 
 
-def _index(start: Dim | Tensor, stop: Dim | Tensor, step: Dim | Tensor, k: str) -> Tensor:
+def _index(start: Dim | Tensor, step: Dim | Tensor, k: str) -> Tensor:
     """The user's index in iteration `k`, a number: a dimension where `start` and `step` are."""
     if isinstance(start, Tensor) or isinstance(step, Tensor):
         return weakened(as_tensor(start) + as_tensor(step) * functions.dim(Poly.symbol(k)))
-    bounds = [as_tensor(x).dtype for x in (start, stop) if not isinstance(x, Poly)]
-    dtype = np.result_type(*bounds) if len(bounds) == 2 else _INT64
-    return weakened(functions.dim(Poly.symbol(k) * step + start, dtype))
+    return weakened(functions.dim(Poly.symbol(k) * step + start))
 
 
 def _element(x: Tensor, at: Any) -> Tensor:
@@ -621,6 +640,7 @@ class _Part:
     traced: Traced
     tree: Tree  # of what it returns
     kinds: list[_Kind]
+    effects: bool  # whether it tests or prints
 
     @property
     def n(self) -> int:
@@ -648,7 +668,7 @@ def _traced(
     labels: Sequence[str] = (),
 ) -> _Part:
     """`run` on symbolic tensors of the kinds of `like`; its first results become the `wanted` kinds if they can."""
-    found: list[Any] = [None, None]
+    found: list[Any] = [None, None, None]
 
     def results(inputs: list[TracedTensor]) -> list[Tensor]:
         returned = run([weakened(x) if y.weak else x for x, y in zip(inputs, like, strict=True)])
@@ -659,14 +679,14 @@ def _traced(
         ys = [_number(x, path, call) for x, path in zip(leaves, paths, strict=True)]
         ys[: len(wanted)] = [_fitted(y, x, w) for y, x, w in zip(ys, leaves, wanted, strict=False)]
         if len(wanted) < len(ys):  # ys of a scan, whose elements are no numbers
-            ys = [strengthened(y) if k >= len(wanted) and place == "body of scan" else y for k, y in enumerate(ys)]
-        found[1] = _kinds(ys)
+            ys = [_stackable(y) if k >= len(wanted) and place == "body of scan" else y for k, y in enumerate(ys)]
+        found[1:] = _kinds(ys), state.trace is not None and bool(state.trace.effects)
         return ys
 
     name = getattr(fn, "__name__", "function")
     types = [x.type for x in like]
     traced = trace_function(results, types, [None] * len(types), name, may_create=False, captures=True, place=place)
-    return _Part(fn, traced, found[0], found[1])
+    return _Part(fn, traced, *found)
 
 
 def _number(x: Any, label: str, call: str) -> Tensor:
@@ -678,6 +698,13 @@ def _number(x: Any, label: str, call: str) -> Tensor:
             f"{call}: {label} is {x!r}, a {type(x).__name__}; loops and branches carry tensors, numbers, arrays, and "
             "lists, tuples and dicts of them"
         ) from None
+
+
+def _stackable(y: Tensor) -> Tensor:
+    """An element of a stack, which is no number any more: floats that met no dtype become float32."""
+    if y.weak and y.dtype.kind == "f":
+        return strengthened(converted(y, np.dtype(np.float32)))
+    return strengthened(y)
 
 
 def _fitted(y: Tensor, raw: Any, wanted: _Kind) -> Tensor:
@@ -800,7 +827,7 @@ def _made(x: Tensor) -> str:
 def _where(f: Callable) -> str:
     """`step at model.py:3`"""
     f = inspect.unwrap(f)
-    f = f.func if isinstance(f, functools.partial) else f
+    f = f.func if isinstance(f, partial) else f
     code = getattr(getattr(f, "__func__", f), "__code__", None)
     name = getattr(f, "__name__", type(f).__name__)
     return f"{name} at {Loc(code.co_filename, code.co_firstlineno)}" if code else name
@@ -818,4 +845,5 @@ def _tensors(tree: Any, whole: str) -> Any:
     """A structure with its leaves as tensors."""
     leaves, shape = flatten(tree)
     labels = _labels(tree, None, whole)
-    return unflatten(shape, [_number(x, s, f"a branch at {user_loc()}") for x, s in zip(leaves, labels, strict=True)])
+    found = [_number(x, s, f"a branch at {user_loc()}") for x, s in zip(leaves, labels, strict=True)]
+    return unflatten(shape, found if state.trace else [settled(x) for x in found])

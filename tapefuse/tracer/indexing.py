@@ -29,14 +29,14 @@ def getitem(x: Any, index: Any) -> Tensor:
     The result keeps its value when something is stored into `x`. Raises IndexOutOfRangeError, and TypeError for
     anything else.
     """
-    original = x = as_tensor(x)
-    items = index if isinstance(index, tuple) else (index,)
-    if (found := _traced_mask(x, items)) is not None:
+    x = as_tensor(x)
+    given = index if isinstance(index, tuple) else (index,)
+    if (found := _traced_mask(x, given)) is not None:
         return Selection(x, *found)  # type: ignore[return-value]
-    x, items, cuts, arrays = _parts(x, items)
-    y = _cut_out(x, cuts)
+    wide, items, cuts, arrays = _parts(x, given)
+    y = _cut_out(wide, cuts)
     y = _gathered(y, items, arrays) if arrays else y
-    return still(y) if y is original else y
+    return still(y) if y is x else y
 
 
 def setitem(x: Any, index: Any, value: Any) -> Tensor:
@@ -45,18 +45,18 @@ def setitem(x: Any, index: Any, value: Any) -> Tensor:
     Takes every index that `getitem` takes. Raises IndexOutOfRangeError, ShapeError, DTypeError.
     """
     x = as_tensor(x)
-    items = index if isinstance(index, tuple) else (index,)
-    if (found := _traced_mask(x, items)) is not None:
+    given = index if isinstance(index, tuple) else (index,)
+    if (found := _traced_mask(x, given)) is not None:
         return _chosen(x, *found, value)
     v = _as_stored(value, x.dtype)
-    wide, items, cuts, arrays = _parts(x, items)
+    wide, items, cuts, arrays = _parts(x, given)
     y = _stored_at(wide, items, cuts, arrays, v) if arrays else _stored(wide, cuts, v)
     return y if y.shape == x.shape else OPS["reshape"](y, shape=x.shape)
 
 
-def _parts(x: Tensor, items: tuple) -> tuple[Tensor, list[Any], list[_Cut], list[int]]:
+def _parts(x: Tensor, given: tuple) -> tuple[Tensor, list[Any], list[_Cut], list[int]]:
     """`x` with the axes that None inserts, an item and a cut for each axis, and which of them integer arrays index."""
-    x, items = _expanded(x, _without_masks(x, items))
+    x, items = _expanded(x, _without_masks(x, given))
     items = [_checked(item, n) if isinstance(item, _MaskAxis) else item for item, n in zip(items, x.shape, strict=True)]
     arrays = [k for k, item in enumerate(items) if isinstance(item, Tensor)]
     if arrays:  # next to arrays, integers are arrays of rank 0

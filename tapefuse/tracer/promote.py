@@ -99,6 +99,7 @@ def common(*xs: Any) -> list[Tensor]:
     kinds = [strength(x) for x in xs]
     strong = [d for d in kinds if not isinstance(d, type)]
     weak = [d(0) for d in kinds if isinstance(d, type)]
+    if not strong and any(getattr(x, "weak", False) for x in xs):  # numbers that a loop or branch carries
+        return [weakened(converted(x, np.dtype(np.float64 if float in kinds else np.int64))) for x in xs]
     dtype = np.result_type(*strong, *weak) if strong else PYTHON_DEFAULTS[float if float in kinds else int]
-    found = [converted(x, dtype) for x in xs]
-    return found if strong or not any(getattr(x, "weak", False) for x in xs) else [weakened(x) for x in found]
+    return [converted(x, dtype) for x in xs]

@@ -10,6 +10,7 @@ from tapefuse.ir.graph import Loc, here
 from tapefuse.tracer.state import state
 
 PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
+_FUNCTIONS = os.path.join(PACKAGE, "numpy") + os.sep
 
 _known: dict[tuple[str, int], Loc] = {}
 
@@ -27,11 +28,12 @@ def user_loc() -> Loc:
 
 
 def called() -> str:
-    """`take at model.py:3`: the function of this package that the user's line calls, and that line. For messages."""
+    """`take at model.py:3`: the NumPy-named function that the user's line calls, and that line. For messages."""
     frame, name = sys._getframe(1), ""
     while frame.f_code.co_filename.startswith(PACKAGE) and frame.f_back is not None:
         inner = frame.f_code.co_name
-        name = inner if inner[0] not in "_<" else name
+        if inner[0] not in "_<" and frame.f_code.co_filename.startswith(_FUNCTIONS):
+            name = inner
         frame = frame.f_back
     return f"{name} at {user_loc()}"
 

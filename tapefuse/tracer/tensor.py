@@ -24,6 +24,8 @@ from tapefuse._tree import flatten
 from tapefuse.ir.graph import Value, here
 from tapefuse.ir.interp import evaluate_region
 from tapefuse.ir.op import Op
+from tapefuse.ir.ops.effects import has_effects
+from tapefuse.ir.ops.region import graphs
 from tapefuse.ir.types import Poly, Shape, Type
 from tapefuse.tracer.operators import Operators, functions
 from tapefuse.tracer.source import current_loc, user_loc, without_staging
@@ -214,7 +216,7 @@ class Number(Tensor):
 
     @property
     def exact(self) -> Any:
-        """The Python number that it was made of; None for one that was computed."""
+        """The Python number that it is the rounded form of, if it is one."""
         return getattr(self, "_value", None)
 
 
@@ -226,9 +228,19 @@ class TracedNumber(TracedTensor):
 
 
 def number(x: int | float) -> Tensor:
-    """A Python number as a tensor that takes the dtype of what it meets."""
-    found: Any = weakened(as_tensor(x))
-    found._value = x
+    """A Python number as a tensor that takes the dtype of what it meets, in as many bits as Python has or may have."""
+    return weakened(as_tensor(x, np.float64 if isinstance(x, float) else np.int64))
+
+
+def settled(x: Tensor) -> Tensor:
+    """A number that met no dtype as the result of a loop or branch: a float is a float32, as Python's become, an
+    integer an int64."""
+    if not x.weak or x.dtype.kind != "f":
+        return strengthened(x) if isinstance(x, TracedTensor) else x
+    if isinstance(x, TracedTensor):
+        return functions.astype(x, np.float32)
+    found: Any = weakened(as_tensor(x.item()))
+    found._value = x.item()
     return found
 
 
@@ -446,6 +458,8 @@ def apply_region(op: Op, args: tuple, attrs: dict[str, Any]) -> tuple[Tensor, ..
             raise leaked(next(x for x in operands if isinstance(x, TracedTensor)))
         values = op.emit_results(*[trace.value_of(x) for x in operands], **attrs)
         results: tuple[Tensor, ...] = tuple([TracedTensor(v, trace) for v in values])
+        if values and not state.pinned and any(map(has_effects, graphs(values[0].args[0]))):
+            trace.effects.append(values[0])
     else:
         results = tuple([wrap(np.asarray(y)) for y in evaluate_region(op, [x._array for x in operands], attrs)])
     if state.tapes and any(y.dtype.kind == "f" for y in results):

@@ -66,6 +66,7 @@ class Trace:
         self._current: dict[int, Value] = {}  # values assigned so far
         self._arrays: dict[tuple, tuple[np.ndarray, Value]] = {}  # by dtype, shape and contents
         self._captured: dict[int, tuple[Tensor, Value]] = {}  # by identity on tapes
+        self.effects: list[Value] = []  # what the program does beside computing its results (ir.ops.effects)
         self._made: dict[int, weakref.ref[Tensor]] = {}  # tensors with known values, by `id`
         self.known: dict[str, tuple[Dim, Dim]] = dict(parent.known) if parent else {}  # smallest and largest of symbols
 
@@ -173,6 +174,8 @@ class Trace:
         variables = list(self._variables.values())
         written = tuple(k for k, (v, p) in enumerate(variables) if self._current.get(id(v), p) is not p)
         outs += [self._current[id(variables[k][0])] for k in written]
+        if self.effects and outs:
+            outs[0] = OPS["having"].emit(outs[0], *self.effects)
         params = [*inputs, *(p for _, p in variables)]
         params += [p for _, p in self._arrays.values()] + [p for _, p in self._captured.values()]
         return Traced(

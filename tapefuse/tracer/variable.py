@@ -163,6 +163,8 @@ class Variable(Readable):
         if kind is not None and (kind is not float or self.dtype.kind == "f"):
             return as_tensor(value, self.dtype)
         tensor = as_tensor(value)
+        if tensor.weak and (tensor.dtype.kind != "f" or self.dtype.kind == "f"):
+            return functions.astype(tensor, self.dtype)
         if tensor.dtype != self.dtype:
             raise DTypeError(
                 f"{method} to the variable {self._name!r} at {user_loc()}: the value has dtype {tensor.dtype}, the "

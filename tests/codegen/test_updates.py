@@ -40,8 +40,8 @@ def smoothed(x: Value) -> Value:
     return ops.mul(ops.add(*sides), 0.25)
 
 
-def request(inputs, states, outs, news, choices=AS_MEASURED) -> Request:
-    checked, checks = with_checks(Graph((*inputs, *states), (*outs, *news)))
+def request(inputs, states, outs, news, choices=AS_MEASURED, known=None) -> Request:
+    checked, checks = with_checks(Graph((*inputs, *states), (*outs, *news)), known or {})
     kinds = tuple(State(s.type, k < len(news)) for k, s in enumerate(states))
     return Request(optimise(checked), len(inputs), kinds, checks=checks, choices=choices)
 
@@ -177,10 +177,7 @@ def test_a_row_whose_number_is_a_symbol():
         Graph((v, s, x), (ops.slice_(new, starts=(N, 0), limits=(N + 1, 50), strides=(1, 1)), new))
     )
     wanted = Request(optimise(checked), 2, (State(x.type, True),), checks=checks)
-    assert [c.message for c in checks] == [
-        "put of f32[40,50] needs -N+39 >= 0",
-        "slice of f32[40,50] needs -N+39 >= 0",
-    ][:1] or checks
+    assert "put of f32[40,50] needs -N+39 >= 0" in [c.message for c in checks]
     for engine in engines.LOADS:
         arrays = [*drawn([v]), np.zeros(7, F4), *drawn([x])]
         row, found = run(wanted, engine, arrays)
@@ -267,7 +264,7 @@ def test_a_recurrence_is_one_kernel():
         return ops.reshape(ops.slice_(a, starts=(k,), limits=(k + 1,), strides=(1,)), shape=())
 
     v = ops.reshape(ops.add(ops.mul(at(y, N), 0.5), at(x, N)), shape=(1,))
-    wanted = request([x, s], [y], [], [ops.put(y, v, starts=(N + 1,), strides=(1,))])
+    wanted = request([x, s], [y], [], [ops.put(y, v, starts=(N + 1,), strides=(1,))], known={"N": (0, 98)})
     (step,) = plan(wanted).steps
     assert step.kernel.rows == 1
     for engine in engines.LOADS:
@@ -285,3 +282,11 @@ def test_halves_of_one_array():
         [], [x], [], [ops.put(x, ops.sin(ops.slice_(x, starts=(20, 0), **half)), starts=(0, 0), strides=(1, 1))]
     )
     assert titles(p) == ["sin, put"] and p.layout.nbytes == 0
+
+
+def test_rows_moved_within_an_array():
+    """They are read before they are overwritten, from memory of their own; the others are never touched."""
+    x, k = value("f32[40,50]"), value("i64[3]")
+    v = ops.mul(ops.slice_(x, starts=(0, 0), limits=(3, 50), strides=(1, 1)), 2.0)
+    p = planned([k], [x], [], [ops.put_at(x, v, k)])
+    assert all(n <= 150 for n in written_elements(p)) and p.layout.nbytes <= 1024

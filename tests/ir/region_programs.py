@@ -123,7 +123,7 @@ def by_counter(x: Value) -> Value:
     """Branches chosen by a carried integer, in a loop."""
 
     def step(k: Dim, c: Value, i: Value) -> tuple[Value, Value]:
-        fs = [lambda c: ops.sin(c), lambda c: ops.mul(c, c), lambda c: ops.exp(ops.neg(c))]
+        fs = [ops.sin, lambda c: ops.mul(c, c), lambda c: ops.exp(ops.neg(c))]
         return choice(ops.mod(i, 3), fs, c)[0], ops.add(i, 1)
 
     return loop(step, 5, x, constant(1, I64), carried=2)[0]
@@ -193,7 +193,7 @@ def while_in_for(x: Value) -> Value:
 
 
 def branch(x: Value, w: Value) -> Value:
-    fs = [lambda x, w: ops.mul(x, w), lambda x, w: ops.sin(x)]
+    fs = [ops.mul, lambda x, w: ops.sin(x)]
     return choice(ops.cast(ops.gt(total(x), 0.0), dtype=I64), fs, x, w)[0]
 
 
@@ -264,6 +264,6 @@ def inputs(g: Graph, seed: int = 0) -> list[np.ndarray]:
     def draw(t: Type) -> np.ndarray:
         if t.dtype.kind == "i":
             return np.asarray(rng.integers(0, 4, t.shape))
-        return np.asarray(rng.uniform(0.5, 1.5, t.shape))
+        return np.asarray(rng.uniform(1.1, 1.5, t.shape))
 
     return [draw(p.type.substitute({"N": 4})) for p in g.params]

@@ -271,3 +271,40 @@ def test_indices_out_of_range(k):
 def test_extreme_of_nothing_has_no_value(op):
     with pytest.raises(ShapeError, match="empty axis"):
         op(np.ones((0, 2)), axes=(0,))
+
+
+def test_slope_of_cbrt_at_zero_is_infinite_but_a_zero_cotangent_stays_zero():
+    assert grads(ops.cbrt, array(0))[0].item() == math.inf
+    assert grads(ops.cbrt, array(0), g=array(0))[0].item() == 0
+
+
+@pytest.mark.parametrize("op", [ops.logaddexp, ops.logaddexp2])
+def test_a_tie_of_logaddexp_is_shared_evenly_and_infinities_have_slopes(op):
+    for both in (1, math.inf, -math.inf):
+        assert [c.item() for c in grads(op, array(both), array(both))] == [0.5, 0.5]
+    assert [c.item() for c in grads(op, array(-math.inf), array(1))] == [0, 1]
+
+
+def test_slope_of_hypot_at_the_origin_is_nan():
+    assert np.isnan(grads(ops.hypot, array(0), array(0))).all()
+
+
+def test_slopes_of_bessel_functions_at_zero():
+    slopes = {"i0": 0, "i1": 0.5, "i0e": 0, "i1e": 0.5}
+    assert {name: grads(ops.OPS[name], array(0))[0].item() for name in slopes} == slopes
+
+
+def test_fmod_follows_the_dividend_and_mod_the_divisor():
+    assert [c.item() for c in grads(ops.fmod, array(-7), array(2))] == [1, 3]
+    assert [c.item() for c in grads(ops.mod, array(-7), array(2))] == [1, 4]
+
+
+def test_nextafter_and_signbit_have_no_derivative():
+    assert ops.nextafter.vjp(array(1), array(1), array(1), array(2)) == [None, None]
+    assert ops.signbit.jvp([array(1)], True, array(-1)) is None
+
+
+def test_shift_counts_outside_of_the_width_shift_everything_out():
+    x, n = array(-5, 5, -5, 5, dtype="i4"), array(-1, -1, 32, 32, dtype="i4")
+    np.testing.assert_array_equal(ops.shl(x, n), 0)
+    np.testing.assert_array_equal(ops.shr(x, n), [-1, 0, -1, 0])

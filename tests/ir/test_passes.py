@@ -139,9 +139,11 @@ def test_optimise_shows_each_pass_and_keeps_meaning() -> None:
     result = optimise(
         graph, seen=lambda p, before, after: seen.append(f"{p.name} {len(before.nodes)}->{len(after.nodes)}")
     )
-    assert seen == ["fold 6->5", "simplify 5->3", "units 3->3", "rows 3->3", "dce 3->1"]
+    assert seen == [
+        *("loops 6->6", "fold 6->5", "simplify 5->3", "regions 3->3", "units 3->3", "rows 3->3", "dce 3->1")
+    ]
     assert show(result).splitlines()[1] == "  %0 = add %y, %x : f32[B,4]"
-    assert [p.name for p in PASSES] == ["fold", "simplify", "units", "rows", "dce"]
+    assert [p.name for p in PASSES] == ["loops", "fold", "simplify", "regions", "units", "rows", "dce"]
 
 
 EXACT = [ops.neg, ops.abs, ops.relu, ops.sign, ops.floor, ops.stop_gradient]  # rounded alike on arrays and scalars

@@ -77,6 +77,7 @@ def test_exceptions(case: Case) -> None:
         case.call(tp, tp.constant(case.array))
     text = "\n".join([str(caught.value), *getattr(caught.value, "__notes__", [])])
     assert "manipulation_table.py:" in text, text
+    assert case.name.rpartition(".")[2] in text, text
 
 
 def floats(result: Any) -> list[Any]:

@@ -140,7 +140,7 @@ def test_a_bound_that_is_a_float(stage):
 # -- numbers take the dtype of what they meet -------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("dtype", [np.float16, F32, F64])
+@pytest.mark.parametrize("dtype", [F32, F64])
 def test_numbers_leave_dtypes_alone(stage, dtype):
     f = lambda x: for_loop(0, 3, 1, lambda i, y, h: (y + i * 0.5 * h, h + 1), (x, 1))
     y, h = stage(f)(np.ones(2, dtype))
@@ -155,7 +155,7 @@ def test_a_number_becomes_what_the_body_makes_of_it(stage):
     assert y.dtype == tp.float64
     assert abs(float(y) - 0.7) < 1e-15
     assert stage(lambda x: tp.fori_loop(0, 3, lambda i, s: s + 0.5, 0))(C(1.0)).dtype.kind == "f"
-    assert stage(lambda x: tp.fori_loop(0, 3, lambda i, s: s + i, 0))(C(1.0)).dtype == tp.int32
+    assert stage(lambda x: tp.fori_loop(0, 3, lambda i, s: s + i, 0))(C(1.0)).dtype == tp.int64
     assert stage(lambda x: tp.cond(x > 0, lambda: 1.0, lambda: x))(np.float64(-1)).dtype == tp.float64
 
 
@@ -473,3 +473,11 @@ def test_a_value_of_a_body_that_escapes():
 
     with pytest.raises(TypeError, match="which is over"):
         tp.tape_function(f)(C(1.0))
+
+
+def test_a_memory_budget_bounds_what_a_reverse_pass_keeps():
+    f = tp.grad(lambda x: tp.sum(tp.fori_loop(0, 10_000, lambda i, y: tp.sin(y * x), x)))
+    x = np.linspace(0.5, 1.0, 50)
+    plain_f, bounded = tp.tape_function(f), tp.tape_function(f, memory_budget=300_000)
+    np.testing.assert_allclose(bounded(x), plain_f(x), rtol=1e-12)
+    assert bounded.memory_report(x).peak <= 300_000 < plain_f.memory_report(x).peak

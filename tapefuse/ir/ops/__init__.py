@@ -4,6 +4,7 @@ from tapefuse.ir.op import OPS
 from tapefuse.ir.ops import (  # noqa: F401
     convolution,
     cumulative,
+    effects,
     elementary,
     elementwise,
     index,
@@ -48,6 +49,7 @@ conv_kernel = OPS["conv_kernel"]
 cos = OPS["cos"]
 cosh = OPS["cosh"]
 cumsum = OPS["cumsum"]
+debug_print = OPS["debug_print"]
 dim = OPS["dim"]
 div = OPS["div"]
 eq = OPS["eq"]
@@ -68,6 +70,7 @@ gamma = OPS["gamma"]
 gather = OPS["gather"]
 ge = OPS["ge"]
 gt = OPS["gt"]
+having = OPS["having"]
 hypot = OPS["hypot"]
 i0 = OPS["i0"]
 i0e = OPS["i0e"]
@@ -109,6 +112,7 @@ reduce_min = OPS["reduce_min"]
 reduce_prod = OPS["reduce_prod"]
 reduce_sum = OPS["reduce_sum"]
 relu = OPS["relu"]
+require = OPS["require"]
 reshape = OPS["reshape"]
 result = OPS["result"]
 round = OPS["round"]

@@ -21,6 +21,7 @@ from tapefuse._errors import ShapeError
 from tapefuse.ir import ops
 from tapefuse.ir.graph import Graph, Value, here
 from tapefuse.ir.op import const, constant
+from tapefuse.ir.ops.effects import error_class
 from tapefuse.ir.ops.slicing import slice_needs
 from tapefuse.ir.ops.update import update_needs
 from tapefuse.ir.passes import region_checks
@@ -90,6 +91,9 @@ def _tests(v: Value, known: Known) -> Iterator[Test]:
         yield from _emptiness_tests(v)
     elif v.op is ops.pow and v.dtype.kind == "i":
         yield from _exponent_tests(v)
+    elif v.op is ops.require:
+        a = v.attributes
+        yield Test(ops.not_(v.args[0]), Check(a["message"], None, error_class(a["error"])))
 
 
 def _index_tests(v: Value, array: Type, known: Known) -> Iterator[Test]:

@@ -8,7 +8,7 @@ does what the first one's does and more (pass `loops` makes one loop of both), o
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from tapefuse.ir import ops
@@ -18,11 +18,13 @@ from tapefuse.ir.passes import budget, residuals
 from tapefuse.ir.passes.adjoint import adjoint, is_differentiable, records_of, zeros
 from tapefuse.ir.passes.bodies import depending, rebuilt, row, with_row
 from tapefuse.ir.passes.loop_chunks import Loop, in_chunks
+from tapefuse.ir.passes.loop_products import Products
 from tapefuse.ir.passes.simplify import RULES
 from tapefuse.ir.rewrite import Rewriter
 from tapefuse.ir.types import Dim, Poly, Type, symbols
 
-IDENTITIES = Rewriter(r for r in RULES.rules if r.name != "stop_gradient")  # derivatives of derivatives see it
+SEEN = ("stop_gradient", "missing_gradient")  # by derivatives of derivatives
+IDENTITIES = Rewriter(r for r in RULES.rules if r.name not in SEEN)
 
 
 class Step(NamedTuple):
@@ -148,7 +150,8 @@ def stacks_of(loop: Loop, step: Step, again: bool) -> list[Stack]:
         """With stacks of these carries, in which their new values are found too: bytes, what is kept, what is read."""
         there = {step.new[carry[p]] for p in both}
         rules = is_given, lambda v: v not in varying or v in there
-        kept = residuals.kept(needed | both, *rules, can_keep)
+        found = residuals.kept(needed | both, *rules, can_keep)
+        kept = [*dict.fromkeys(_unmoved(v, lambda x: x in varying and can_keep(x)) for v in found)]
         return sum(map(residuals.bytes_of, kept)), kept, residuals.between(needed | both, *rules)
 
     both: set[Value] = set()
@@ -160,6 +163,15 @@ def stacks_of(loop: Loop, step: Step, again: bool) -> list[Stack]:
         if (total, len(values)) <= (least, len(kept)):
             least, kept, between, both = total, values, read, both | {p}
     return [_stack(v, loop, carry[v] if v in both else None) for v in kept]
+
+
+def _unmoved(v: Value, can_be_kept: Callable[[Value], bool]) -> Value:
+    """The value whose elements `v` has in another order: rows are written as they lie in memory."""
+    found = x = v
+    while x.op in (ops.reshape, ops.transpose) and can_be_kept(x.args[0]):
+        is_transpose, (x,) = x.op is ops.transpose, x.args
+        found = x if is_transpose else found
+    return found
 
 
 def _stack(v: Value, loop: Loop, carry: int | None) -> Stack:
@@ -196,13 +208,18 @@ def _reversed(gs: Sequence[Value | None], loop: Loop, step: Step, stacks: Sequen
     outs = rebuilt(step.outs, dict(reads))
     operands = dict(zip(loop.body.params[loop.carried :], loop.xs[loop.carried :], strict=True))
     operands |= dict(zip((s.array for s in stacks), _filled(loop, stacks), strict=True))
+    sums = dict(zip(step.sums.values(), outs[len(step.seeds) :], strict=True))
+    late = Products(sums, operands, loop)
+    left = {t: y for t, y in sums.items() if t not in late.of}
+    carry = (*step.seeds.values(), *left, *late.stacks.values())
+    outs = (*outs[: len(step.seeds)], *left.values(), *late.rows())
     read = reachable(outs)
     consts = [p for p in operands if p in read]
-    carry = (*step.seeds.values(), *step.sums.values())
     body = Graph((*carry, *consts), outs, loop.body.name).substitute({loop.index: loop.trips - 1 - Poly.symbol(back)})
     started = [zeros(loop.xs[i].type) if (g := gs[i]) is None else g for i in step.seeds]
-    started += [zeros(loop.xs[i].type) for i in step.sums]
+    started += [zeros(p.type) for p in carry[len(started) :]]
     xs = (*started, *(operands[p] for p in consts))
-    found = Loop(xs, body, loop.trips, back, len(carry)).results()
-    cotangent = dict(zip((*step.seeds, *step.sums), found, strict=True))
+    found = dict(zip(carry, Loop(xs, body, loop.trips, back, len(carry)).results(), strict=True))
+    cotangent = {i: found[p] for i, p in step.seeds.items()}
+    cotangent |= {i: found[t] if t in found else late.total(t, found) for i, t in step.sums.items()}
     return [cotangent.get(i) for i in range(len(loop.xs))]

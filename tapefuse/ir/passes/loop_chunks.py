@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from math import prod
+from math import ceil
 from typing import NamedTuple
 
 from tapefuse._records import dataclass
@@ -78,17 +78,29 @@ def in_chunks(gs: Sequence[Value | None], loop: Loop, wanted: Sequence[bool], ea
 def chunk_sizes(trips: Dim, each: int, carry: int, limit: int) -> list[int]:
     """The iterations of the innermost loop, then of the loops around it but the outermost.
 
-    For a number of iterations that is known at run time only there are three levels, each with its part of the limit.
+    As few levels as the limit allows, each with about the same memory; the least memory if none is within it. For
+    a number of iterations that is known at run time only there are three levels, each with its part of the limit.
     """
+    each, carry = max(each, 1), max(carry, 1)
+    if isinstance(trips, Poly):
+        return [max(limit // 4 // each, 1), max(limit // 4 // carry, 2)]
+    found: list[tuple[int, list[int]]] = []
     for levels in range(2, MAX_LEVELS + 1):
-        part = limit // (levels + 1)
-        sizes = [max(part // max(each, 1), 1), *[max(part // max(carry, 1), 2)] * (levels - 2)]
-        if isinstance(trips, Poly):
-            if levels == 3:
-                break
-        elif -(-trips // prod(sizes)) * carry <= part:
-            break
-    return sizes
+        part = (trips * each * carry ** (levels - 1)) ** (1 / levels)
+        sizes = [ceil(part / each), *[max(ceil(part / carry), 2)] * (levels - 2)]
+        found.append((kept_bytes(trips, sizes, each, carry), sizes))
+        if found[-1][0] <= limit:
+            return sizes
+    return min(found)[1]
+
+
+def kept_bytes(trips: int, sizes: Sequence[int], each: int, carry: int) -> int:
+    """What loops of loops keep: a carry for each iteration but the innermost ones, and those that are left over."""
+    total = 0
+    for size in sizes:
+        total += (size + trips % size) * each
+        trips, each = trips // size, carry
+    return total + trips * each
 
 
 def _levels(trips: Dim, sizes: Sequence[int]) -> tuple[list[Level], list[tuple[str, Value]]]:

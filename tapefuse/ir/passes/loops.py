@@ -6,7 +6,8 @@
 That is how a derivative looks: the loop of the user, and one that also keeps what the reverse pass reads, or also
 carries tangents. Two `for` or `while` merge when they take the same number of iterations, neither needs the other's
 results, and a carry of one is one of the other. Two `switch` on one index and two `sized` of one size merge when
-neither needs the other and one node of the graphs inside is the same. Carries that are the same become one.
+neither needs the other and one node of the graphs inside is the same; two `sized` with loops also when one is the
+derivative of the other, with the few nodes that lie between. Carries that are the same become one.
 """
 
 from __future__ import annotations
@@ -19,10 +20,11 @@ from tapefuse.ir import ops
 from tapefuse.ir.digest import digest
 from tapefuse.ir.graph import Graph, Value, param, reachable
 from tapefuse.ir.ops import region
-from tapefuse.ir.passes.bodies import deep, rebuilt
+from tapefuse.ir.passes.bodies import depending, inside, rebuilt
 from tapefuse.ir.types import Poly
 
 MAX_PAIRS = 2000  # of regions that are compared, in one graph
+MAX_BETWEEN = 64  # nodes between sized code and its derivative that move inside with them
 
 
 class Merged(NamedTuple):
@@ -36,16 +38,18 @@ class Merged(NamedTuple):
 
 def run(graph: Graph) -> tuple[Graph, Counter[str]]:
     """The graph with regions merged, those inside of regions too, and how many there are."""
-    return _run(_unified(graph, {}))
+    merged, fired = _run(_unified(graph, {}))
+    return (merged, fired) if fired else (graph, fired)
 
 
-@deep
 def _run(graph: Graph) -> tuple[Graph, Counter[str]]:
+    """The outer ones first: merged inside, they would not look alike any more."""
     fired: Counter[str] = Counter()
     while (found := _mergeable(graph)) is not None:
         graph = _replaced(graph, *found)
         fired["loops"] += 1
-    return graph, fired
+    graph, more = inside(graph, _run)
+    return graph, fired + more
 
 
 def _unified(graph: Graph, known: dict[str, Graph]) -> Graph:
@@ -79,6 +83,9 @@ def _mergeable(graph: Graph) -> tuple[Value, Value, Merged] | None:
         if count > MAX_PAIRS:
             return None
         if a in needs[b] or b in needs[a]:
+            first, second = (a, b) if a in needs[b] else (b, a)
+            if (found := _merge_chain(graph, first, second)) is not None:
+                return first, second, found
             continue
         found = merge(a, b)
         if found is not None:
@@ -244,10 +251,41 @@ def _merge_once(a: Value, b: Value) -> Merged | None:
         pairs = [joined(x["body"], other)]
         attrs = {"symbol": x["symbol"], "body": pairs[0][0]}
         n = len(x["body"].outs)
-    if not any(shares for _, shares in pairs):
+    if not any(shares for _, shares in pairs) and not _have_loops(a, b):
         return None
     total = len(pairs[0][0].outs)
     return Merged((a.args[0], *operands), attrs, [*range(n)], [*range(n, total)])
+
+
+def _merge_chain(graph: Graph, a: Value, b: Value) -> Merged | None:
+    """Sized code and its derivative, which needs its results: with what lies between them in one region of that size,
+    where their loops become one."""
+    if a.op is not ops.sized or a.args[0] is not b.args[0] or not _have_loops(a, b):
+        return None
+    x, y = a.attributes, b.attributes
+    other = y["body"].substitute({y["symbol"]: Poly.symbol(x["symbol"])})
+    between = (depending(graph, (a,)) & reachable(b.args)) - {a}
+    if len(between) > MAX_BETWEEN or any(v.op is None or v.op.is_region or not v.op.interned for v in between):
+        return None
+    read = [*a.args[1:], *(u for v in between for u in v.args), *b.args[1:]]
+    outside = dict.fromkeys(u for u in read if u not in between and u is not a and (u.args or u.op is None))
+    params = {v: param(v.type) for v in outside}
+    first = rebuilt(x["body"].outs, _on(x["body"], [params.get(u, u) for u in a.args[1:]]))
+    inner = params | {v: first[v.attributes["index"]] for v in between if v.op is ops.result}
+    second = rebuilt(other.outs, _on(other, rebuilt(b.args[1:], inner)))
+    attrs = {"symbol": x["symbol"], "body": Graph(tuple(params.values()), (*first, *second), x["body"].name)}
+    return Merged((a.args[0], *outside), attrs, [*range(len(first))], [*range(len(first), len(first) + len(second))])
+
+
+def _have_loops(a: Value, b: Value) -> bool:
+    """Whether two sized regions may share a loop: both have one, and the operands of one are among the other's."""
+    bodies = [g for v in (a, b) if v.op is ops.sized for g in region.graphs(v)]
+    both = len(bodies) == 2 and all(any(v.op is ops.for_ for v in g.nodes) for g in bodies)
+    return both and ({*a.args[1:]} <= {*b.args[1:]} or {*b.args[1:]} <= {*a.args[1:]})
+
+
+def _on(graph: Graph, args: Sequence[Value]) -> dict[Value, Value]:
+    return dict(zip(graph.params, args, strict=True))
 
 
 # -- in the graph -----------------------------------------------------------------------------------------------------

@@ -18,6 +18,7 @@ from tapefuse.ir.passes import loop_adjoint, region_batching
 from tapefuse.ir.passes.adjoint import adjoint, is_differentiable, records_of, zeros
 from tapefuse.ir.passes.forward import tangents
 from tapefuse.ir.passes.loop_chunks import Loop
+from tapefuse.ir.rewrite import Pattern, Rewriter, rule
 from tapefuse.ir.types import Poly, Type, type_of
 
 Maybe = Sequence[Value | None]
@@ -172,6 +173,7 @@ def _vjp(rule: Callable[..., Maybe], reads: slice) -> Callable[..., Sequence[Any
     """`reads`: the results that the rule reads."""
 
     def vjp(gs: Sequence[Any], ys: Sequence[Any], *xs: Any, wanted: Sequence[bool] | None = None, **attrs: Any) -> Any:
+        attrs = _without_effects(attrs)
         matters = [w and is_differentiable(x) for w, x in zip(wanted or [True] * len(xs), xs, strict=True)]
 
         def on_values(xs: Sequence[Value], gs: Maybe, ys: Maybe) -> Maybe:
@@ -184,9 +186,18 @@ def _vjp(rule: Callable[..., Maybe], reads: slice) -> Callable[..., Sequence[Any
 
 def _jvp(rule: Callable[..., Maybe]) -> Callable[..., Sequence[Any]]:
     def jvp(ts: Sequence[Any], ys: Sequence[Any], *xs: Any, **attrs: Any) -> Any:
-        return _applied(lambda xs, ts: rule(ts, ys, xs, **attrs), xs, ts)
+        quiet = _without_effects(attrs)
+        return _applied(lambda xs, ts: rule(ts, ys, xs, **quiet), xs, ts)
 
     return jvp
+
+
+EFFECTS = Rewriter((rule("having", Pattern("having"), lambda root: root.args[0]),))
+
+
+def _without_effects(attrs: dict[str, Any]) -> dict[str, Any]:
+    """What a derivative runs again prints and tests nothing again."""
+    return region.with_graphs(attrs, lambda g: EFFECTS.run(g)[0])
 
 
 def _applied(rule: Callable[..., Maybe], *groups: Sequence[Any]) -> Sequence[Any]:

@@ -163,7 +163,7 @@ class _Region:
             graph = self.attrs[name]
             env = {graph.params[k]: graph.params[place[k]] for k in again}
             self.attrs[name] = Graph(graph.params, rebuilt(graph.outs, env), graph.name)
-        moved = [k for k in range(n) if k not in fixed]
+        moved = [k for k in range(n) if k not in fixed and k not in again]
         self.order(moved, sorted(fixed))
         return {k: x if isinstance(x, Value) else moved.index(x) for k, x in place.items()}
 

@@ -22,7 +22,7 @@ from tapefuse.tracer.rewriting.carried import (
     shown,
     unpack,
 )
-from tapefuse.tracer.rewriting.jumps import RESULT, is_flag
+from tapefuse.tracer.rewriting.jumps import is_flag
 from tapefuse.tracer.rewriting.syntax import Statement
 from tapefuse.tracer.tensor import TracedTensor
 
@@ -155,6 +155,3 @@ def changed_in_place(statement: Statement, changed: tuple[str, Any]) -> StagingE
         "traced values and is traced once, however often it runs; make tp.zeros((n, ...)) before it and assign "
         "out[i] = value, or use tp.scan, or, in a loop of fixed length, tp.unroll(range(...))"
     )
-
-
-__all__ = ["RESULT", "Revise", "StagedIf", "changed_in_place"]

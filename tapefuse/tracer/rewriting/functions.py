@@ -12,19 +12,21 @@ import builtins
 import dis
 import functools
 import os
-import sys
 import sysconfig
 import weakref
 from collections.abc import Callable
 from types import BuiltinFunctionType, CellType, CodeType, FunctionType, MethodType, ModuleType
 from typing import Any
 
+import numpy as np
+
 from tapefuse._records import dataclass
 from tapefuse.tracer.rewriting.calls import replaced
 from tapefuse.tracer.rewriting.jumps import STAGER
+from tapefuse.tracer.rewriting.nodes import has_control_flow
 from tapefuse.tracer.rewriting.sources import source_of
 from tapefuse.tracer.rewriting.staging import Stager
-from tapefuse.tracer.rewriting.syntax import Rewriting, has_control_flow
+from tapefuse.tracer.rewriting.syntax import Rewriting
 from tapefuse.tracer.source import PACKAGE
 
 _AS_WRITTEN = "__tapefuse_as_written__"
@@ -60,7 +62,7 @@ def rewritten(function: Any) -> Any:
     Anything without Python source, and what was rewritten before, is given back as it is.
     """
     if isinstance(function, FunctionType):
-        return _function(function)
+        return _function(function) if not function.__code__.co_filename.startswith(PACKAGE) else _of_ours(function)
     if isinstance(function, MethodType):
         inner = rewritten(function.__func__)
         return function if inner is function.__func__ else MethodType(inner, function.__self__)
@@ -202,7 +204,7 @@ def _resolved(node: ast.expr, function: FunctionType) -> Any:
 
 
 def _is_library(f: Any) -> bool:
-    if isinstance(f, BuiltinFunctionType):
+    if isinstance(f, (BuiltinFunctionType, np.ufunc)):
         return replaced(f) is None
     return isinstance(f, FunctionType) and not is_users(f)
 
@@ -225,8 +227,7 @@ def _callee(f: Any) -> Any:
     if isinstance(f, FunctionType):
         if is_users(f):
             return _function(f)
-        takes_functions = f.__module__ is not None and f.__module__.startswith(_TAKE_FUNCTIONS)
-        return _with_rewritten_arguments(f) if takes_functions else f
+        return _of_ours(f)
     if isinstance(f, MethodType):
         inner = f.__func__
         return rewritten(f) if isinstance(inner, FunctionType) and is_users(inner) else f
@@ -244,12 +245,38 @@ def _callee(f: Any) -> Any:
     return f
 
 
-_TAKE_FUNCTIONS = ("tapefuse.tracer.control", "tapefuse.transforms")
+_HOLD_FUNCTIONS = (PACKAGE + "transforms" + os.sep, PACKAGE + "function.py")
+_TAKE_FUNCTIONS = (PACKAGE + "transforms" + os.sep, PACKAGE + os.path.join("tracer", "control"))
+
+
+def _of_ours(f: FunctionType) -> Any:
+    """Functions of this package that call those which they are given: `tp.grad`, and what it returns."""
+    file = f.__code__.co_filename
+    if f.__closure__ and file.startswith(_HOLD_FUNCTIONS):
+        return _with_rewritten_cells(f, f.__closure__)
+    return _with_rewritten_arguments(f) if file.startswith(_TAKE_FUNCTIONS) else f
+
+
+def _with_rewritten_cells(f: FunctionType, closure: tuple[CellType, ...]) -> FunctionType:
+    """The same function with the user's functions that it holds rewritten."""
+    cells = tuple([_rewritten_cell(c) for c in closure])
+    if all(a is b for a, b in zip(cells, closure, strict=True)):
+        return f
+    new = FunctionType(f.__code__, f.__globals__, f.__name__, f.__defaults__, cells)
+    new.__kwdefaults__ = f.__kwdefaults__
+    return new
+
+
+def _rewritten_cell(cell: CellType) -> CellType:
+    try:
+        old = cell.cell_contents
+    except ValueError:  # empty
+        return cell
+    new = _argument(old)
+    return cell if new is old else CellType(new)
 
 
 def _with_rewritten_arguments(f: FunctionType) -> Callable[..., Any]:
-    """Functions of ours that call those which they are given."""
-
     def call(*args: Any, **kwargs: Any) -> Any:
         return f(*map(_argument, args), **{k: _argument(v) for k, v in kwargs.items()})
 
@@ -257,9 +284,8 @@ def _with_rewritten_arguments(f: FunctionType) -> Callable[..., Any]:
 
 
 def _argument(x: Any) -> Any:
-    if isinstance(x, (list, tuple)) and x and all(map(callable, x)) and not hasattr(x, "_fields"):
-        return type(x)(map(_argument, x))
-    return _callee(x) if isinstance(x, (FunctionType, MethodType, functools.partial)) else x
-
-
-assert sys.version_info >= (3, 11)
+    """What may be a function, or a list of them."""
+    if isinstance(x, (list, tuple)) and not hasattr(x, "_fields"):
+        new = [_argument(part) for part in x]
+        return x if all(a is b for a, b in zip(new, x, strict=True)) else type(x)(new)
+    return x if isinstance(x, type) or not callable(x) else _callee(x)

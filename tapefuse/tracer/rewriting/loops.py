@@ -208,6 +208,3 @@ def _was_number(before: Any, after: Any) -> bool:
     """Whether Python numbers would become traced ones without a tensor having a part in it."""
     pairs = zip(flatten(before)[0], flatten(after)[0], strict=False)
     return any(type(a) in (int, float) and getattr(b, "weak", type(b) in (int, float)) for a, b in pairs)
-
-
-__all__ = ["StagedLoop", "truth"]

@@ -72,7 +72,7 @@ def failure(statement: Statement) -> str | None:
 _warned: set[str] = set()
 
 
-def warn_once(place: str, message: str) -> None:
-    if place not in _warned:
-        _warned.add(place)
+def warn_once(message: str) -> None:
+    if message not in _warned:
+        _warned.add(message)
         warnings.warn(message, PerformanceWarning, stacklevel=user_stacklevel())

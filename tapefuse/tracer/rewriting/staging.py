@@ -10,19 +10,19 @@ from functools import partial
 from types import FunctionType
 from typing import Any
 
-from tapefuse._errors import ConcretizationError, ShapeError, StagingError
+from tapefuse._errors import ConcretizationError, StagingError
 from tapefuse._tree import flatten
 from tapefuse.tracer import control
 from tapefuse.tracer.operators import functions
 from tapefuse.tracer.rewriting import notes
 from tapefuse.tracer.rewriting.branches import Forms, StagedIf
-from tapefuse.tracer.rewriting.calls import Items, Range, Wish, items_of, named_range, unknown
+from tapefuse.tracer.rewriting.calls import Items, Range, Wish, items_of, named_range
 from tapefuse.tracer.rewriting.carried import UNDEFINED, Containers, Names
+from tapefuse.tracer.rewriting.logic import and_, condition, continued, is_unknown, logical
 from tapefuse.tracer.rewriting.loops import StagedLoop
 from tapefuse.tracer.rewriting.syntax import Statement
 from tapefuse.tracer.source import PACKAGE, user_loc
-from tapefuse.tracer.state import state
-from tapefuse.tracer.tensor import Readable, Tensor, TracedTensor
+from tapefuse.tracer.tensor import Tensor, TracedTensor
 from tapefuse.tracer.variable import Variable
 
 FEW = 64  # so many iterations of a loop over Python's numbers are unrolled
@@ -85,7 +85,6 @@ class Stager:
             count += 1
             if count == MANY:
                 notes.warn_once(
-                    statement.place,
                     f"the loop at {statement.place} has been traced {MANY} times and goes on: its condition is "
                     "Python's; loop over a range, or compare tensors, for one native loop",
                 )
@@ -147,7 +146,6 @@ class Stager:
             why = str(error).partition("\n")[0].partition("; ")[0]
         notes.failed(statement, why)
         notes.warn_once(
-            statement.place,
             f"the loop at {statement.place} is traced {items.extent} times instead of becoming one native loop, since: "
             f"{why}. tp.unroll(...) says that this is meant",
         )
@@ -157,10 +155,11 @@ class Stager:
         self, k: int, iterable: Any, body: Callable[[Any], Any], cells: FunctionType, goes_on: Thunk | None, why: str
     ) -> None:
         statement, count = self._statements[k], 0
+        guarded = statement.as_guarded
         for item in iterable:
             asked = goes_on() if goes_on is not None and count else True
             if is_unknown(asked):
-                self._if(statement, asked, lambda item=item: body(item), None, cells, {})  # type: ignore[misc]
+                self._if(guarded, asked, lambda item=item: body(item), None, cells, {})  # type: ignore[misc]
             elif asked:
                 body(item)
             else:
@@ -202,12 +201,12 @@ class Stager:
         for k, operand in enumerate(rest):
             if is_unknown(first):
                 test = condition(first, f"an operand of 'or' at {user_loc()}")
-                return _logical(
+                return logical(
                     functions.logical_or,
                     plain,
                     test,
                     first,
-                    partial(_continued, self.or_, plain, rest[k:]),
+                    partial(continued, self.or_, plain, rest[k:]),
                     swap=True,
                 )
             if first:
@@ -248,62 +247,11 @@ class Stager:
         )
 
 
-def and_(plain: bool, first: Any, *rest: Thunk) -> Any:
-    for k, operand in enumerate(rest):
-        if is_unknown(first):
-            test = condition(first, f"an operand of 'and' at {user_loc()}")
-            return _logical(functions.logical_and, plain, test, first, partial(_continued, and_, plain, rest[k:]))
-        if not first:
-            return first
-        first = operand()
-    return first
-
-
-def _continued(operator: Callable[..., Any], plain: bool, rest: Sequence[Thunk]) -> Any:
-    return operator(plain, rest[0](), *rest[1:])
-
-
-def _logical(combine: Callable[..., Any], plain: bool, test: Any, first: Any, rest: Thunk, swap: bool = False) -> Any:
-    """`first and rest()`, or the same for `or`. `plain`: the rest may be computed in vain."""
-    is_bool = isinstance(first, Tensor) and first.dtype.kind == "b"
-    if is_bool and plain:
-        other = rest()
-        if other is (not swap):  # `x and True`, `x or False`
-            return test
-        if isinstance(other, bool) or (isinstance(other, Tensor) and other.dtype.kind == "b" and other.shape == ()):
-            return combine(test, other)
-        rest = partial(_itself, other)
-    keep = partial(_itself, first)
-    return control.cond(test, keep, rest) if swap else control.cond(test, rest, keep)
-
-
-def _itself(x: Any) -> Any:
-    return x
-
-
 def _both(plain: bool, goes_on: Thunk | None, test: Thunk) -> Thunk:
     return test if goes_on is None else lambda: and_(plain, goes_on(), test)
 
 
 # -- questions about values -------------------------------------------------------------------------------------------
-
-
-def is_unknown(x: Any) -> bool:
-    """Whether the truth of `x` is not known while tracing."""
-    if isinstance(x, TracedTensor):
-        return unknown(x)
-    return isinstance(x, Readable) and state.trace is not None
-
-
-def condition(x: Any, what: str) -> Any:
-    """A traced condition as a bool scalar. Raises ShapeError."""
-    x = x.read() if isinstance(x, Readable) else x
-    if x.shape != ():
-        raise ShapeError(
-            f"{what} is {x!r}, of shape {list(x.shape)}: a condition is one bool; use tp.any(...) or tp.all(...), or "
-            "tp.where(condition, a, b) to choose element by element"
-        )
-    return x if x.dtype.kind == "b" else functions.not_equal(x, 0)
 
 
 def _asked_by(statement: Statement) -> str:

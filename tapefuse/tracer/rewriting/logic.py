@@ -1,0 +1,68 @@
+"""Conditions, and `and`, `or` and comparisons of them, for Python's values and traced ones."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+from tapefuse._errors import ShapeError
+from tapefuse.tracer import control
+from tapefuse.tracer.operators import functions
+from tapefuse.tracer.rewriting.calls import unknown
+from tapefuse.tracer.source import user_loc
+from tapefuse.tracer.state import state
+from tapefuse.tracer.tensor import Readable, Tensor, TracedTensor
+
+Thunk = Callable[[], Any]
+
+
+def is_unknown(x: Any) -> bool:
+    """Whether the truth of `x` is not known while tracing."""
+    if isinstance(x, TracedTensor):
+        return unknown(x)
+    return isinstance(x, Readable) and state.trace is not None
+
+
+def condition(x: Any, what: str) -> Any:
+    """A traced condition as a bool scalar. Raises ShapeError."""
+    x = x.read() if isinstance(x, Readable) else x
+    if x.shape != ():
+        raise ShapeError(
+            f"{what} is {x!r}, of shape {list(x.shape)}: a condition is one bool; use tp.any(...) or tp.all(...), or "
+            "tp.where(condition, a, b) to choose element by element"
+        )
+    return x if x.dtype.kind == "b" else functions.not_equal(x, 0)
+
+
+def and_(plain: bool, first: Any, *rest: Thunk) -> Any:
+    for k, operand in enumerate(rest):
+        if is_unknown(first):
+            test = condition(first, f"an operand of 'and' at {user_loc()}")
+            return logical(functions.logical_and, plain, test, first, partial(continued, and_, plain, rest[k:]))
+        if not first:
+            return first
+        first = operand()
+    return first
+
+
+def continued(operator: Callable[..., Any], plain: bool, rest: Sequence[Thunk]) -> Any:
+    return operator(plain, rest[0](), *rest[1:])
+
+
+def logical(combine: Callable[..., Any], plain: bool, test: Any, first: Any, rest: Thunk, swap: bool = False) -> Any:
+    """`first and rest()`, or the same for `or`. `plain`: the rest may be computed in vain."""
+    is_bool = isinstance(first, Tensor) and first.dtype.kind == "b"
+    if is_bool and plain:
+        other = rest()
+        if other is (not swap):  # `x and True`, `x or False`
+            return test
+        if isinstance(other, bool) or (isinstance(other, Tensor) and other.dtype.kind == "b" and other.shape == ()):
+            return combine(test, other)
+        rest = partial(_itself, other)
+    keep = partial(_itself, first)
+    return control.cond(test, keep, rest) if swap else control.cond(test, rest, keep)
+
+
+def _itself(x: Any) -> Any:
+    return x

@@ -1,0 +1,361 @@
+"""Regions as native code: loops, branches and sized bodies agree with the interpreter on both engines, update arrays
+where they are, keep scalars in registers, can be stopped, and tell when there is no memory."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import pytest
+
+from tapefuse.codegen.bounds import bound
+from tapefuse.codegen.loops import For, Load, Move, Poll, Stmt, bodies
+from tapefuse.codegen.pipeline import stages
+from tapefuse.codegen.plan import plan
+from tapefuse.codegen.planned import Request
+from tapefuse.ir import ops
+from tapefuse.ir.graph import Graph, Value, param
+from tapefuse.ir.interp import evaluate
+from tapefuse.ir.op import OPS
+from tapefuse.ir.ops import region
+from tapefuse.ir.ops.update import put
+from tapefuse.ir.types import Dim, Poly, Type
+from tests.engines import LOADS, runner
+
+F8, I8 = np.dtype(np.float64), np.dtype(np.int64)
+ENGINES = tuple(LOADS)
+
+
+def p(*shape: Dim, dtype: np.dtype = F8) -> Value:
+    return param(Type(dtype, shape))
+
+
+def for_(xs: Sequence[Value], body: Graph, trips: Dim, index: str, carried: int = 1) -> tuple[Value, ...]:
+    return region.apply(OPS["for"], xs, {"body": body, "trips": trips, "index": index, "carried": carried})
+
+
+def while_(xs: Sequence[Value], cond: Graph, body: Graph, carried: int = 1) -> tuple[Value, ...]:
+    return region.apply(OPS["while"], xs, {"cond": cond, "body": body, "carried": carried})
+
+
+def switch(index: Value, xs: Sequence[Value], *branches: Graph) -> tuple[Value, ...]:
+    return region.apply(OPS["switch"], (index, *xs), {"branches": branches})
+
+
+def sized(n: Value, xs: Sequence[Value], symbol: str, body: Graph) -> tuple[Value, ...]:
+    return region.apply(OPS["sized"], (n, *xs), {"symbol": symbol, "body": body})
+
+
+def element(x: Value, *index: Dim) -> Value:
+    part = ops.slice_(x, starts=index, limits=tuple(i + 1 for i in index), strides=(1,) * len(index))
+    return ops.reshape(part, shape=())
+
+
+def with_element(x: Value, v: Value, *index: Dim) -> Value:
+    return put(x, ops.reshape(v, shape=(1,) * len(index)), starts=index, strides=(1,) * len(index))
+
+
+def kernels(graph: Graph) -> list[tuple[Stmt, ...]]:
+    return [s.kernel.body for s in plan(Request(graph, len(graph.params))).steps]
+
+
+def walk(body: Sequence[Stmt]):
+    for s in body:
+        yield s
+        for inner in bodies(s):
+            yield from walk(inner)
+
+
+def agree(graph: Graph, *arrays: object, engine: str) -> tuple[np.ndarray, ...]:
+    """What an engine computes, which is what the interpreter does. Operands are not changed."""
+    given = [np.array(a) for a in arrays]
+    wanted = evaluate(graph, *given)
+    run = runner(LOADS[engine], Request(graph, len(graph.params)), [])
+    for _ in range(2):
+        found = run(*given)
+        for a, b in zip(found, wanted, strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-12)
+        for a, b in zip(given, arrays, strict=True):
+            np.testing.assert_array_equal(a, np.array(b))
+    return found
+
+
+# -- graphs ------------------------------------------------------------------------------------------------------------
+
+
+def doubled_while(limit: float) -> Graph:
+    x, c, b = p(), p(), p()
+    return Graph((x,), while_((x,), Graph((c,), (ops.lt(c, limit),)), Graph((b,), (ops.mul(b, b),))))
+
+
+def stencil(n: Dim, trips: Dim) -> Graph:
+    """`x[1:-1] = (x[:-2] + x[2:]) / 2`, again and again."""
+    x, b = p(n), p(n)
+    sides = [ops.slice_(b, starts=(k,), limits=(n - 2 + k,), strides=(1,)) for k in (0, 2)]
+    new = put(b, ops.mul(ops.add(*sides), 0.5), starts=(1,), strides=(1,))
+    return Graph((x,), for_((x,), Graph((b,), (new,)), trips, region.fresh("k")))
+
+
+def seidel(n: int, trips: int) -> Graph:
+    """Sweeps of `a[i, j] = (a[i-1, j] + a[i, j-1] + a[i, j]) / 3` over the elements, in order."""
+    t, i, j = (region.fresh(s) for s in "tij")
+    row, column = Poly.symbol(i) + 1, Poly.symbol(j) + 1
+    a, b, c, x = (p(n, n) for _ in range(4))
+    total = ops.add(ops.add(element(a, row - 1, column), element(a, row, column - 1)), element(a, row, column))
+    inner = Graph((a,), (with_element(a, ops.div(total, 3.0), row, column),))
+    sweep = Graph((c,), for_((c,), Graph((b,), for_((b,), inner, n - 1, j)), n - 1, i))
+    return Graph((x,), for_((x,), sweep, trips, t))
+
+
+def elimination(n: int) -> Graph:
+    """LU decomposition without pivots, element by element."""
+    k, i, j = (region.fresh(s) for s in "kij")
+    pivot = Poly.symbol(k)
+    row, column = pivot + 1 + Poly.symbol(i), pivot + 1 + Poly.symbol(j)
+    a, b, c, x = (p(n, n) for _ in range(4))
+    less = ops.sub(element(a, row, column), ops.mul(element(a, row, pivot), element(a, pivot, column)))
+    inner = Graph((a,), (with_element(a, less, row, column),))
+    factor = with_element(b, ops.div(element(b, row, pivot), element(b, pivot, pivot)), row, pivot)
+    rows = Graph((b,), for_((factor,), inner, n - 1 - pivot, j))
+    return Graph((x,), for_((x,), Graph((c,), for_((c,), rows, n - 1 - pivot, i)), n - 1, k))
+
+
+def dots(n: int) -> Graph:
+    """`a[i, i] = a[i, i] - sum over k < i of a[i, k]^2`: a loop that adds up in an element of the array it reads."""
+    i, k = region.fresh("i"), region.fresh("k")
+    row, column = Poly.symbol(i), Poly.symbol(k)
+    a, b, x = p(n, n), p(n, n), p(n, n)
+    square = ops.mul(element(a, row, column), element(a, row, column))
+    inner = Graph((a,), (with_element(a, ops.sub(element(a, row, row), square), row, row),))
+    return Graph((x,), for_((x,), Graph((b,), for_((b,), inner, row, k)), n, i))
+
+
+def counted(work: Callable[[Value, Value], Value]) -> Graph:
+    """`sized`: a function of the numbers 0, 1, ..., n - 1, which only the program knows, and of `x`."""
+    n, x, a, s = p(dtype=I8), p(4), p(4), region.fresh("n")
+    numbers = ops.iota.emit(shape=(Poly.symbol(s),), axis=0, dtype=F8)
+    return Graph((n, x), sized(n, (x,), s, Graph((a,), (work(a, numbers),))))
+
+
+# -- the same as the interpreter ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+class TestLoops:
+    @pytest.mark.parametrize("x", [1.5, 1e9, -2.0])
+    def test_while_with_the_number_of_iterations(self, engine: str, x: float) -> None:
+        agree(doubled_while(1000.0), x, engine=engine)
+
+    @pytest.mark.parametrize("trips", [0, 1, 6, 7])
+    def test_arrays_that_change_roles(self, engine: str, trips: int) -> None:
+        agree(stencil(9, trips), np.arange(9.0) ** 2, engine=engine)
+
+    @pytest.mark.parametrize("n", [2, 3, 10, 11])
+    def test_an_open_number_of_iterations_and_roles(self, engine: str, n: int) -> None:
+        size = Poly.symbol("N")
+        agree(stencil(size, size - 3), np.arange(float(n)) ** 2, engine=engine)
+
+    @pytest.mark.parametrize("turns", [0, 3, 4])
+    def test_while_with_arrays_that_change_roles(self, engine: str, turns: int) -> None:
+        x, n, (c, cn), (b, bn) = p(6), p(), (p(6), p()), (p(6), p())
+        cond = Graph((c, cn), (ops.gt(cn, 0.0),))
+        body = Graph((b, bn), (ops.add(b, ops.flip(b, axes=(0,))), ops.sub(bn, 1.0)))
+        agree(Graph((x, n), while_((x, n), cond, body, 2)), np.arange(6.0), float(turns), engine=engine)
+
+    def test_carried_values_that_follow_each_other(self, engine: str) -> None:
+        xs, bs = (p(5), p(5), p()), (p(5), p(5), p())
+        body = Graph(bs, (bs[1], ops.add(bs[0], bs[1]), ops.add(bs[2], ops.reduce_sum(bs[0], axes=(0,)))))
+        agree(Graph(xs, for_(xs, body, 5, region.fresh("k"), 3)), np.arange(5.0), np.ones(5), 0.5, engine=engine)
+
+    def test_one_value_carried_twice_and_one_that_never_changes(self, engine: str) -> None:
+        x, bs = p(5), (p(5), p(5), p(5))
+        body = Graph(bs, (ops.mul(bs[0], 2.0), ops.add(bs[1], bs[2]), bs[2]))
+        results = for_((x, x, x), body, 3, region.fresh("k"), 3)
+        agree(Graph((x,), results), np.arange(5.0), engine=engine)
+
+    def test_stacked_rows(self, engine: str) -> None:
+        k = region.fresh("k")
+        x, ys, (b, bs) = p(3), ops.broadcast(p(), shape=(5, 3), axes=()), (p(3), p(5, 3))
+        new = ops.sin(ops.add(b, ops.dim.emit(value=Poly.symbol(k), dtype=F8)))
+        kept = put(bs, ops.reshape(new, shape=(1, 3)), starts=(Poly.symbol(k), 0), strides=(1, 1))
+        graph = Graph((x, ys.args[0]), for_((x, ys), Graph((b, bs), (new, kept)), 5, k, 2))
+        agree(graph, np.arange(3.0), 7.0, engine=engine)
+
+    def test_array_constants_inside(self, engine: str) -> None:
+        x, b, c, k, j = p(3), p(3), p(3), region.fresh("k"), region.fresh("j")
+        inner = Graph((c,), (ops.mul(c, np.array([1.0, 2.0, 0.5])),))
+        body = Graph((b,), (ops.add(for_((b,), inner, 2, j)[0], np.array([1.0, 0.0, -1.0])),))
+        agree(Graph((x,), for_((x,), body, 3, k)), np.arange(3.0), engine=engine)
+
+    def test_seidel(self, engine: str) -> None:
+        agree(seidel(7, 3), np.random.default_rng(0).random((7, 7)), engine=engine)
+
+    @pytest.mark.parametrize("n", [2, 3, 20])
+    def test_elimination(self, engine: str, n: int) -> None:
+        agree(elimination(n), np.random.default_rng(0).random((n, n)) + n * np.eye(n), engine=engine)
+
+    def test_sums_in_an_element(self, engine: str) -> None:
+        agree(dots(9), np.random.default_rng(0).random((9, 9)), engine=engine)
+
+    def test_parts_that_grow_with_the_index(self, engine: str) -> None:
+        k, n, x, b = region.fresh("k"), 6, p(6), p(6)
+        rest = ops.slice_(b, starts=(Poly.symbol(k),), limits=(n,), strides=(1,))
+        new = put(b, ops.add(ops.flip(rest, axes=(0,)), 1.0), starts=(Poly.symbol(k),), strides=(1,))
+        agree(Graph((x,), for_((x,), Graph((b,), (new,)), n, k)), np.arange(6.0), engine=engine)
+
+    def test_long_kernels_run_on_threads(self, engine: str) -> None:
+        rng = np.random.default_rng(0)
+        x, w, (b, v), k = p(700, 300), p(300), (p(700, 300), p(300)), region.fresh("k")
+        row = ops.reduce_sum(ops.mul(ops.sin(b), v), axes=(0,))
+        body = Graph((b, v), (ops.sub(ops.cos(b), ops.mul(row, 1e-3)),))
+        agree(Graph((x, w), for_((x, w), body, 3, k)), rng.random((700, 300)), rng.random(300), engine=engine)
+
+    def test_products_inside(self, engine: str) -> None:
+        rng = np.random.default_rng(0)
+        x, w, (b, v), k = p(8, 40), p(40, 40), (p(8, 40), p(40, 40)), region.fresh("k")
+        body = Graph((b, v), (ops.tanh(ops.matmul(b, v)),))
+        agree(Graph((x, w), for_((x, w), body, 4, k)), rng.random((8, 40)), rng.random((40, 40)), engine=engine)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+class TestBranches:
+    @pytest.mark.parametrize("index", [-1, 0, 1, 2, 5])
+    def test_only_the_branch_taken_counts(self, engine: str, index: int) -> None:
+        n, x, y = p(dtype=I8), p(4), p()
+        branches = []
+        for k in range(3):
+            a, b = p(4), p()
+            sums = ops.cumsum(ops.mul(a, k + 1.0), axis=0, reverse=False)
+            branches.append(Graph((a, b), (sums, ops.add(b, float(k)))))
+        agree(Graph((n, x, y), switch(n, (x, y), *branches)), index, np.arange(4.0), 2.0, engine=engine)
+
+    @pytest.mark.parametrize("index", [0, 1])
+    def test_an_update_in_one_branch(self, engine: str, index: int) -> None:
+        n, x, a, b, c = p(dtype=I8), p(80), p(80), p(80), p(80)
+        taken = put(b, ops.slice_(b, starts=(1,), limits=(3,), strides=(1,)), starts=(5,), strides=(1,))
+        first = ops.sin(x)
+        graph = Graph((n, x), switch(n, (first,), Graph((a,), (a,)), Graph((b,), (taken,))))
+        agree(graph, index, np.arange(80.0), engine=engine)
+        k = region.fresh("k")
+        m = p(dtype=I8)
+        body = Graph((c, m), switch(m, (c,), *graph_branches(graph)))
+        agree(Graph((n, x), for_((x, n), body, 3, k)), index, np.arange(80.0), engine=engine)
+
+    @pytest.mark.parametrize("n", [-3, 0, 1, 50_000])
+    def test_a_size_known_at_run_time(self, engine: str, n: int) -> None:
+        work = lambda x, numbers: ops.add(x, ops.reduce_sum(ops.cumsum(numbers, axis=0, reverse=True), axes=(0,)))
+        agree(counted(work), n, np.arange(4.0), engine=engine)
+
+    def test_sizes_inside_of_a_loop(self, engine: str) -> None:
+        k, s, x, b, c = region.fresh("k"), region.fresh("n"), p(3), p(3), p(3)
+        numbers = ops.iota.emit(shape=(Poly.symbol(s),), axis=0, dtype=F8)
+        total = ops.reduce_sum(ops.cumsum(numbers, axis=0, reverse=False), axes=(0,))
+        n = ops.dim.emit(value=Poly.symbol(k), dtype=I8)
+        body = Graph((b,), sized(n, (b,), s, Graph((c,), (ops.add(c, total),))))
+        agree(Graph((x,), for_((x,), body, 9, k)), np.arange(3.0), engine=engine)
+
+
+def graph_branches(graph: Graph) -> tuple[Graph, ...]:
+    return next(v for v in graph.nodes if v.op is not None and v.op.name == "switch").attributes["branches"]
+
+
+# -- how ---------------------------------------------------------------------------------------------------------------
+
+
+class TestCode:
+    def test_scalars_stay_in_registers(self) -> None:
+        (body,) = kernels(doubled_while(10.0))
+        assert sum(isinstance(s, Load) for s in walk(body)) == 1  # the first value
+
+    def test_arrays_change_roles_without_being_copied(self) -> None:
+        (body,) = kernels(stencil(100, 10))
+        assert sum(isinstance(s, Move) for s in walk(body)) == 1
+
+    def test_elements_are_updated_in_place(self) -> None:
+        (body,) = kernels(seidel(50, 2))
+        assert not any(isinstance(s, Move) for s in walk(body))
+        innermost = [s for s in walk(body) if isinstance(s, For) and not any(map(bodies, s.body))][-1]
+        assert sum(isinstance(s, Load) for s in innermost.body) == 2  # the third was stored an iteration before
+
+    def test_what_no_iteration_changes_is_loaded_once(self) -> None:
+        (body,) = kernels(elimination(50))
+        innermost = [s for s in walk(body) if isinstance(s, For) and not any(map(bodies, s.body))][-1]
+        assert sum(isinstance(s, Load) for s in innermost.body) == 2
+
+    def test_an_element_that_all_iterations_change_is_stored_once(self) -> None:
+        (body,) = kernels(dots(50))
+        innermost = [s for s in walk(body) if isinstance(s, For) and not any(map(bodies, s.body))][-1]
+        assert not any(hasattr(s, "buffer") and not isinstance(s, Load) for s in innermost.body)
+
+    def test_short_loops_do_not_look_for_interrupts(self) -> None:
+        assert not any(isinstance(s, Poll) for body in kernels(seidel(10, 2)) for s in walk(body))
+        assert any(isinstance(s, Poll) for body in kernels(doubled_while(10.0)) for s in walk(body))
+
+    def test_the_text_of_a_loop_does_not_depend_on_how_long_it_runs(self) -> None:
+        short, long = (stages(Request(stencil(50, t), 1))["llvm"]() for t in (10**6, 10**8))
+        assert len(short.splitlines()) == len(long.splitlines())
+
+    def test_stages_show_what_is_inside(self) -> None:
+        texts = stages(Request(seidel(10, 2), 1))
+        assert "body" in texts["schedule"]() and "put" in texts["schedule"]()
+        assert "arena" in texts["memory"]()
+
+
+@pytest.mark.parametrize(
+    ("d", "trips", "wanted"),
+    [
+        (Poly.symbol("k") + 1, 7, 7),
+        (9 - Poly.symbol("k"), 7, 9),
+        ((9 - Poly.symbol("k")) * (9 - Poly.symbol("k")), 12, 81),
+        (Poly.symbol("n") - Poly.symbol("k"), Poly.symbol("n"), Poly.symbol("n")),
+        (Poly.symbol("n") * 2, 4, Poly.symbol("n") * 2),
+    ],
+)
+def test_bounds_of_sizes(d: Dim, trips: Dim, wanted: Dim) -> None:
+    assert bound(d, "k", trips) == wanted
+
+
+# -- ends --------------------------------------------------------------------------------------------------------------
+
+
+def _interrupt_soon() -> None:
+    time.sleep(0.3)
+    os.kill(os.getpid(), signal.SIGINT)
+
+
+def _endless_while() -> Graph:
+    x, c, b = p(), p(), p()
+    return Graph((x,), while_((x,), Graph((c,), (ops.lt(c, 1e300),)), Graph((b,), (ops.add(b, 1.0),))))
+
+
+def _endless_for() -> Graph:
+    x, b, c, k, j = p(), p(), p(), region.fresh("k"), region.fresh("j")
+    inner = Graph((c,), (ops.add(ops.mul(c, 0.5), 1.0),))
+    return Graph((x,), for_((x,), Graph((b,), for_((b,), inner, 1000, j)), 10**12, k))
+
+
+@pytest.mark.parametrize("make", [_endless_while, _endless_for])
+def test_endless_loops_can_be_interrupted(make: Callable[[], Graph]) -> None:
+    graph = make()
+    run = runner(LOADS["llvm"], Request(graph, 1), [])
+    thread = threading.Thread(target=_interrupt_soon)
+    thread.start()
+    start = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        run(np.array(0.0))
+    thread.join()
+    assert time.monotonic() - start < 5
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("n", [1 << 48, 1 << 62])
+def test_no_memory_for_a_size(engine: str, n: int) -> None:
+    work = lambda x, numbers: ops.add(x, ops.reduce_sum(ops.cumsum(numbers, axis=0, reverse=True), axes=(0,)))
+    run = runner(LOADS[engine], Request(counted(work), 2), [])
+    with pytest.raises(MemoryError):
+        run(np.array(n), np.arange(4.0))
+    np.testing.assert_array_equal(run(np.array(3), np.arange(4.0))[0], np.arange(4.0) + 8)  # 0+1+2, 1+2, 2

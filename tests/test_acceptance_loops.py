@@ -1,0 +1,184 @@
+"""What the project promises of loops and branches, tested from outside: derivatives without a bound on the number of
+iterations, and costs that do not depend on that number.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import tapefuse as tp
+from tapefuse.codegen.pipeline import compiled as program_of_request
+from tapefuse.compiler import request
+from tapefuse.ir.graph import Graph
+from tapefuse.ir.ops import region
+from tapefuse.reports.memory import MemoryReport
+
+WAYS = {"interpreted": {"disable_jit": True}, "llvm": {"engine": "llvm"}, "numba": {"engine": "numba"}}
+
+
+@pytest.fixture(params=WAYS)
+def way(request):
+    with tp.config(**WAYS[request.param]):
+        yield request.param
+
+
+def squared(x):
+    while x < 10:
+        x = x * x
+    return x
+
+
+def derivative_of(f):
+    @tp.tape_function
+    def derivative(x):
+        with tp.GradientTape() as tape:
+            tape.watch(x)
+            y = f(x)
+        return tape.gradient(y, x)
+
+    return derivative
+
+
+def number_of_squarings(x: float) -> int:
+    count = 0
+    while x < 10:
+        x, count = x * x, count + 1
+    return count
+
+
+class TestSquaring:
+    """`while x < 10: x = x * x`."""
+
+    def test_value_and_derivatives(self, way):
+        x = tp.constant(1.5)
+        assert float(tp.tape_function(squared)(x)) == 25.62890625
+        assert float(derivative_of(squared)(x)) == 136.6875
+        assert float(derivative_of(derivative_of(squared))(x)) == 637.875
+
+    def test_any_start(self, way):
+        """One compiled program for all numbers of iterations: x ** (2 ** n) after n of them."""
+        value, slope = tp.tape_function(squared), derivative_of(squared)
+        for x in (1.0001, 1.01, 1.2, 2.0, 9.999, 10.0, 1234.5):
+            n = 2.0 ** number_of_squarings(x)
+            assert float(value(tp.constant(np.float64(x)))) == pytest.approx(x**n, rel=1e-9)
+            assert float(slope(tp.constant(np.float64(x)))) == pytest.approx(n * x ** (n - 1), rel=1e-9)
+        assert value.trace_count == slope.trace_count == 1
+
+    def test_forward_mode(self, way):
+        f = tp.tape_function(lambda x, t: tp.jvp(squared, (x,), (t,)))
+        value, tangent = f(tp.constant(1.5), tp.constant(2.0))
+        assert (float(value), float(tangent)) == (25.62890625, 273.375)
+
+    def test_many_starts_at_once(self, way):
+        """Each example stops by itself."""
+        xs = np.array([1.5, 1.2, 20.0, 3.0])
+        wanted = [x ** (2.0 ** number_of_squarings(x)) for x in xs]
+        np.testing.assert_allclose(tp.tape_function(tp.vmap(squared))(tp.constant(xs)), wanted, rtol=1e-12)
+        slopes = [2.0 ** (n := number_of_squarings(x)) * x ** (2.0**n - 1) for x in xs]
+        np.testing.assert_allclose(tp.tape_function(tp.vmap(tp.grad(squared)))(tp.constant(xs)), slopes, rtol=1e-12)
+
+
+def test_nested_loops_with_jumps(way):
+    def collatz(x, n):
+        total, steps = 0.0 * x, 0
+        while n > 1:
+            for k in range(n):
+                if k > 3:
+                    break
+                if k == 1:
+                    continue
+                total = total + x**2 / (k + 1)
+            n = n // 2 if n % 2 == 0 else 3 * n + 1
+            steps += 1
+            if steps >= 40:
+                return -total
+        return total
+
+    x, count = 1.25, 11
+    wanted = collatz(np.float64(x), np.int64(count))
+    traced = tp.tape_function(collatz)
+    assert float(traced(tp.constant(np.float64(x)), tp.constant(np.int64(count)))) == pytest.approx(wanted, rel=1e-12)
+    slope = tp.tape_function(tp.grad(collatz))(tp.constant(np.float64(x)), tp.constant(np.int64(count)))
+    assert float(slope) == pytest.approx(2 * wanted / x, rel=1e-12)
+    early = tp.tape_function(tp.grad(collatz))(tp.constant(np.float64(x)), tp.constant(np.int64(27)))
+    assert float(early) == pytest.approx(2 * collatz(np.float64(x), np.int64(27)) / x, rel=1e-12) and float(early) < 0
+
+
+def test_a_structure_is_carried(way):
+    def settled(start):
+        state = {"x": start, "steps": (0, [start * 0.0])}
+        while abs(state["x"] - tp.cos(state["x"])) > 1e-10:
+            steps, sums = state["steps"]
+            state = {"x": 0.5 * (state["x"] + tp.cos(state["x"])), "steps": (steps + 1, [sums[0] + state["x"]])}
+        return state["x"], state["steps"][0]
+
+    x, steps = tp.tape_function(settled)(tp.constant(np.float64(0.3)))
+    assert float(x) == pytest.approx(0.7390851332, rel=1e-9) and 5 < int(steps) < 60
+
+
+# -- costs -----------------------------------------------------------------------------------------------------------
+
+
+def iterated(trips: int):
+    def program(x):
+        y = x * 1.0
+        for _ in tp.stage(range(trips)):
+            y = 0.999 * y + 0.001 * tp.sin(y * x)
+        return y
+
+    return program
+
+
+def nodes(graph: Graph) -> int:
+    """Of the graph and those inside it."""
+    return sum(1 + sum(map(nodes, region.graphs(v))) for v in graph.nodes)
+
+
+def code(function: tp.TapeFunction, *args: object) -> tuple[int, int]:
+    """Sizes of a program: nodes of its graph, lines of its LLVM text."""
+    traced = function.specialise(*args).traced
+    return nodes(function.graph(*args)), len(program_of_request(request(traced, function._options)).llvm().splitlines())
+
+
+MANY = 10_000_000
+
+
+def test_code_does_not_depend_on_the_number_of_iterations():
+    """Loops that take long ask now and then whether to stop, which is a few lines more."""
+    x = tp.constant(np.float64(0.5))
+    (nodes_of_few, few), (nodes_of_many, many) = (code(tp.tape_function(iterated(trips)), x) for trips in (10, MANY))
+    assert nodes_of_few == nodes_of_many and few <= many < few + 80
+    few, many = (tp.tape_function(tp.grad(iterated(trips)), memory_budget=1 << 20) for trips in (MANY // 2, MANY))
+    assert code(few, x) == code(many, x)
+
+
+def test_a_long_loop_has_a_gradient_within_its_budget():
+    x = tp.constant(np.float64(0.5))
+    budget = 1 << 20
+    slope = tp.tape_function(tp.grad(iterated(MANY)), memory_budget=budget)
+    report = slope.memory_report(x)
+    assert scratch(report) <= budget
+    assert np.isfinite(float(slope(x)))
+
+
+@pytest.mark.parametrize("differentiated", [False, True])
+def test_dead_intermediates_take_no_memory(differentiated):
+    """The values of an iteration of a linear loop are gone with it."""
+
+    def smoothed(trips: int):
+        def program(x):
+            for _ in range(trips):
+                y = 0.5 * x[1:-1] + 0.25 * (x[2:] + x[:-2])
+                x = tp.concatenate([x[:1], y, x[-1:]])
+            return tp.sum(x)
+
+        return tp.tape_function(tp.grad(program) if differentiated else program)
+
+    x = tp.constant(np.linspace(0.0, 1.0, 1_000))
+    few, many = (scratch(smoothed(trips).memory_report(x)) for trips in (10_000, 10_000_000))
+    assert few == many
+
+
+def scratch(report: MemoryReport) -> int:
+    return report.scratch
