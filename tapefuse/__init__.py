@@ -35,10 +35,11 @@ from tapefuse.function import TapeFunction, kept_memory, run_functions_eagerly, 
 from tapefuse.numpy import *  # noqa: F403
 from tapefuse.numpy import linalg
 from tapefuse.tracer.control import associative_scan, cond, fori_loop, map, scan, switch, while_loop
+from tapefuse.tracer.custom import custom_gradient, grad_pass_through, override_gradient, recompute
 from tapefuse.tracer.debugging import check_finite, debug_print
 from tapefuse.tracer.rewriting import as_written, stage, unroll
 from tapefuse.tracer.signature import TensorSpec
-from tapefuse.tracer.tape import GradientTape, UnconnectedGradients
+from tapefuse.tracer.tape import GradientTape, UnconnectedGradients, explain_gradient
 from tapefuse.tracer.tensor import Tensor, constant
 from tapefuse.tracer.variable import Variable
 from tapefuse.transforms import grad, hessian, hvp, jacobian, jvp, linearize, value_and_grad, vjp, vmap
@@ -80,12 +81,15 @@ __all__ = [
     "cond",
     "config",
     "constant",
+    "custom_gradient",
     "debug_print",
+    "explain_gradient",
     "float16",
     "float32",
     "float64",
     "fori_loop",
     "grad",
+    "grad_pass_through",
     "hessian",
     "hvp",
     "int8",
@@ -102,6 +106,8 @@ __all__ = [
     "nn",
     "numpy",
     "optim",
+    "override_gradient",
+    "recompute",
     "run_functions_eagerly",
     "scan",
     "special",

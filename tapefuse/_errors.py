@@ -67,3 +67,10 @@ class PerformanceWarning(UserWarning):
 
 class CacheWarning(UserWarning):
     """The cache on disk could not be used; the program runs without it."""
+
+
+def noted(error: Exception, where: str) -> Exception:
+    """The exception with a note of the user's line, if that is known."""
+    if where:
+        error.add_note(f"at {where}")
+    return error

@@ -223,8 +223,6 @@ def _with_outputs(entry: Callable[..., Any], outputs: str) -> Callable[..., Any]
 
 def handler(checks: tuple[Check, ...]) -> Callable[[int], None]:
     def fail(status: int) -> None:
-        check = checks[status - 1]
-        where = f"\n  at {check.loc}" if check.loc else ""
-        raise check.error(f"{check.message}{where}")
+        raise checks[status - 1].exception()
 
     return fail

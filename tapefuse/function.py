@@ -12,7 +12,7 @@ import functools
 import inspect
 import warnings
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from tapefuse._config import FLAGS, Options, busy, config, on_change
@@ -23,9 +23,11 @@ from tapefuse.compilation import compile_traced, memory_kept, njit_function
 from tapefuse.ir.graph import Graph
 from tapefuse.ir.ops.effects import printing
 from tapefuse.ir.passes import budget
+from tapefuse.tracer.debugging import Quiet
 from tapefuse.tracer.interpreted import Entry
+from tapefuse.tracer.retracing import Arguments, Retraces, retrace
 from tapefuse.tracer.rewriting import collected, rewritten
-from tapefuse.tracer.signature import Call, Leaf, Signature, TensorSpec, show_leaf
+from tapefuse.tracer.signature import Call, Signature, TensorSpec
 from tapefuse.tracer.source import user_loc, user_stacklevel
 from tapefuse.tracer.specialisation import Specialisation, declines
 from tapefuse.tracer.state import state
@@ -147,7 +149,7 @@ class TapeFunction:
                 f"{2 * MANY_TRACES} calls; tracing is slow. Usual causes: (1) tape_function inside a loop or function; "
                 "define it once; (2) tensors of many shapes; use input_signature=[tp.TensorSpec((None, ...))]; "
                 "(3) Python numbers that change; pass them as tensors. "
-                f"Last reason: {recent[-1].reason}",
+                f"Last reason: {recent[-1].why.reason}; {self.__name__}.explain_retrace() tells all of them",
                 PerformanceWarning,
                 stacklevel=user_stacklevel(),
             )
@@ -157,6 +159,8 @@ class TapeFunction:
 
         def results_of(inputs: list[TracedTensor]) -> list[Tensor]:
             leaves, shape = self._traced_results(call, inputs)
+            if not leaves and state.trace is not None and state.trace.effects:
+                leaves, shape = [as_tensor(True)], Quiet.around(shape)
             tree[:] = [shape]
             return leaves
 
@@ -169,8 +173,10 @@ class TapeFunction:
         compile = functools.partial(compile_graph, options=self._options)
         inner = functools.partial(compile_graph, options=dataclasses.replace(self._options, outputs="tensor"))
         limit = self._options.memory_budget
-        number, reason = self._slow_calls, self._reason(call)
-        return Specialisation(call, traced, tree[0], compile, inner, number, reason, limit, tuple(statements.items()))
+        arguments = Arguments.of(call, self._signature)
+        why = retrace(arguments, [s.arguments for s in self._log])
+        number, rest = self._slow_calls, (limit, tuple(statements.items()))
+        return Specialisation(call, traced, tree[0], compile, inner, number, arguments, why, *rest)
 
     def _traced_results(self, call: Call, inputs: list[TracedTensor]) -> tuple[list[Tensor], Tree]:
         """Run the Python function on symbolic inputs: the tensors it returns, and their structure."""
@@ -198,21 +204,6 @@ class TapeFunction:
                 f"{path} of the tape_function {self.__name__!r} is {x!r}, a {type(x).__name__}; return tensors, "
                 "numbers, arrays and lists, tuples and dicts of them"
             ) from None
-
-    def _reason(self, call: Call) -> str:
-        """Why no earlier trace serves these arguments: the difference to the most similar one."""
-        if not self._log:
-            return "first call"
-        names = self._signature.leaf_names(call)
-        nearest, changes = None, [""] * (len(names) + 1)
-        for other in self._log:
-            if len(other.kinds) == len(call.kinds):
-                found = _changes(names, other.kinds, call.kinds)
-                if len(found) < len(changes):
-                    nearest, changes = other, found
-        if nearest is None:
-            return "the structure of the arguments changed"
-        return ", ".join(changes) or "the structure of the arguments, or an object that is counted by identity, changed"
 
     # -- looking inside ---------------------------------------------------------------------------------------------
     @property
@@ -250,7 +241,7 @@ class TapeFunction:
             written = [traced.variables[i].name for i in traced.written]
             lines += [
                 f"  {k}. {s.describe()} -> {s.results}",
-                f"     traced because: {s.reason}",
+                f"     traced because: {s.why.reason}",
                 f"     {len(s.graph.nodes)} operations, {len(traced.variables)} variables read, written: "
                 f"{', '.join(written) or 'none'}",
                 f"     {engine}, arguments {way}",
@@ -258,6 +249,11 @@ class TapeFunction:
             ]
         lines.append("  arrays that are not C-contiguous, aligned and in native byte order are copied at each call")
         return "\n".join(lines)
+
+    def explain_retrace(self) -> Retraces:
+        """For each trace but the first: which argument differs from those of the most similar earlier trace, and how
+        to have one trace for both. Print it."""
+        return Retraces(self.__name__, tuple([s.why for s in self._log[1:]]))
 
     def memory_report(self, *args: Any, **kwargs: Any) -> MemoryReport:
         """How many bytes a call with these arguments takes, and for what, told without running it.
@@ -333,11 +329,6 @@ def _forget_entries() -> None:
 
 
 on_change.append(_forget_entries)
-
-
-def _changes(names: Sequence[str], before: Sequence[Leaf], now: Sequence[Leaf]) -> list[str]:
-    pairs = zip(names, before, now, strict=True)
-    return [f"{n} changed from {show_leaf(a)} to {show_leaf(b)}" for n, a, b in pairs if a != b]
 
 
 _slotted: weakref.WeakKeyDictionary[Any, dict[str, TapeFunction]] = weakref.WeakKeyDictionary()

@@ -307,3 +307,11 @@ class TestPlainOutputs:
     def test_other_names_are_refused(self):
         with pytest.raises(ValueError, match="outputs is 'tensor' or 'numpy', got 'list'"):
             tp.tape_function(lambda x: x, outputs="list")
+
+
+def test_218_compiled_as_a_whole_or_not_at_all():
+    """Deliberate difference: there is no `jit_compile`, everything is compiled; what cannot be is an error."""
+    with pytest.raises(TypeError, match="jit_compile"):
+        tp.tape_function(lambda x: x, jit_compile=True)
+    with pytest.raises(tp.CompileError, match="f16"):
+        tp.tape_function(lambda x: tp.exp(x) * 2)(np.ones(3, np.float16))

@@ -14,7 +14,7 @@ def close(a, b, tol=1e-5):
 
 
 # -- Module ----------------------------------------------------------------------------------------
-def test_attributes_are_collected_sorted_by_name_at_any_depth_each_once():  # 168
+def test_168_attributes_are_collected_sorted_by_name_at_any_depth_each_once():
     m = nn.Module()
     m.b = tp.Variable(1.0, name="b")
     a0, z = tp.Variable(2.0, name="a0"), tp.Variable(3.0, name="z")
@@ -43,7 +43,7 @@ def test_modules_that_hold_each_other_end():
     assert a.submodules == (b,)
 
 
-def test_the_name_is_an_identifier_and_defaults_to_the_class_name():  # 169
+def test_169_the_name_is_an_identifier_and_defaults_to_the_class_name():
     class MyHTTPLayer2(nn.Module):
         pass
 
@@ -63,7 +63,7 @@ def test_a_module_that_does_not_call_super_init_still_works():
 
 
 # -- Dense -----------------------------------------------------------------------------------------
-def test_dense_gradients():  # 170
+def test_170_dense_gradients():
     layer = nn.Dense(2, activation="relu", kernel_initializer="ones")
     with tp.GradientTape() as tape:
         loss = (layer(tp.constant([[1.0, 2.0, 3.0]])) ** 2).mean()
@@ -74,7 +74,7 @@ def test_dense_gradients():  # 170
     assert [v.name for v in layer.variables] == ["kernel", "bias"]
 
 
-def test_variables_appear_with_the_first_call():  # 171
+def test_171_variables_appear_with_the_first_call():
     layer = nn.Dense(4, seed=0)
     assert layer.variables == ()
     assert layer(np.ones((5, 3), np.float32)).shape == (5, 4)
@@ -155,7 +155,7 @@ def test_derivatives_of_activations(name):
     close(gradient, wanted, 1e-7)
 
 
-def test_conventions_at_zero():  # 132
+def test_132_conventions_at_zero():
     def at_zero(f):
         return tp.grad(f)(tp.constant(0.0)).item()
 
@@ -163,7 +163,7 @@ def test_conventions_at_zero():  # 132
 
 
 # -- losses ----------------------------------------------------------------------------------------
-def test_cross_entropy_of_integer_labels():  # 146
+def test_146_cross_entropy_of_integer_labels():
     logits = tp.constant([1.0, 2.0, 3.0])
     with tp.GradientTape() as tape:
         tape.watch(logits)

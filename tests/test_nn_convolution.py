@@ -106,7 +106,7 @@ def test_padding_counts_as_no_element():
         close(tp.tape_function(lambda v, f=pool: f(v, 3, 1, 1), input_signature=spec)(x), x)
 
 
-def test_the_gradient_of_a_maximum_goes_to_the_first_of_equal_elements():
+def test_131_the_gradient_of_a_maximum_goes_to_the_first_of_equal_elements():
     x = tp.constant(np.ones((1, 2, 4, 1)))
     close(tp.grad(lambda v: tp.sum(nn.max_pool2d(v)))(x)[0, ..., 0], [[1, 0, 1, 0], [0, 0, 0, 0]])
 

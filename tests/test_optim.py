@@ -139,7 +139,7 @@ def test_a_small_network_learns_xor_with_one_compiled_step():
 
 
 # -- clipping --------------------------------------------------------------------------------------
-def test_clip_by_norm():  # 233
+def test_233_clip_by_norm():
     np.testing.assert_allclose(optim.clip_by_norm([3.0, 4.0], 1.0), [0.6, 0.8], rtol=1e-6)
     np.testing.assert_allclose(optim.clip_by_norm([0.3, 0.4], 1.0), [0.3, 0.4], rtol=1e-6)
     rows = optim.clip_by_norm([[3.0, 4.0], [0.3, 0.4]], 1.0, axis=1)
@@ -152,7 +152,7 @@ def test_clip_by_norm():  # 233
 
 
 @pytest.mark.parametrize("compiled", [False, True])
-def test_clip_by_global_norm(compiled):  # 233, 234
+def test_233_234_clip_by_global_norm(compiled):
     def clip(a, b):
         (x, none, y), norm = optim.clip_by_global_norm([a, None, b], 6.5)
         assert none is None
@@ -166,7 +166,7 @@ def test_clip_by_global_norm(compiled):  # 233, 234
     assert optim.global_norm(([3.0, 4.0], None, [12.0])).item() == pytest.approx(13.0)
 
 
-def test_an_inf_anywhere_makes_everything_nan():  # 235
+def test_235_an_inf_anywhere_makes_everything_nan():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         clipped, norm = optim.clip_by_global_norm([tp.constant([1.0]), tp.constant([np.inf])], 1.0)
@@ -175,7 +175,7 @@ def test_an_inf_anywhere_makes_everything_nan():  # 235
 
 
 @pytest.mark.parametrize("clip", [optim.global_norm, lambda t: optim.clip_by_global_norm(t, 1.0)])
-def test_one_tensor_is_not_a_sequence(clip):  # 236
+def test_236_one_tensor_is_not_a_sequence(clip):
     with pytest.raises(TypeError, match="list or tuple of tensors"):
         clip(tp.constant([1.0, 2.0]))
     with pytest.raises(ValueError, match="at least one tensor"):

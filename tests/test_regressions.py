@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 
 import tapefuse as tp
+from tapefuse.cli import main
 
 ENGINES = ("llvm", "numba")
 
@@ -107,3 +110,18 @@ def test_a_kernel_of_many_operations_is_not_pulled_by_recursion():
     value, gradient = tp.tape_function(tp.value_and_grad(f))(np.ones(3, np.float64))
     np.testing.assert_allclose(gradient, np.full(3, 1.0001**1000), rtol=1e-10)
     assert np.isfinite(value.numpy())
+
+
+def test_the_last_byte_of_a_row_is_stored_alone(tmp_path, capsys):
+    """LLVM made a masked store of one lane, of `wide integer < 0`, eight bytes wide: past the end of the result."""
+    f = tp.tape_function(lambda x: (tp.sum(x * 3, axis=(0, 1, 2)), x * 3 < 0))
+    x = np.random.default_rng(0).integers(-9, 9, (2, 2, 2, 17))
+    for _ in range(3):
+        total, below = f(x)
+    np.testing.assert_array_equal(total, (x * 3).sum((0, 1, 2)))
+    np.testing.assert_array_equal(below, x < 0)
+    model = tmp_path / "model.py"
+    model.write_text("import tapefuse as tp\ndef f(x):\n    return tp.sum(x * 3, axis=(0, 1, 2)), x * 3 < 0\n")
+    main(["dump", f"{model}:f", "--args", "i64[2,2,2,17]", "--stage", "llvm"])
+    text = capsys.readouterr().out
+    assert "store <8 x i8>" in text and not re.search(r"masked\.store[^\n]*<i1 true(, i1 false)+>", text)

@@ -47,7 +47,7 @@ def matches(want: str, got: str) -> bool:
 
 
 @pytest.mark.parametrize("document", ["guide.py", "blog.py"])
-def test_every_cell_prints_what_tensorflow_prints(document):
+def test_237_238_every_cell_prints_what_tensorflow_prints(document):
     matplotlib = pytest.importorskip("matplotlib")
     matplotlib.use("Agg")
     scope: dict[str, object] = {}
@@ -89,7 +89,7 @@ def test_plotted_sigmoid_of_the_guide_has_its_derivative():
         (tf.GradientTape.watch, {}),
     ],
 )
-def test_signatures_quoted_by_the_article(method, parameters):
+def test_238_signatures_quoted_by_the_article(method, parameters):
     found = inspect.signature(method).parameters
     for name, default in parameters.items():
         assert found[name].default == default

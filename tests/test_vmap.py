@@ -150,7 +150,8 @@ def test_known_values_can_be_looked_at():
     scale = tp.constant(2.0)
     close(tp.vmap(lambda x: x * 3 if scale > 1 else x)(X), 3 * np.asarray(X))
     with pytest.raises(tp.ConcretizationError, match="differ between the examples of vmap of <lambda>; use tp.where"):
-        tp.vmap(lambda x: x if x[0] > 0 else -x)(X)
+        tp.vmap(lambda x: x * float(x[0]))(X)
+    close(tp.vmap(lambda x: x if x[0] > 0 else -x)(X), [x if x[0] > 0 else -x for x in np.asarray(X)])
 
 
 def test_the_lines_are_the_users():

@@ -15,6 +15,7 @@ from dataclasses import replace
 import numpy as np
 
 from tapefuse._records import dataclass
+from tapefuse.codegen.chains import carried_last
 from tapefuse.codegen.costs import WEIGHTS
 from tapefuse.codegen.loops import (
     INT,
@@ -66,9 +67,13 @@ _EXACT: dict[str, Callable[..., Dim]] = {"add": operator.add, "sub": operator.su
 
 
 class Code:
-    """A builder, as lowering rules expect it, of nested scopes; a scalar's depth is that of the scope it is made in."""
+    """A builder, as lowering rules expect it, of nested scopes; a scalar's depth is that of the scope it is made in.
 
-    def __init__(self) -> None:
+    `strict`: sums keep the order of their terms.
+    """
+
+    def __init__(self, strict: bool = False) -> None:
+        self.strict = strict
         self.symbols: set[str] = set()  # dimension symbols that are read
         self.defined: set[str] = set()  # of those, the ones that loops inside give a meaning
         self._bodies: list[list[Stmt]] = [[]]
@@ -310,7 +315,7 @@ class Code:
         start = self.polynomial(s.start) if not any(map(bodies, s.body)) else None
         found = slots(s.body, self._known(s, symbol)) if start is not None else []
         if not found or start is None:
-            return self.append(s)
+            return self.append(replace(s, body=self._ordered(s.body)))
         runs = isinstance(s.start, Num) and isinstance(s.stop, Num) and s.start.value < s.stop.value
         parts: list[tuple[Stmt, ...]] = []
         condition = self.op("lt", s.start, s.stop) if not runs else None
@@ -331,11 +336,14 @@ class Code:
             else:
                 kept.append((slot, self.declare(slot.buffer.type.dtype, self.load(slot.buffer, index))))
         body = tuple(t for t in s.body if not (isinstance(t, Load) and t.dst in loaded))
-        self.append(replace(s, body=with_slots(body, kept)))
+        self.append(replace(s, body=self._ordered(with_slots(body, kept))))
         for slot, var in kept:
             if slot.stored:
                 index = tuple(self.dim(d) for d in slot.index)
                 self.store(slot.buffer, index, self.read(var))
+
+    def _ordered(self, body: tuple[Stmt, ...]) -> tuple[Stmt, ...]:
+        return body if self.strict else carried_last(body)
 
     def _known(self, s: For, symbol: str) -> Known:
         touched = [t for t in s.body if isinstance(t, Load | Store)]
@@ -389,5 +397,3 @@ class While_:
     def test(self, condition: Scalar) -> None:
         self.condition = condition
         self.code._open(True)
-
-

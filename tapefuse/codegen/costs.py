@@ -9,6 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from tapefuse.ir.graph import Value
+from tapefuse.ir.types import Dim, substitute, symbols
 
 # -- instructions: what one element of a vector loop takes, relative to an addition ---------------------------------
 # exp f32 takes 0.37 ns an element at 512 bits, an addition of data in the first cache about 1/64 ns; f64 twice as much
@@ -74,6 +75,11 @@ LEAST_ROWS = 16  # of a piece of a product
 PIECE = 1 << 30  # most multiply-adds of a piece of a BLAS call, as long as there are fewer than CHUNKS
 WIDE = 4  # how many times as many columns as rows there are when columns are cut
 WIDE_ROW = 128  # columns from which a product of unknown height is cut by columns
+
+
+def typical(cost: Dim) -> int:
+    """A cost with its open extents taken for middling ones."""
+    return int(substitute(cost, dict.fromkeys(symbols([cost]), EXTENT)))
 
 
 def weight(node: Value) -> int:

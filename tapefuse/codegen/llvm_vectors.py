@@ -374,8 +374,19 @@ class _Loop:
             return
         address, mask = (self.address(t), self.condition) if is_forward else self.backwards(t, memory)
         value = value if is_forward else self.reversed(value, v)
+        lanes = ["true" in lane for lane in mask.split(", ")] if mask is not None and mask.startswith("<") else []
+        if lanes.count(True) == 1:
+            self.store_one(lanes.index(True), t, value, address)
+            return
         f = w.needs.intrinsic(f"llvm.masked.store.{self.suffix(memory)}.p0", "void", v, "ptr", "i32", self.bits)
         w.line(f"call void {f}({v} {value}, ptr {address}, i32 {_align(dtype)}, {self.bits} {mask})")
+
+    def store_one(self, lane: int, t: Store, value: str, address: str) -> None:
+        """LLVM 22 makes a masked store of one lane, of numbers that were truncated, as wide as they were before."""
+        w, memory = self.w, memory_type(t.value.dtype)
+        one = w.new(f"extractelement <{self.lanes} x {memory}> {value}, i64 {lane}")
+        at = w.new(f"getelementptr {memory}, ptr {address}, i64 {lane}") if lane else address
+        w.line(f"store {memory} {one}, ptr {at}, align {_align(t.value.dtype)}")
 
     def address(self, t: Load | Store) -> str:
         varying = [i if i in self.slopes else None for i in t.index]

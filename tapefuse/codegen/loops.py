@@ -267,6 +267,7 @@ Stmt = (
     | Assign | While | If | View | Move | Launch | Allocate | Free | Poll
 )  # fmt: skip
 
+
 def bodies(s: Stmt) -> tuple[tuple[Stmt, ...], ...]:
     """The statements inside a statement."""
     match s:

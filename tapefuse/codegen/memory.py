@@ -14,7 +14,7 @@ from tapefuse.codegen.context import Place, Step
 from tapefuse.codegen.schedule import Group, Schedule, chained, domain, is_row_reduction
 from tapefuse.codegen.updates import Reads, is_placed, reads_of_base, writes_into_base
 from tapefuse.ir.graph import Value
-from tapefuse.ir.types import Dim, substitute
+from tapefuse.ir.types import Dim, Shape, substitute
 
 ALIGN = 64
 LATE = 8 << 20  # bytes of states up to which all are overwritten last
@@ -153,7 +153,13 @@ def _updates_own_region(plan: Schedule, group: Group, new: Value, old: Value) ->
     recomputed = (a for n in group.nodes for a in plan.reads[n] if plan.group_of.get(a.value) is group)
     if not all(a.is_prefix for a in recomputed):
         return False
-    return all(found[n] is Reads.OWN and n.id <= new.id and domain(n) == new.args[1].shape for n in reading)
+    shape = new.args[1].shape
+    return all(found[n] is Reads.OWN and n.id <= new.id and _is_shape(domain(n), shape) for n in reading)
+
+
+def _is_shape(a: Shape, b: Shape) -> bool:
+    """Whether shapes are the same but for axes of one element at the end of `b`."""
+    return b[: len(a)] == a and all(n == 1 for n in b[len(a) :])
 
 
 def _scatters_into(plan: Schedule, new: Value, state: Value) -> bool:

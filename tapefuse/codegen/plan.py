@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 
 from tapefuse.codegen.carried import is_renewed
@@ -28,7 +29,8 @@ def plan(request: Request) -> Plan:
     states = graph.params[request.inputs : request.inputs + len(request.states)]
     updates = {new: states[k] for new, k in zip(new_values, written, strict=True)}
     renewed = [s for n, s in updates.items() if request.inner and is_renewed(n)]
-    decided = schedule(graph, request.choices, frozenset(graph.params).difference(updates.values()).union(renewed))
+    fixed = frozenset(graph.params).difference(updates.values()).union(renewed)
+    decided = replace(schedule(graph, request.choices, fixed), ends=request.ends)
     checks = graph.outs[len(graph.outs) - len(request.checks) :]
     chosen = in_place(decided, updates, checks)
     decided = ordered(decided, chosen, checks, request.memory_budget is not None)

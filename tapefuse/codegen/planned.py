@@ -33,6 +33,7 @@ class Request:
     memory_budget: int | None = None  # most bytes of outputs and scratch memory
     choices: AsMeasured = AS_MEASURED  # where schedules may differ
     inner: bool = False  # of a region: new values of states that are not written in place are left in their own memory
+    ends: Mapping[str, Dim] = field(default_factory=dict)  # what indices of loops around stay below, outermost first
 
     @property
     def written(self) -> tuple[int, ...]:

@@ -59,9 +59,8 @@ class Products(Rows):
             return None
         rows = self.rows[0]
         most = rows * (GRAIN // LEAST_ROWS)
-        if isinstance(self.cost, int):
-            assert isinstance(most, int)
-            return min(self.cost, most)
+        if isinstance(self.cost, int):  # products over no elements cost nothing, whatever the rows
+            return min(self.cost, most) if isinstance(most, int) else self.cost
         each = sum(size((n.shape[-1], n.args[0].shape[-1])) * MULTIPLY_ADD for n in self.products)
         return most if not isinstance(each, int) or each * LEAST_ROWS > GRAIN else None
 

@@ -12,7 +12,7 @@ from tapefuse.codegen.access import Operand, at
 from tapefuse.codegen.bounds import bound
 from tapefuse.codegen.code import Array, Cell, Code, Storage
 from tapefuse.codegen.context import Context, Place, Step
-from tapefuse.codegen.costs import CALLED, COPIED, EXTENT, GRAIN, POLL
+from tapefuse.codegen.costs import CALLED, COPIED, GRAIN, POLL, typical
 from tapefuse.codegen.inlining import inline, needs_memory
 from tapefuse.codegen.loops import (
     CHUNK,
@@ -22,6 +22,7 @@ from tapefuse.codegen.loops import (
     ZERO,
     Allocate,
     Buffer,
+    For,
     Kernel,
     Launch,
     Num,
@@ -36,9 +37,10 @@ from tapefuse.codegen.loops import (
 from tapefuse.codegen.memory import memory_of
 from tapefuse.codegen.planned import Plan, Request, pieces
 from tapefuse.codegen.schedule import Group, Schedule
+from tapefuse.codegen.splitting import split
 from tapefuse.ir.graph import Graph, Value
 from tapefuse.ir.program import State
-from tapefuse.ir.types import Dim, Poly, Type, substitute, symbols
+from tapefuse.ir.types import Dim, Poly, Type, symbols
 
 BYTE, BOOL = np.dtype(np.uint8), np.dtype(bool)
 MOST_BYTES = 1 << 62  # which no machine has
@@ -53,7 +55,7 @@ class Body(Context):
         self, planned: Planned, plan: Schedule, group: Group, in_place: Mapping[Value, Value], strict: bool = False
     ):
         super().__init__(plan, group, in_place, strict)
-        self.planned, self.code = planned, Code()
+        self.planned, self.code = planned, Code(strict)
         self.token = group.nodes[0]
         self.args, self.attributes = self.token.args, self.token.attributes
         self.results = {n.attributes["index"]: n for n in group.nodes[1:]}
@@ -153,7 +155,10 @@ class Body(Context):
     def inner(self, title: str, graph: Graph, inputs: int, states: Sequence[Type] = ()) -> Plan:
         """The plan of a graph whose parameters are inputs, then states that its last outputs are the new values of."""
         written = tuple(State(t, True) for t in states)
-        p = self.planned(Request(graph, inputs, written, name=title, strict=self.strict, inner=True))
+        ends = dict(self.plan.ends)
+        if "index" in self.attributes:
+            ends[self.attributes["index"]] = self.attributes["trips"]
+        p = self.planned(Request(graph, inputs, written, name=title, strict=self.strict, inner=True, ends=ends))
         self.inside.append((title, p))
         return p
 
@@ -184,8 +189,9 @@ class Body(Context):
             self._step(p, step, [own[q] if q in own else memory[q.value] for q in places], counts)  # type: ignore[index]
 
     def _step(self, p: Plan, step: Step, storages: list[Storage], counts: dict[str, Scalar]) -> None:
-        code, kernel, dims = self.code, step.kernel, dict(step.bindings)
-        cut = pieces(step)
+        code, dims = self.code, dict(step.bindings)
+        step = step if step.group.kind == "region" else _split(step)
+        kernel, cut = step.kernel, pieces(step)
         count: Scalar = Num(cut, INT) if isinstance(cut, int) else self._pieces(*cut)
         rows = counts[step.rows_of] if step.rows_of else code.dim(kernel.rows)
         counts[kernel.name] = count
@@ -239,6 +245,18 @@ def in_memory(p: Plan) -> set[Value | Place]:
     return found
 
 
+def _split(step: Step) -> Step:
+    """The step with its loops cut (`splitting`); that over all rows too, if they are no pieces."""
+    kernel, rows = step.kernel, step.kernel.rows
+    body = kernel.body
+    if isinstance(rows, int) and pieces(step) == 1 and not step.rows_of:
+        body = tuple(
+            replace(s, start=ZERO, stop=Num(rows, INT)) if isinstance(s, For) and (s.start, s.stop) == (LO, HI) else s
+            for s in body
+        )
+    return replace(step, kernel=replace(kernel, body=split(body, rows)))
+
+
 def constant_steps(p: Plan, constants: Collection[Value], index: str | None) -> list[Step]:
     """Steps of a loop's body that do the same in all iterations: they read `constants` and each other's results."""
     writers: dict[Place, list[Step]] = {}
@@ -277,11 +295,6 @@ def is_launched(step: Step) -> bool:
 
 def _statements(body: Sequence[Stmt]) -> int:
     return len(body) + sum(_statements(inner) for s in body for inner in bodies(s))
-
-
-def typical(cost: Dim) -> int:
-    """A cost with its open extents taken for middling ones."""
-    return int(substitute(cost, dict.fromkeys(symbols([cost]), EXTENT)))
 
 
 def _key(place: Place) -> Value | Place:

@@ -175,5 +175,3 @@ def with_slots(body: Sequence[Stmt], found: Sequence[tuple[Slot, Var]]) -> tuple
         if slot is not None and isinstance(s, Store):
             result.append(Assign(slot, s.value))
     return tuple(result)
-
-

@@ -31,6 +31,7 @@ from tapefuse.codegen.costs import (
     TOGETHER,
     TRANSFER,
     time,
+    typical,
     weight,
 )
 from tapefuse.codegen.loops import CHUNK, HI, INT, LO, ZERO, Buffer, Builder, Kernel, Num, Scalar, Var, identity
@@ -67,7 +68,8 @@ class Rows(Nest):
         self.scratch: set[Value] = set()
         self.stored: set[Value] = set()
         self.cost = self._cost()
-        small = isinstance(self.cost, int) and self.cost < 2 * GRAIN
+        most = plan.most(self.cost)
+        small = isinstance(most, int) and most < 2 * GRAIN
         in_order = strict and any(is_sink(n) for n in group.nodes)
         self.chunks = 1 if small or in_order else CHUNKS
         states = ((n, in_place[n]) for n in group.nodes if n in in_place and n not in self.updates)
@@ -425,7 +427,7 @@ class Rows(Nest):
 
 
 def _least(a: Dim, b: Dim) -> Dim:
-    return min(a, b) if isinstance(a, int) and isinstance(b, int) else a
+    return min(a, b, key=typical)
 
 
 def _number(value: int) -> Num:

@@ -89,7 +89,6 @@ class Start(Context):
         cost = TRANSFER * (extent if base is None else 2 * extent)
         return [self.step(name, extent, cost, 1 if isinstance(cost, int) and cost < 2 * GRAIN else CHUNKS)]
 
-
     def _frame(self, name: str, node: Value, place: Place) -> Step:
         """What an update leaves as it is: before and behind its region along each axis."""
         self.flat, b = False, self.b

@@ -10,11 +10,12 @@ and no cycle can arise.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import field
 
 from tapefuse._records import dataclass
 from tapefuse.codegen.access import Access, Axis, accesses, is_squeeze
+from tapefuse.codegen.bounds import bound
 from tapefuse.codegen.choices import AS_MEASURED, AsMeasured
 from tapefuse.codegen.convolution_shape import is_copied_once, is_tiled
 from tapefuse.codegen.costs import CALL, INLINE_CHAIN, LIMIT, MOVED_CHAIN, weight
@@ -22,7 +23,7 @@ from tapefuse.codegen.products_operands import bases, is_contraction, is_product
 from tapefuse.codegen.updates import Reads, is_placed, is_scatter, reads, reads_of_base, writes_into_base
 from tapefuse.ir.graph import Graph, Value
 from tapefuse.ir.op import OPS
-from tapefuse.ir.types import Shape, show_shape
+from tapefuse.ir.types import Dim, Shape, show_shape
 
 _NONE: frozenset = frozenset()
 VIEWS = frozenset({"broadcast", "transpose", "slice", "flip", "reshape", "after"})
@@ -58,6 +59,13 @@ class Schedule:
     reads: dict[Value, tuple[Access, ...]]  # what computing one element of a grouped value reads
     why_kept: dict[Value, str] = field(default_factory=dict)
     choices: AsMeasured = AS_MEASURED
+    ends: Mapping[str, Dim] = field(default_factory=dict)  # what indices of loops around stay below, outermost first
+
+    def most(self, d: Dim) -> Dim:
+        """What a dimension is at most, in any iteration of the loops around."""
+        for index, end in reversed(self.ends.items()):
+            d = bound(d, index, end)
+        return d
 
     def base(self, value: Value) -> Value:
         """The value whose memory `value` is: itself, or what it is another name or a reshape of."""
@@ -130,6 +138,9 @@ def _disturbed(node: Value) -> Iterator[Value]:
     else:
         others = [v for v in others if reads(v, unaliased(base), is_computed_again, unaliased)]
     yield from others
+    while writes_into_base(unaliased(base)):  # what it was before other updates
+        base = unaliased(base).args[0]
+        yield from (v for v in node.args[1:] if reads(v, unaliased(base), is_computed_again, unaliased))
 
 
 def unaliased(value: Value) -> Value:

@@ -16,6 +16,7 @@ from tapefuse import nn as _nn
 from tapefuse import numpy as tp
 from tapefuse import optim as _optim
 from tapefuse._errors import ConcretizationError
+from tapefuse.compat.forward import ForwardAccumulator
 from tapefuse.compat.loops import TensorArray, case, cond, map_fn, scan, switch_case, while_loop
 from tapefuse.function import tape_function
 from tapefuse.ir import ops
@@ -39,6 +40,8 @@ from tapefuse.numpy import (
     where,
     zeros_like,
 )
+from tapefuse.tracer.custom import custom_gradient, grad_pass_through, recompute
+from tapefuse.tracer.rewriting.calls import counts
 from tapefuse.tracer.signature import TensorSpec
 from tapefuse.tracer.state import state
 from tapefuse.tracer.tape import GradientTape, UnconnectedGradients
@@ -47,6 +50,8 @@ from tapefuse.tracer.tensor import constant as _constant
 from tapefuse.tracer.variable import Variable, alias
 
 function = tape_function
+recompute_grad = recompute
+autodiff = SimpleNamespace(ForwardAccumulator=ForwardAccumulator)
 
 float16, float32, float64 = np.dtype(np.float16), np.dtype(np.float32), np.dtype(np.float64)
 int8, int16, int32, int64 = np.dtype(np.int8), np.dtype(np.int16), np.dtype(np.int32), np.dtype(np.int64)
@@ -87,10 +92,11 @@ def eye(num_rows: int, num_columns: int | None = None, dtype: Any = float32) -> 
     return _constant(np.eye(num_rows, num_columns, dtype=dtype))
 
 
+@counts(lambda bounds: np.result_type(*[x.dtype for x in bounds if hasattr(x, "dtype")]))
 def range(start: Any, limit: Any = None, delta: Any = 1, dtype: Any = None) -> Tensor:
     """start, start + delta, ... below limit; int32 from integers, float32 from floats."""
     ends: Any = (0, start) if limit is None else (start, limit)
-    integers = all(isinstance(x, (int, np.integer)) for x in (*ends, delta))
+    integers = all(np.asarray(x).dtype.kind in "iu" for x in (*ends, delta))
     kind: Any = dtype or (int32 if integers else float32)
     first, last = ends
     return _constant(np.arange(first, last, delta, dtype=kind))

@@ -7,7 +7,7 @@ from dataclasses import field
 
 import numpy as np
 
-from tapefuse._errors import IndexOutOfRangeError
+from tapefuse._errors import IndexOutOfRangeError, noted
 from tapefuse._records import dataclass
 from tapefuse.ir.graph import Loc
 from tapefuse.ir.types import Dim, Type
@@ -24,11 +24,24 @@ class State:
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """What status k+1 means: the error a program raises before it has changed anything."""
+    """What status k+1 means: the error a program raises before it has changed anything.
+
+    `arguments`: those of an exception of the user's, in place of `message` and `loc`, and `where` it is raised.
+    """
 
     message: str
     loc: Loc | None = None
     error: type[Exception] = IndexOutOfRangeError
+    arguments: tuple | None = None
+    where: str = ""
+
+    @property
+    def text(self) -> str:
+        where = f"\n  at {self.loc or self.where}" if self.loc or self.where else ""
+        return (self.message if self.arguments is None else ", ".join(map(str, self.arguments))) + where
+
+    def exception(self) -> Exception:
+        return self.error(self.text) if self.arguments is None else noted(self.error(*self.arguments), self.where)
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,6 +29,7 @@ from tapefuse.numpy.shape import (
     reshape,
 )
 from tapefuse.tracer.operators import Operators
+from tapefuse.tracer.rewriting.calls import counts
 from tapefuse.tracer.source import called, user_loc
 from tapefuse.tracer.state import state
 from tapefuse.tracer.tensor import Tensor, apply, as_tensor, check_dtype, constant, python_kind
@@ -45,9 +46,9 @@ asarray = array
 
 
 def copy(x: Any, order: str = "K", subok: bool = False) -> Tensor:
-    """`x`: tensors are immutable, so a tensor is its own copy."""
+    """Another tensor with the value of `x`, which stays when something is stored into `x`."""
     _refuse(order=order)
-    return as_tensor(x)
+    return as_tensor(x).copy()
 
 
 def full(shape: Any, fill_value: Any, dtype: Any = None, order: str = "C", *, device: Any = None) -> Tensor:
@@ -108,6 +109,7 @@ empty_like = zeros_like
 # -- ranges ---------------------------------------------------------------------------------------------------------
 
 
+@counts(lambda bounds: np.int32)
 def arange(start: Any, stop: Any = None, step: Any = 1, dtype: Any = None) -> Tensor:
     """start, start + step, ... below stop. Python ints give int32, floats float32, unless `dtype` says otherwise.
 

@@ -102,7 +102,7 @@ def trace(x: Any, offset: int = 0, axis1: int = 0, axis2: int = 1, dtype: Any = 
 def fill_diagonal(x: Any, val: Any, wrap: bool = False) -> NoReturn:
     """An error: NumPy's function writes into its operand."""
     raise TypeError(
-        f"{called()} would write into a tensor, and tensors are immutable; build the new value with "
+        f"{called()} writes into arrays, not into tensors; assign x[i, i] = value, or build the new value with "
         "tp.where(tp.eye(n, dtype=bool), val, x)"
     )
 

@@ -287,7 +287,7 @@ def trim_zeros(x: Any, trim: str = "fb") -> Tensor:
 
 def _writer(name: str, cure: str) -> Callable[..., NoReturn]:
     def function(*args: Any, **options: Any) -> NoReturn:
-        raise TypeError(f"{name} at {user_loc()} would write into a tensor, and tensors are immutable; {cure}")
+        raise TypeError(f"{name} at {user_loc()} writes into arrays, not into tensors; {cure}")
 
     function.__name__ = function.__qualname__ = name
     function.__doc__ = "An error: NumPy's function writes into its operand."

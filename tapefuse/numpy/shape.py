@@ -97,7 +97,7 @@ def _integers(x: Any) -> Tensor:
 def _refuse(out: Any = None, **options: Any) -> None:
     """TypeError where an option of NumPy asks for something that tensors cannot do; those at their defaults pass."""
     if out is not None:
-        raise TypeError(f"{called()}: out= would write into a tensor, and tensors are immutable; use what is returned")
+        raise TypeError(f"{called()}: out= writes into arrays; use what is returned, or x[...] = ...")
     for name, value in options.items():
         if name == "order" and value not in ("C", "K", "A"):
             raise ValueError(f"{called()}: order={value!r}: tensors are row-major; leave it out, or transpose")

@@ -209,12 +209,15 @@ def _weighted(
     return sum(float(np.sum(values[k] * s)) for k, s in zip(outs, seeds, strict=True))
 
 
+_HELD = (OPS["stop_gradient"], OPS["credit"])
+
+
 def _constants(held: list[np.ndarray]) -> Watch:
     """Keeps what is constant to derivatives: the results of stop_gradient, such as variables after an assignment."""
 
     def watch(v: Value, xs: Sequence[np.ndarray], y: np.ndarray) -> None:
-        if v.op is OPS["stop_gradient"]:
-            held.append(y)
+        if v.op in _HELD:
+            held.append(xs[-1])
 
     return watch
 
@@ -223,7 +226,10 @@ def _with_constants(held: Iterator[np.ndarray]) -> Watch:
     """Puts them in, so that a difference does not see them move."""
 
     def watch(v: Value, xs: Sequence[np.ndarray], y: np.ndarray) -> np.ndarray | None:
-        return next(held, y) if v.op is OPS["stop_gradient"] else None
+        if v.op not in _HELD:
+            return None
+        before = next(held, xs[-1])
+        return before if len(xs) == 1 else y + (xs[-1] - before)
 
     return watch
 
@@ -249,7 +255,7 @@ def _rule_holds(v: Value, xs: Sequence[np.ndarray], y: np.ndarray) -> bool:
     assert v.op is not None
     assert v.op.vjp is not None
     attrs = v.attributes
-    if v.op.name in ("result", "stop_gradient") or any(not isinstance(x, np.ndarray) for x in xs):
+    if v.op.name in ("result", "stop_gradient", "credit") or any(not isinstance(x, np.ndarray) for x in xs):
         return True
     try:
         grads = v.op.vjp(np.ones_like(y), y, *xs, **attrs)

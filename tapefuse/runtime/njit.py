@@ -120,9 +120,8 @@ class _Wrapper:
 
     def _checks(self) -> Iterator[str]:
         for k, check in enumerate(self.program.checks, 1):
-            where = f" at {check.loc}" if check.loc else ""
             error = self._constant("error", next(c for c in check.error.__mro__ if c.__module__ == "builtins"))
-            yield f"if status == {k}: raise {error}({self._constant('message', check.message + where)})"
+            yield f"if status == {k}: raise {error}({self._constant('message', check.text)})"
 
     def _returned(self) -> str:
         results = [f"y{k}" if t.shape else f"y{k}[0]" for k, t in enumerate(self.program.outputs)]

@@ -11,8 +11,8 @@ from tapefuse.ir.interp import replay
 from tapefuse.ir.passes import budget
 from tapefuse.ir.passes.adjoint import adjoint, records_of
 from tapefuse.ir.passes.forward import tangents
-from tapefuse.tracer.record import Node, Pullback, Pushforward, Record, pinned
-from tapefuse.tracer.source import current_loc
+from tapefuse.tracer.record import CallRecord, Node, Pullback, Pushforward, pinned
+from tapefuse.tracer.source import current_loc, refuse_overrides
 from tapefuse.tracer.state import state
 from tapefuse.tracer.tensor import Tensor, as_tensor, key_of, still
 from tapefuse.tracer.trace import Traced
@@ -47,6 +47,8 @@ class GraphCall:
         """The outputs. Inside a trace the graph becomes part of it."""
         if state.trace is not None:
             return self._inlined(xs)
+        if state.overrides:
+            refuse_overrides(repr(self.graph.name), {v.op.name for v in self.graph.nodes if v.op is not None})
         ys = self._entry(*xs)
         if ys is NotImplemented:
             raise TypeError(
@@ -70,7 +72,7 @@ class GraphCall:
             wanted = tuple([k for k, x in enumerate(inputs) if x.key is not None and x.dtype.kind == "f"])
             if wanted:
                 pull, push = self._pullback(xs, wanted), self._pushforward(xs)
-                tape.add_record(Record(inputs, outputs, pull, push, current_loc()))
+                tape.add_record(CallRecord(inputs, outputs, pull, push, current_loc(), self.graph))
 
     def _pullback(self, xs: tuple[Tensor, ...], wanted: tuple[int, ...]) -> Pullback:
         def pullback(gs: Sequence[Tensor | None]) -> Sequence[Tensor | None]:

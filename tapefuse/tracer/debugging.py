@@ -10,9 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from tapefuse._tree import leaves_with_paths
+from tapefuse._errors import StagingError
+from tapefuse._tree import LEAF, Container, Tree, leaves_with_paths, unflatten
 from tapefuse.ir.graph import here
 from tapefuse.ir.op import OPS
+from tapefuse.ir.ops.effects import error_name
 from tapefuse.tracer.operators import Operators, functions
 from tapefuse.tracer.source import current_loc, user_loc
 from tapefuse.tracer.state import state
@@ -30,16 +32,38 @@ def check_finite(x: Any, name: str | None = None) -> Any:
         if value.dtype.kind == "f":
             require(
                 functions.all(functions.isfinite(value)),
-                f"check_finite at {user_loc()}: {path}, {value.type}, has an element that is inf or nan",
-                "FloatingPointError",
+                FloatingPointError(
+                    f"check_finite at {user_loc()}: {path}, {value.type}, has an element that is inf or nan"
+                ),
             )
     return x
 
 
-def require(condition: Any, message: str, error: str = "AssertionError") -> None:
-    """Raise the builtin `error` unless a bool scalar is true; in a compiled function when the program runs, before any
-    variable is assigned."""
-    _do("require", (as_tensor(condition),), {"error": error, "message": message})
+def require(condition: Any, error: Exception, where: str = "") -> None:
+    """Raise an exception like `error` unless a bool scalar is true; in a compiled function when the program runs,
+    before any variable is assigned. `where`: a line to be noted there.
+
+    Raises StagingError if the exception cannot be made anew from its arguments, or these are no numbers and texts.
+    """
+    attrs = {"arguments": _arguments(error), "error": error_name(type(error)), "where": where}
+    _do("require", (as_tensor(condition),), attrs)
+
+
+def _arguments(error: Exception) -> tuple:
+    """What a program needs to make the exception when it runs."""
+    cure = "raise a class that takes numbers and texts, and hands all of them to Exception.__init__"
+    if not all(x is None or type(x) in (bool, int, float, str) for x in error.args):
+        raise StagingError(f"{error!r} at {user_loc()} depends on a traced value, and its arguments are kept: {cure}")
+    try:
+        again = type(error)(*error.args)
+    except TypeError:
+        again = None
+    if again is None or again.args != error.args:
+        raise StagingError(
+            f"{error!r} at {user_loc()} depends on a traced value, and cannot be made from its arguments {error.args} "
+            f"when the compiled function runs; {cure}"
+        )
+    return error.args
 
 
 def debug_print(*values: Any) -> None:
@@ -62,6 +86,20 @@ def debug_print(*values: Any) -> None:
         else:
             texts.append(str(value))
     _do("debug_print", tuple(operands), {"texts": tuple(texts), "where": f"{os.path.basename(loc.file)}:{loc.line}"})
+
+
+class Quiet(Container):
+    """A structure without leaves, and a bool that nobody sees: for the effects of a program without results."""
+
+    __slots__ = ()
+
+    @staticmethod
+    def around(shape: Tree) -> Tree:
+        return Tree(Quiet, (shape,), (LEAF,))
+
+    @classmethod
+    def of_parts(cls, fixed: tuple[Any, ...], entries: list[Any]) -> Any:
+        return unflatten(fixed[0], [])
 
 
 def _do(name: str, operands: tuple[Tensor, ...], attrs: dict[str, Any]) -> None:

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from tapefuse._tree import LEAF, Tree
+from tapefuse._tree import LEAF, Container, Tree
 
 Taker = Callable[[Any, list], bool]  # appends the leaves of a container; False if it has another shape
 Builder = Callable[[tuple], Any]  # leaves -> container
@@ -78,6 +78,8 @@ def _builder(tree: Tree, first: int) -> Builder:
         by_key = dict(zip(tree.keys, children, strict=True))
         ordered = [(k, by_key[k]) for k in tree.order]
         return lambda leaves: kind([(k, build(leaves)) for k, build in ordered])
+    if issubclass(kind, Container):
+        return lambda leaves: kind.of_parts(tree.keys, [build(leaves) for build in children])
     if hasattr(kind, "_fields"):
         return lambda leaves: kind(*[build(leaves) for build in children])
     return lambda leaves: kind([build(leaves) for build in children])

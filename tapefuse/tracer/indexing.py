@@ -256,7 +256,7 @@ def _symbolic_cut(item: slice, n: Dim) -> _Cut:
 
 def _gathered(x: Tensor, items: list[Any], axes: list[int]) -> Tensor:
     """`x` indexed along `axes` by integer arrays that broadcast together, everything else kept."""
-    indices = [items[a] if isinstance(items[a], Tensor) else as_tensor(np.int64(items[a])) for a in axes]
+    indices = [items[a] if isinstance(items[a], Tensor) else as_tensor(items[a], np.int64) for a in axes]
     rest = [a for a in range(x.ndim) if a not in axes]
     if axes + rest != list(range(x.ndim)):
         x = OPS["transpose"](x, perm=tuple(axes + rest))

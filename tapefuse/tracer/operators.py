@@ -256,7 +256,7 @@ def _called(function: Any, name: str, args: tuple, options: dict[str, Any]) -> A
     out = options.get("out")
     if any(x is not None for x in (out if isinstance(out, tuple) else (out,))):
         raise TypeError(
-            f"{name}(out=...) at {user_loc()} would write into a tensor, and tensors are immutable; use the result"
+            f"{name}(out=...) at {user_loc()} writes into arrays, not into tensors; use the result, or x[...] = ..."
         )
     given = {k: v for k, v in options.items() if k != "out" and not (k == "where" and v is True)}
     try:

@@ -13,13 +13,13 @@ from typing import Any
 
 import numpy as np
 
-from tapefuse._errors import TapeError
+from tapefuse._errors import MissingGradientError, ShapeError, TapeError
 from tapefuse._records import dataclass
-from tapefuse.ir.graph import Loc, Value, here, param, reachable
+from tapefuse.ir.graph import Graph, Loc, Value, here, param, reachable
 from tapefuse.ir.op import Op
 from tapefuse.ir.passes.adjoint import adjoint, missing_rule
 from tapefuse.ir.passes.forward import tangents
-from tapefuse.ir.types import Shape, Type
+from tapefuse.ir.types import Shape, Type, type_of
 from tapefuse.tracer.state import state
 from tapefuse.tracer.tensor import Tensor, TracedTensor, as_tensor, key_of
 
@@ -55,11 +55,28 @@ class Record:
     op: Op | None = None
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class CallRecord:
+    """A `Record` of one call of a graph, whose parameters and outputs stand for `xs` and `ys`."""
+
+    xs: tuple[Node, ...]
+    ys: tuple[Node, ...]
+    pullback: Pullback
+    pushforward: Pushforward
+    loc: Loc | None
+    graph: Graph
+
+
+Entry = Record | CallRecord  # what a tape holds
+
+
 def op_record(
     op: Op, xs: tuple[Node, ...], attrs: dict[str, Any], values: tuple, y: Tensor, loc: Loc | None, lean: bool
 ) -> Record:
     """The record of `y = op(*values, **attrs)`. `lean`: hold only those values that the derivative rule reads."""
     result = Node(key_of(y), y.type)
+    if state.overrides and op.name in state.overrides:
+        return _overridden(state.overrides[op.name], xs, result, attrs, (y, *values), loc)
     vjp, jvp = op.vjp, op.jvp
     if vjp is None or jvp is None:
         rule = _raises(lambda: missing_rule(op, xs, attrs, loc))
@@ -70,6 +87,29 @@ def op_record(
         return Record(xs, (result,), lambda gs: vjp(gs[0], *held, **attrs), _no_values, loc, op)
     held = [y, *values]
     return Record(xs, (result,), lambda gs: vjp(gs[0], *held, **attrs), lambda ts: [jvp(ts, *held, **attrs)], loc, op)
+
+
+def _overridden(
+    rule: Callable[..., Any], xs: tuple[Node, ...], y: Node, attrs: dict[str, Any], held: tuple, loc: Loc | None
+) -> Record:
+    """A record whose rule is the user's: `rule(g, y, *xs, **attrs)` gives a cotangent or None per operand."""
+
+    def pullback(gs: Sequence[Tensor | None]) -> Sequence[Any]:
+        found = rule(gs[0], *held, **attrs)
+        found = list(found) if isinstance(found, (list, tuple)) else [found]
+        if len(found) != len(xs):
+            raise ValueError(
+                f"the rule at {loc} gives {len(found)} cotangents for {len(xs)} operands; give one for each"
+            )
+        for g, x in zip(found, xs, strict=True):
+            if g is not None and type_of(g) != x.type:
+                raise ShapeError(f"the rule for the operation at {loc} gives a cotangent {type_of(g)} for {x.type}")
+        return found
+
+    def pushforward(ts: Sequence[Tensor | None]) -> Sequence[Any]:
+        raise MissingGradientError(f"the operation at {loc} has a rule of override_gradient, for reverse mode only")
+
+    return Record(xs, (y,), pullback, pushforward, loc)
 
 
 def region_record(
@@ -115,7 +155,7 @@ def values_read(op: Op, types: tuple[Type, ...], attrs: tuple[tuple[str, Any], .
 
 
 def backward(
-    records: Sequence[Record], seeds: Iterable[tuple[Node, Tensor]], sources: Sequence[Node]
+    records: Sequence[Entry], seeds: Iterable[tuple[Node, Tensor]], sources: Sequence[Node]
 ) -> list[Tensor | None]:
     """The cotangent of each source from those of the targets, None where nothing connects them."""
     seeds = list(seeds)
@@ -125,7 +165,7 @@ def backward(
 
 
 def forward(
-    records: Sequence[Record], given: Iterable[tuple[Node, Tensor]], targets: Sequence[Node]
+    records: Sequence[Entry], given: Iterable[tuple[Node, Tensor]], targets: Sequence[Node]
 ) -> list[Tensor | None]:
     """The tangent of each target from those of the sources, None where nothing connects them."""
     given = list(given)

@@ -5,7 +5,12 @@ from __future__ import annotations
 import linecache
 import os
 import sys
+import weakref
+from collections import deque
+from collections.abc import Iterable
+from typing import Any
 
+from tapefuse._errors import TapeError
 from tapefuse.ir.graph import Loc, here
 from tapefuse.tracer.state import state
 
@@ -52,9 +57,32 @@ def without_staging() -> str:
     )
 
 
+_made: deque[tuple[weakref.ref, Loc]] = deque(maxlen=1024)
+
+
+def made_here(x: Any) -> None:
+    """Remember for a while which line of the user's made the object `x`."""
+    _made.append((weakref.ref(x), user_loc()))
+
+
+def made_at(x: Any) -> Loc | None:
+    """The line that made `x`, if it was noted and was not long ago."""
+    return next((loc for made, loc in reversed(_made.copy()) if made() is x), None)
+
+
 def current_loc() -> Loc | None:
     """The line that an operation called now belongs to: one pinned on purpose, else the user's."""
     return here.loc if state.pinned else user_loc()
+
+
+def refuse_overrides(what: str, names: Iterable[str]) -> None:
+    """Raise TapeError if rules of `override_gradient` would be left out in a graph that has these operations."""
+    lost = sorted(state.overrides.keys() & names)
+    if lost:
+        raise TapeError(
+            f"{what} at {user_loc()} runs {', '.join(lost)} inside of a graph, which override_gradient does not reach; "
+            "override it around a tape inside of the traced function, or use tp.custom_gradient"
+        )
 
 
 def user_stacklevel() -> int:

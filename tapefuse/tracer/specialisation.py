@@ -16,6 +16,7 @@ from tapefuse.ir.interp import evaluate
 from tapefuse.tracer.call import GraphCall
 from tapefuse.tracer.direct import direct
 from tapefuse.tracer.interpreted import Entry
+from tapefuse.tracer.retracing import Arguments, Retrace
 from tapefuse.tracer.signature import Call, show_leaf, weak_guards
 from tapefuse.tracer.state import state
 from tapefuse.tracer.tensor import Tensor, TracedTensor, as_tensor, key_of, leaked, normal, wrap
@@ -36,7 +37,8 @@ class Specialisation:
         compile: Callable[[Traced], Entry],
         compile_inner: Callable[[Traced], Entry],
         number: int,
-        reason: str,
+        arguments: Arguments,
+        why: Retrace,
         memory_budget: int | None = None,
         statements: tuple[tuple[str, str], ...] = (),
     ):
@@ -47,7 +49,8 @@ class Specialisation:
         self.results = results
         self.number = number  # which call of the function asked for it
         self.statements = statements
-        self.reason = reason  # why no earlier one served
+        self.arguments = arguments
+        self.why = why  # why no earlier one served
         self.has_variable_arguments = bool(call.variables)
         places = {id(v): k for k, v in enumerate(traced.variables)}
         self._arguments = [places.get(id(v)) for v in call.variables]

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import itertools
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
 
 from tapefuse._config import busy
 
@@ -23,6 +24,10 @@ class _State(threading.local):
     pinned: bool = (
         False  # `ir.graph.here.loc` was set on purpose: operations keep it instead of looking up the user's line
     )
+
+    overrides: Mapping[str, Callable[..., Any]] = MappingProxyType(
+        {}
+    )  # rules that tapes record in the place of the ops' own
 
 
 state = _State()

@@ -13,6 +13,7 @@ import enum
 import logging
 import warnings
 import weakref
+from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from types import TracebackType
@@ -25,9 +26,10 @@ from tapefuse._tree import flatten, leaves_with_paths, unflatten
 from tapefuse.ir.graph import Loc
 from tapefuse.ir.op import Op
 from tapefuse.ir.types import Type, show_shape
+from tapefuse.tracer.explanation import KEPT, Explanation, Note, Reason, losses
 from tapefuse.tracer.operators import functions
-from tapefuse.tracer.record import Node, Record, backward, forward, op_record, region_record
-from tapefuse.tracer.source import user_loc, user_stacklevel
+from tapefuse.tracer.record import CallRecord, Entry, Node, backward, forward, op_record, region_record
+from tapefuse.tracer.source import current_loc, made_at, user_loc, user_stacklevel
 from tapefuse.tracer.state import busy, state
 from tapefuse.tracer.tensor import Tensor, as_tensor, key_of, python_kind
 from tapefuse.tracer.variable import Variable
@@ -59,10 +61,14 @@ class GradientTape:
         self._consumed = False  # the one gradient of a non-persistent tape was taken
         self._warned = False  # of recording gradients
         self._dtype_warnings = 0
-        self._records: list[Record] = []
+        self._entered_at: Loc | None = None
+        self._records: list[Entry] = []
         self._tracked: set[int] = set()  # keys of everything watched or computed from it
         self._variables: dict[int, Variable] = {}  # watched ones by key
         self._watched: dict[int, tuple[weakref.ref[Tensor], Node]] = {}  # tensors as they were when watched, by `id`
+        self._watched_at: dict[int, Loc] = {}  # lines that watched tensors, by key
+        self._notes: deque[Note] = deque(maxlen=KEPT)  # where what is tracked went without being recorded
+        self.lost: set[int] = set()  # keys of what was computed there, and from that
 
     # -- life cycle --------------------------------------------------------------------------------
     def __enter__(self) -> GradientTape:
@@ -71,6 +77,7 @@ class GradientTape:
         if self._consumed:
             self._forget()
         self._entered = self._used = True
+        self._entered_at = user_loc()
         self._start()
         return self
 
@@ -90,6 +97,10 @@ class GradientTape:
     def _forget(self) -> None:
         self._consumed = False
         self._records, self._tracked, self._variables, self._watched = [], set(), {}, {}
+        self._forget_notes()
+
+    def _forget_notes(self) -> None:
+        self._notes, self.lost, self._watched_at = deque(maxlen=KEPT), set(), {}
 
     def reset(self) -> None:
         """Forget everything recorded and everything watched."""
@@ -103,9 +114,12 @@ class GradientTape:
                 "trying to stop a tape which is not recording; use stop_recording() inside its `with` block"
             )
         self._stop()
+        paused = _Paused(self)
+        state.tapes = (*state.tapes, paused)
         try:
             yield
         finally:
+            state.tapes = tuple([t for t in state.tapes if t is not paused])
             if self._entered:
                 self._start()
 
@@ -132,6 +146,7 @@ class GradientTape:
             else:
                 self._tracked.add(key_of(x))
                 self._watched[id(x)] = weakref.ref(x), _node(x)
+                self._watched_at[key_of(x)] = user_loc()
         if not self._entered:
             text = (
                 "watch() after the `with` block: operations before and after it are not recorded, so this has no effect"
@@ -150,6 +165,22 @@ class GradientTape:
     def variable_read(self, variable: Variable) -> None:
         if self._watch_accessed and variable.trainable and variable.dtype.kind == "f":
             self._watch_variable(variable)
+
+    def note(self, kind: str, what: Any, keys: Sequence[int], made: Tensor | Variable | None = None) -> None:
+        """Remember that values went somewhere without being recorded, if this tape tracks or follows one of them."""
+        if not self._tracked.isdisjoint(keys) or not self.lost.isdisjoint(keys):
+            ys = () if made is None else (made._key if isinstance(made, Variable) else key_of(made),)
+            self.lost.update(ys)
+            self._notes.append(Note(len(self._records), tuple(keys), ys, kind, what, current_loc()))
+
+    def missed(self, name: str, keys: Sequence[int], y: Tensor) -> None:
+        """Follow what was lost through an operation with a floating-point result, recorded or not."""
+        xs = tuple([k for k in keys if k in self.lost and k not in self._tracked])
+        if xs:
+            key = key_of(y)
+            if key not in self._tracked:
+                self.lost.add(key)
+            self._notes.append(Note(len(self._records), xs, (key,), "followed", name, None))
 
     def watched_variables(self) -> tuple[Variable, ...]:
         """The variables watched so far, in the order in which they were created."""
@@ -187,8 +218,10 @@ class GradientTape:
         tracked = self._tracked
         return tuple([Node(k if k in tracked else None, x.type) for k, x in zip(keys, xs, strict=True)])
 
-    def add_record(self, entry: Record) -> None:
+    def add_record(self, entry: Entry) -> None:
         """Append an operation of any kind; its floating-point results are tracked from here on."""
+        if len(entry.ys) > 1 or type(entry) is CallRecord:
+            self.lost.update([y.key for y in entry.ys if y.key is not None and y.dtype.kind != "f"])
         self._records.append(entry)
         self._tracked.update([y.key for y in entry.ys if y.key is not None and y.dtype.kind == "f"])
 
@@ -204,11 +237,13 @@ class GradientTape:
         sources: Any,
         output_gradients: Any = None,
         unconnected_gradients: UnconnectedGradients | str = UnconnectedGradients.NONE,
+        explain: bool = False,
     ) -> Any:
         """The gradient of (the sum of) the targets for each source, in the structure of `sources`.
 
         Each gradient has its source's shape and dtype. A source that no target depends on gets None, or zeros with
         `unconnected_gradients="zero"`. `output_gradients` weighs the targets, one entry for each.
+        With `explain=True` it returns the gradients and an `Explanation` of those that are None or such zeros.
         Raises TapeError if the record is used up, MissingGradientError (a LookupError) for an operation without
         derivative.
         """
@@ -216,10 +251,12 @@ class GradientTape:
         targets = _tensors(target, "target")
         wanted = _tensors(sources, "sources")
         seeds = _seeds(targets, output_gradients)
+        explanation = self.explanation(target, sources) if explain else None
         grads = backward(self._take_records(), seeds, [self._source(s) for s in wanted])
         if zero:
             grads = [functions.zeros(s.shape, s.dtype) if g is None else g for g, s in zip(grads, wanted, strict=True)]
-        return unflatten(flatten(sources)[1], grads)
+        found = unflatten(flatten(sources)[1], grads)
+        return found if explanation is None else (found, explanation)
 
     def jvp(
         self,
@@ -287,7 +324,43 @@ class GradientTape:
             return functions.zeros(shape, x.dtype)
         return functions.reshape(functions.swapaxes(found, 0, 1), shape)
 
-    def _take_records(self) -> list[Record]:
+    def explanation(self, target: Any, sources: Any) -> Explanation:
+        """Why which sources have no gradient; takes nothing from the tape. Raises TapeError if the record is used
+        up."""
+        self._check_usable()
+        targets, wanted = _tensors(target, "target"), _tensors(sources, "sources")
+        names = [path for path, _ in leaves_with_paths(sources, "sources")]
+        found = []
+        for name, x in zip(names, wanted, strict=True):
+            title = f"{name} ({type(x).__name__}{f' {x.name!r}' if isinstance(x, Variable) else ''}, {x.type})"
+            found.append(self._reasons(title, x, targets))
+        return Explanation(tuple(found))
+
+    def _reasons(self, name: str, x: Tensor | Variable, targets: Sequence[Tensor | Variable]) -> tuple[Reason, ...]:
+        """Why no target has a derivative by `x`; nothing if one has."""
+        if x.dtype.kind != "f":
+            return (Reason.of("source", name, made_at(x), dtype=x.dtype),)
+        node, ends = self._source(x), [_node(y) for y in targets]
+        lost, is_connected = losses(self._records, self._notes, node, ends)
+        if is_connected:
+            return ()
+        if lost:
+            return tuple([Reason.of(kind, name, loc, what=what) for kind, what, loc in lost])
+        if node.key not in self._tracked:
+            return (self._unwatched(name, x),)
+        known = {n.key for r in self._records for n in r.ys} | self.lost | self._tracked
+        kind = "unconnected" if known.issuperset([n.key for n in ends]) else "outside"
+        loc = self._entered_at if kind == "outside" else self._watched_at.get(node.key or 0, made_at(x))
+        return (Reason.of(kind, name, loc),)
+
+    def _unwatched(self, name: str, x: Tensor | Variable) -> Reason:
+        if not isinstance(x, Variable):
+            return Reason.of("tensor", name, made_at(x))
+        if x.trainable and self._watch_accessed:
+            return Reason.of("unread", name, self._entered_at)
+        return Reason.of("unwatched" if x.trainable else "not trainable", name, made_at(x))
+
+    def _check_usable(self) -> None:
         if not self._used:
             raise TapeError("this tape never recorded anything; compute the target inside its `with` block")
         if self._consumed:
@@ -295,6 +368,9 @@ class GradientTape:
                 "A non-persistent GradientTape can only be used to compute one set of gradients (or jacobians); make "
                 "it with GradientTape(persistent=True) to ask for more"
             )
+
+    def _take_records(self) -> list[Entry]:
+        self._check_usable()
         if self._persistent:
             if self in state.tapes:
                 self._warn_of_recording_gradients()
@@ -302,6 +378,7 @@ class GradientTape:
         self._stop()
         self._consumed = True
         records, self._records, self._tracked = self._records, [], set()
+        self._forget_notes()
         return records
 
     def _warn_of_recording_gradients(self) -> None:
@@ -313,6 +390,35 @@ class GradientTape:
                 "tape are wanted"
             )
             warnings.warn(text, PerformanceWarning, stacklevel=user_stacklevel())
+
+
+class _Paused(GradientTape):
+    """Stands for a tape inside of its `stop_recording`: it records nothing, and has noted there what goes by."""
+
+    def __init__(self, tape: GradientTape):
+        super().__init__(watch_accessed_variables=False)
+        self._tape = tape
+        self.lost = {0}  # no tensor's key: `missed` is to be called
+
+    def variable_read(self, variable: Variable) -> None:
+        if self._tape._watch_accessed and variable.trainable:
+            self._tape.lost.add(variable._key)
+
+    def note(self, kind: str, what: Any, keys: Sequence[int], made: Tensor | Variable | None = None) -> None:
+        kept = kind in ("left", "assigned")
+        self._tape.note(kind if kept else "stopped", what if kept else None, keys, made)
+
+    def missed(self, name: str, keys: Sequence[int], y: Tensor) -> None:
+        self._tape.note("stopped", None, keys, y)
+
+
+def explain_gradient(tape: GradientTape, target: Any, sources: Any) -> Explanation:
+    """Why `tape.gradient(target, sources)` gives None for which sources, each with the line of source and the cure.
+
+    The tape stays as it is. Raises TapeError if its record is used up: ask before, with
+    `tape.gradient(target, sources, explain=True)`, or of a persistent tape.
+    """
+    return tape.explanation(target, sources)
 
 
 def _node(x: Tensor | Variable) -> Node:

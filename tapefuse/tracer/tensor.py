@@ -28,7 +28,7 @@ from tapefuse.ir.ops.effects import has_effects
 from tapefuse.ir.ops.region import graphs
 from tapefuse.ir.types import Poly, Shape, Type
 from tapefuse.tracer.operators import Operators, functions
-from tapefuse.tracer.source import current_loc, user_loc, without_staging
+from tapefuse.tracer.source import current_loc, made_here, user_loc, without_staging
 from tapefuse.tracer.state import new_key, state
 
 if TYPE_CHECKING:
@@ -76,22 +76,28 @@ class Tensor(Operators):
 
     def numpy(self) -> Any:
         """The value as a fresh NumPy array (a NumPy scalar for shape `()`); leaves the tape."""
-        array = self._concrete("`.numpy()`")
+        array = self._leaving("`.numpy()`")
         return array.copy() if array.ndim else array[()]
 
     def item(self) -> bool | int | float:
         """The only element as a Python number. Raises ValueError if there are more."""
-        return self._concrete("`.item()`").item()
+        return self._leaving("`.item()`").item()
 
     def tolist(self) -> Any:
-        return self._concrete("`.tolist()`").tolist()
+        return self._leaving("`.tolist()`").tolist()
 
     def _concrete(self, asked_by: str) -> np.ndarray:
         return self._array
 
+    def _leaving(self, way: str) -> np.ndarray:
+        """The value for the world without tapes, which note that it went there."""
+        for tape in state.tapes:
+            tape.note("left", way, (key_of(self),))
+        return self._concrete(way)
+
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         """The value as a read-only array that shares memory, or a copy where NumPy asks for one."""
-        array = self._concrete("`np.asarray()`")
+        array = self._leaving("`np.asarray()`")
         if copy or (dtype is not None and np.dtype(dtype) != array.dtype):
             return np.array(array, dtype)
         view = array.view()
@@ -99,16 +105,16 @@ class Tensor(Operators):
         return view
 
     def __bool__(self) -> bool:
-        return bool(self._concrete("a truth value (`if`, `while`, `and`, `or`, `not`, `assert`)"))
+        return bool(self._leaving("a truth value (`if`, `while`, `and`, `or`, `not`, `assert`)"))
 
     def __float__(self) -> float:
-        return float(self._concrete("`float()`").item())
+        return float(self._leaving("`float()`").item())
 
     def __int__(self) -> int:
-        return int(self._concrete("`int()`").item())
+        return int(self._leaving("`int()`").item())
 
     def __index__(self) -> int:
-        return self._concrete("an index").__index__()
+        return self._leaving("an index").__index__()
 
     def __len__(self) -> int:
         if not self.shape:
@@ -128,7 +134,7 @@ class Tensor(Operators):
         argument of a `tape_function` changes inside of it only. Tapes record it: gradients reach `value`, and the
         rest of the old tensor. Raises IndexOutOfRangeError, ShapeError, DTypeError before anything changes.
         """
-        _become(self, functions.setitem(self, index, value))
+        assume(self, functions.setitem(self, index, value))
 
     def __format__(self, spec: str) -> str:
         return format(self.item(), spec) if spec else str(self)
@@ -264,7 +270,7 @@ def still(x: Tensor) -> Tensor:
     return twin
 
 
-def _become(x: Tensor, new: Tensor) -> None:
+def assume(x: Tensor, new: Tensor) -> None:
     """Give the object `x` the value and identity of another tensor. Raises TypeError for one of another program."""
     trace = state.trace
     if trace is not None and not trace.owns(x):
@@ -413,10 +419,10 @@ def constant(value: Any, dtype: Any = None) -> Tensor:
     if isinstance(value, Operators):
         tensor = as_tensor(value)
         return still(tensor) if dtype is None or tensor.dtype == np.dtype(dtype) else functions.astype(tensor, dtype)
-    if dtype is None:
-        return as_tensor(value)
-    tensor = as_tensor(value, check_dtype(dtype, "a value"))
-    return tensor if tensor.dtype == np.dtype(dtype) else functions.astype(tensor, dtype)
+    tensor = as_tensor(value, None if dtype is None else check_dtype(dtype, "a value"))
+    tensor = tensor if dtype is None or tensor.dtype == np.dtype(dtype) else functions.astype(tensor, dtype)
+    made_here(tensor)
+    return tensor
 
 
 def apply(op: Op, args: tuple, attrs: dict[str, Any]) -> Tensor:
@@ -539,3 +545,10 @@ def record(op: Op, operands: tuple[Tensor, ...], attrs: dict[str, Any], result: 
             result, operands = still(result), tuple([still(x) for x in operands])
             for tape in tapes:
                 tape.add(op, keys, operands, attrs, result, loc)
+        for tape in state.tapes:
+            if tape.lost:
+                tape.missed(op.name, keys, result)
+    else:
+        keys = [key_of(x) for x in operands]
+        for tape in state.tapes:
+            tape.note("dtype", (op.name, result.dtype), keys, result)

@@ -17,8 +17,9 @@ from tapefuse._records import dataclass
 from tapefuse.ir.graph import Graph, Value, here, param, reachable
 from tapefuse.ir.interp import evaluate
 from tapefuse.ir.op import OPS, Literal
+from tapefuse.ir.passes.bodies import rebuilt
 from tapefuse.ir.types import Dim, Type
-from tapefuse.tracer.source import user_loc
+from tapefuse.tracer.source import current_loc, refuse_overrides, user_loc
 from tapefuse.tracer.state import state, tracing
 from tapefuse.tracer.tensor import Tensor, TracedTensor, is_symbolic, key_of, leaked
 from tapefuse.tracer.variable import Variable
@@ -139,6 +140,7 @@ class Trace:
 
     def constant_value(self, value: Value) -> np.ndarray | None:
         """The array a value has whatever the inputs are, or None if it depends on a parameter."""
+        value = without_credit(value)
         known = {p: array for array, p in self._arrays.values()}
         for x, p in self._captured.values():
             array = x._trace.constant_value(x._value) if isinstance(x, TracedTensor) else x._array
@@ -150,11 +152,16 @@ class Trace:
 
     # -- variables -------------------------------------------------------------------------------
     def variable_value(self, variable: Variable) -> Value:
-        """The value that `variable` has at this point of the program; gradients do not pass through an assignment."""
+        """The value that `variable` has at this point of the program. Gradients do not pass through an assignment:
+        what is read is credited to the variable."""
         if id(variable) not in self._variables:
             self._variables[id(variable)] = variable, param(variable.type, variable.name)
         current = self._current.get(id(variable))
-        return self._variables[id(variable)][1] if current is None else OPS["stop_gradient"].emit(current)
+        source = self._variables[id(variable)][1]
+        if current is None:
+            return source
+        here.loc = current_loc()
+        return credited(current, source)
 
     def assign_variable(self, variable: Variable, value: Tensor) -> None:
         self.variable_value(variable)
@@ -171,6 +178,8 @@ class Trace:
     # -- the result ------------------------------------------------------------------------------
     def finish(self, inputs: Sequence[Value], results: Sequence[Tensor]) -> Traced:
         outs = [self.value_of(x) for x in results]
+        if state.overrides:
+            refuse_overrides(repr(self.name), {v.op.name for v in reachable(outs) if v.op is not None})
         variables = list(self._variables.values())
         written = tuple(k for k, (v, p) in enumerate(variables) if self._current.get(id(v), p) is not p)
         outs += [self._current[id(variables[k][0])] for k in written]
@@ -188,6 +197,19 @@ class Trace:
             written=written,
             created=self.created,
         )
+
+
+def credited(current: Value, source: Value) -> Value:
+    """What is read of a variable after an assignment. `source`: the variable itself."""
+    stopped = OPS["stop_gradient"].emit(current)
+    return OPS["credit"].emit(stopped, source) if source.dtype.kind == "f" else stopped
+
+
+def without_credit(value: Value) -> Value:
+    """The same value, of which derivatives do not matter."""
+    if not any(v.op is OPS["credit"] for v in reachable([value])):
+        return value
+    return rebuilt((value,), {}, lambda v, args: args[0] if v.op is OPS["credit"] else None)[0]
 
 
 def _is_open(value: Value) -> bool:

@@ -19,7 +19,7 @@ from tapefuse._locks import Lock
 from tapefuse.ir.op import Op
 from tapefuse.ir.types import Shape, Type, show_shape
 from tapefuse.tracer.operators import functions
-from tapefuse.tracer.source import user_loc
+from tapefuse.tracer.source import made_here, user_loc
 from tapefuse.tracer.state import new_key, state
 from tapefuse.tracer.tensor import Readable, Tensor, TracedTensor, as_tensor, constant, key_of, python_kind, wrap
 
@@ -75,10 +75,11 @@ class Variable(Readable):
             state.trace.variable_created(self)
         if callable(initial_value) and not isinstance(initial_value, Tensor):
             initial_value = initial_value()
-        self._array = own(constant(initial_value, dtype)._concrete("the initial value of a Variable"))
+        self._array = own(constant(initial_value, dtype)._leaving("the initial value of a Variable"))
         self._key = new_key()
         self._name = name or "Variable"
         self._trainable = bool(trainable)
+        made_here(self)
 
     @property
     def name(self) -> str:
@@ -173,6 +174,8 @@ class Variable(Readable):
         return tensor
 
     def _set(self, value: Tensor) -> Variable:
+        for tape in state.tapes:
+            tape.note("assigned", self._name, (key_of(value),), self)
         if state.trace is not None:
             state.trace.assign_variable(self, value)
         else:
@@ -284,3 +287,5 @@ def _record_identity(x: Tensor | Variable, key: int, result: Tensor) -> None:
         for tape in state.tapes:
             if tape.tracks([key]):
                 tape.add(identity, [key], (result,), {}, result, None)
+            if tape.lost:
+                tape.missed("reading", [key], result)

@@ -14,7 +14,7 @@ from tapefuse.ir import ops
 from tapefuse.ir.op import Op
 from tapefuse.ir.passes.batching import Flagged, batched
 from tapefuse.ir.types import Type
-from tapefuse.tracer.record import Node, Record, backward, forward, pinned
+from tapefuse.tracer.record import Entry, Node, backward, forward, pinned
 from tapefuse.tracer.source import user_loc
 from tapefuse.tracer.tensor import Tensor, apply, as_tensor
 from tapefuse.tracer.trace import trace_function
@@ -54,13 +54,13 @@ def _leaf(op: Op, attrs: dict[str, Any]) -> Tensor:
     return apply(op, (), attrs)
 
 
-def rows(records: Sequence[Record], target: Node, seeds: Tensor, sources: Sequence[Node]) -> list[Tensor | None]:
+def rows(records: Sequence[Entry], target: Node, seeds: Tensor, sources: Sequence[Node]) -> list[Tensor | None]:
     """For each source, its cotangents under all cotangents `seeds[k]` of the target, in one reverse pass."""
     found = vectorised(lambda gs: backward(records, [(target, gs[0])], sources), [seeds], "the reverse pass")
     return [_repeated(y, seeds) for y in found]
 
 
-def columns(records: Sequence[Record], source: Node, seeds: Tensor, targets: Sequence[Node]) -> list[Tensor | None]:
+def columns(records: Sequence[Entry], source: Node, seeds: Tensor, targets: Sequence[Node]) -> list[Tensor | None]:
     """For each target, its tangents along all tangents `seeds[k]` of the source, in one forward pass."""
     found = vectorised(lambda ts: forward(records, [(source, ts[0])], targets), [seeds], "the forward pass")
     return [_repeated(y, seeds) for y in found]

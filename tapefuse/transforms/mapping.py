@@ -10,6 +10,7 @@ from tapefuse._errors import ShapeError
 from tapefuse._tree import flatten, is_namedtuple, leaves_with_paths, sorted_keys, unflatten
 from tapefuse.ir import ops
 from tapefuse.ir.types import Dim, show_shape
+from tapefuse.tracer.rewriting import rewritten
 from tapefuse.tracer.source import user_loc
 from tapefuse.tracer.tensor import Tensor, as_tensor
 from tapefuse.tracer.vectorise import vectorised
@@ -25,7 +26,7 @@ def vmap(f: Callable[..., Any], in_axes: Any = 0, out_axes: Any = 0) -> Callable
     upper part of it. `out_axes`: where that axis is put in the results, or None for a result that is equal for all
     examples. Keyword arguments are shared.
 
-    `f` is traced once for the types of one example: it cannot choose by their values (use `where`), and must not
+    `f` is traced once for the types of one example, its `if`, `while` and `for` as in a `tape_function`; it must not
     assign to variables. Raises TypeError where `in_axes` does not fit or nothing is mapped, ShapeError for axes that
     do not exist or differ in length.
     """
@@ -41,7 +42,7 @@ def vmap(f: Callable[..., Any], in_axes: Any = 0, out_axes: Any = 0) -> Callable
 
         def once(xs: list[Tensor]) -> list[Tensor]:
             given = dict(zip(examples, xs, strict=True))
-            returned = f(*unflatten(tree, [given.get(k, x) for k, x in enumerate(leaves)]), **kwargs)
+            returned = rewritten(f)(*unflatten(tree, [given.get(k, x) for k, x in enumerate(leaves)]), **kwargs)
             found[:] = [returned]
             return [as_tensor(y) for y in flatten(returned)[0]]
 

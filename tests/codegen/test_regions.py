@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from tapefuse.codegen.bounds import bound
-from tapefuse.codegen.loops import For, Load, Move, Poll, Stmt, bodies
+from tapefuse.codegen.loops import INT, Assign, For, If, Launch, Let, Load, Move, Num, Poll, Stmt, bodies
 from tapefuse.codegen.pipeline import stages
 from tapefuse.codegen.plan import plan
 from tapefuse.codegen.planned import Request
@@ -185,6 +185,14 @@ class TestLoops:
         graph = Graph((x, ys.args[0]), for_((x, ys), Graph((b, bs), (new, kept)), 5, k, 2))
         agree(graph, np.arange(3.0), 7.0, engine=engine)
 
+    def test_joined_and_padded_arrays(self, engine: str) -> None:
+        k, x, b = region.fresh("k"), p(3, 40), p(3, 40)
+        halves = [ops.slice_(b, starts=(0, s), limits=(3, s + 20), strides=(1, 1)) for s in (20, 0)]
+        joined = ops.concat(ops.sin(halves[0]), ops.cos(halves[1]), axis=1)
+        padded = ops.pad(halves[0], low=(0, 3), high=(0, 17), interior=(0, 0), value=2)
+        body = Graph((b,), (ops.add(joined, padded),))
+        agree(Graph((x,), for_((x,), body, 3, k)), np.random.default_rng(0).random((3, 40)), engine=engine)
+
     def test_array_constants_inside(self, engine: str) -> None:
         x, b, c, k, j = p(3), p(3), p(3), region.fresh("k"), region.fresh("j")
         inner = Graph((c,), (ops.mul(c, np.array([1.0, 2.0, 0.5])),))
@@ -291,6 +299,15 @@ class TestCode:
         innermost = [s for s in walk(body) if isinstance(s, For) and not any(map(bodies, s.body))][-1]
         assert not any(hasattr(s, "buffer") and not isinstance(s, Load) for s in innermost.body)
 
+    def test_loops_are_cut_where_joined_arrays_meet(self) -> None:
+        k, x, b = region.fresh("k"), p(40), p(40)
+        halves = [ops.slice_(b, starts=(s,), limits=(s + 20,), strides=(1,)) for s in (20, 0)]
+        body = Graph((b,), (ops.concat(ops.sin(halves[0]), ops.cos(halves[1]), axis=0),))
+        (found,) = kernels(Graph((x,), for_((x,), body, 9, k)))
+        parts = [s for s in walk(found) if isinstance(s, For) and s.start == Num(20, INT)]
+        assert [s.stop for s in parts] == [Num(40, INT)]
+        assert sum(isinstance(t, Load) for t in parts[0].body) == 1  # of the second array alone
+
     def test_short_loops_do_not_look_for_interrupts(self) -> None:
         assert not any(isinstance(s, Poll) for body in kernels(seidel(10, 2)) for s in walk(body))
         assert any(isinstance(s, Poll) for body in kernels(doubled_while(10.0)) for s in walk(body))
@@ -359,3 +376,91 @@ def test_no_memory_for_a_size(engine: str, n: int) -> None:
     with pytest.raises(MemoryError):
         run(np.array(n), np.arange(4.0))
     np.testing.assert_array_equal(run(np.array(3), np.arange(4.0))[0], np.arange(4.0) + 8)  # 0+1+2, 1+2, 2
+
+
+# -- what loops wait for, and where they store -------------------------------------------------------------------------
+
+
+def test_sums_keep_their_order_when_strict() -> None:
+    graph = seidel(6, 2)
+    orders = []
+    for strict in (False, True):
+        (step,) = plan(Request(graph, 1, strict=strict)).steps
+        body = next(s.body for s in walk(step.kernel.body) if isinstance(s, For) and _carries(s.body))
+        read = next(s.dst for s in body if isinstance(s, Let) and s.op == "read")
+        sums = [s for s in body if isinstance(s, Let) and s.op == "add" and s.dst.dtype == F8]
+        orders.append([read in s.args for s in sums])
+    assert orders == [[False, True], [True, False]]
+
+
+def _carries(body: Sequence[Stmt]) -> bool:
+    return any(isinstance(s, Assign) for s in body)
+
+
+def triangle(n: int) -> Graph:
+    """`x[i] = b[i] - sum(a[i, :i] * x[:i])`, row after row."""
+    i, (a, b, x), (ra, rb, rx) = region.fresh("i"), (p(n, n), p(n), p(n)), (p(n, n), p(n), p(n))
+    k = Poly.symbol(i)
+    row = ops.reshape(ops.slice_(ra, starts=(k, 0), limits=(k + 1, k), strides=(1, 1)), shape=(k,))
+    dot = ops.reduce_sum(ops.mul(row, ops.slice_(rx, starts=(0,), limits=(k,), strides=(1,))), axes=(0,))
+    body = Graph((rx, ra, rb), (with_element(rx, ops.sub(element(rb, k), dot), k),))
+    return Graph((a, b, x), for_((x, a, b), body, n, i))
+
+
+def test_short_sums_in_loops_are_loops() -> None:
+    """What is summed is counted, not the arrays that it is part of; and the index is known to stay small."""
+    (body,) = kernels(triangle(400))
+    assert not any(isinstance(s, Launch) for s in walk(body))
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_triangle(engine: str) -> None:
+    rng = np.random.default_rng(0)
+    agree(triangle(30), rng.random((30, 30)) / 30, rng.random(30), np.zeros(30), engine=engine)
+
+
+def scaled_columns(n: int) -> Graph:
+    """`a[k:, k] /= sqrt(a[k, k])`, as a column of one row."""
+    index, x, a = region.fresh("k"), p(n, n), p(n, n)
+    k = Poly.symbol(index)
+    column = ops.reshape(ops.slice_(a, starts=(k, k), limits=(n, k + 1), strides=(1, 1)), shape=(n - k,))
+    new = ops.reshape(ops.div(column, ops.sqrt(element(a, k, k))), shape=(n - k, 1))
+    return Graph((x,), for_((x,), Graph((a,), (put(a, new, starts=(k, k), strides=(1, 1)),)), n, index))
+
+
+def test_a_column_is_updated_in_place() -> None:
+    (body,) = kernels(scaled_columns(20))
+    assert not any(isinstance(s, Move) for s in walk(body))
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_scaled_columns(engine: str) -> None:
+    agree(scaled_columns(20), np.random.default_rng(0).random((20, 20)) + 1, engine=engine)
+
+
+def spread(*shape: int, trips: int = 3) -> Graph:
+    """The adjoint of a stencil: each inner element is given to its neighbours along all axes, by padding."""
+    rank, x, b = len(shape), p(*shape), p(*shape)
+    inner = ops.slice_(b, starts=(1,) * rank, limits=tuple(n - 1 for n in shape), strides=(1,) * rank)
+    total = b
+    for axis in range(rank):
+        for side in (0, 2):
+            low = tuple(side if k == axis else 1 for k in range(rank))
+            given = {"low": low, "high": tuple(2 - a for a in low), "interior": (0,) * rank, "value": 0.0}
+            total = ops.add(total, ops.pad(ops.mul(inner, 0.25), **given))
+    return Graph((x,), for_((x,), Graph((b,), (total,)), trips, region.fresh("k")))
+
+
+def test_inner_rows_of_padded_sums_ask_nothing() -> None:
+    (outer,) = kernels(spread(20, 30))
+    (body,) = (s.kernel.body for s in walk(outer) if isinstance(s, Launch))
+    branch = next(s for s in walk(body) if isinstance(s, If))
+    middle = max((s for s in branch.then if isinstance(s, For)), key=lambda s: s.stop.value - s.start.value)
+    assert not any(isinstance(t, Let) and t.op == "select" for t in middle.body)
+    assert any(isinstance(t, Let) and t.op == "select" for s in branch.otherwise for t in walk((s,)))
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("shape", [(20, 30), (3, 4), (2, 9), (7, 6, 20)])
+def test_padded_sums(engine: str, shape: tuple[int, ...]) -> None:
+    agree(spread(*shape), np.random.default_rng(0).random(shape), engine=engine)

@@ -226,6 +226,123 @@ def rows(x: Value) -> Value:
     return loop(step, x.shape[0], constant(1.0), x)[0]
 
 
+def part(x: Value, *bounds: tuple[Dim, Dim]) -> Value:
+    """x[a:b, c:d, ...]"""
+    starts, limits = zip(*bounds, strict=True)
+    return ops.slice_(x, starts=starts, limits=limits, strides=(1,) * len(bounds))
+
+
+def element(x: Value, *at: Dim) -> Value:
+    return ops.reshape(part(x, *((k, k + 1) for k in at)), shape=())
+
+
+def stored(x: Value, v: Value, *at: Dim) -> Value:
+    """x with the elements from `at` on replaced by `v`, which is a number or has the rank of x."""
+    v = v if v.shape else ops.reshape(v, shape=(1,) * len(at))
+    return ops.put(x, v, starts=at, strides=(1,) * len(at))
+
+
+def spread(x: Value, shape: tuple[Dim, ...], *axes: int) -> Value:
+    return ops.broadcast.emit(x, shape=shape, axes=axes)
+
+
+def heavy(a: Value) -> Value:
+    """a with 4 added to its diagonal, so that it has factors."""
+    return loop(lambda k, a: stored(a, ops.add(element(a, k, k), 4.0), k, k), a.shape[0], a)[0]
+
+
+def lu(a: Value) -> Value:
+    """Both factors, by rows and columns."""
+    n, a = a.shape[0], heavy(a)
+
+    def step(k: Dim, a: Value) -> Value:
+        m = n - 1 - k
+        row = ops.reshape(part(a, (k, k + 1), (k + 1, n)), shape=(m,))
+        column = ops.reshape(part(a, (k + 1, n), (k, k + 1)), shape=(m,))
+        factors = ops.div(column, spread(element(a, k, k), (m,)))
+        a = stored(a, ops.reshape(factors, shape=(m, 1)), k + 1, k)
+        products = ops.mul(spread(factors, (m, m), 0), spread(row, (m, m), 1))
+        return stored(a, ops.sub(part(a, (k + 1, n), (k + 1, n)), products), k + 1, k + 1)
+
+    return loop(step, n - 1, a)[0]
+
+
+def lu_by_elements(a: Value) -> Value:
+    n, a = a.shape[0], heavy(a)
+
+    def step(k: Dim, a: Value) -> Value:
+        def row(i: Dim, a: Value) -> Value:
+            i = i + k + 1
+            a = stored(a, ops.div(element(a, i, k), element(a, k, k)), i, k)
+
+            def column(j: Dim, a: Value) -> Value:
+                j = j + k + 1
+                product = ops.mul(element(a, i, k), element(a, k, j))
+                return stored(a, ops.sub(element(a, i, j), product), i, j)
+
+            return loop(column, n - 1 - k, a)[0]
+
+        return loop(row, n - 1 - k, a)[0]
+
+    return loop(step, n - 1, a)[0]
+
+
+def cholesky_by_elements(a: Value) -> Value:
+    def minus_product(a: Value, i: Dim, j: Dim, k: Dim) -> Value:
+        return stored(a, ops.sub(element(a, i, j), ops.mul(element(a, i, k), element(a, j, k))), i, j)
+
+    def row(i: Dim, a: Value) -> Value:
+        def column(j: Dim, a: Value) -> Value:
+            (a,) = loop(lambda k, a: minus_product(a, i, j, k), j, a)
+            return stored(a, ops.div(element(a, i, j), element(a, j, j)), i, j)
+
+        (a,) = loop(column, i, a)
+        (a,) = loop(lambda k, a: minus_product(a, i, i, k), i, a)
+        return stored(a, ops.sqrt(element(a, i, i)), i, i)
+
+    return loop(row, a.shape[0], heavy(a))[0]
+
+
+def substitution(a: Value, b: Value) -> Value:
+    """Forward, with the lower part of a."""
+    n = b.shape[0]
+
+    def step(i: Dim, x: Value, a: Value, b: Value) -> Value:
+        before = ops.reshape(part(a, (i, i + 1), (0, i)), shape=(i,))
+        rest = ops.sub(element(b, i), total(ops.mul(before, part(x, (0, i)))))
+        return stored(x, ops.div(rest, element(a, i, i)), i)
+
+    return loop(step, n, spread(constant(0.0), (n,)), a, b)[0]
+
+
+def sweeps(x: Value) -> Value:
+    """In place, with neighbours on both sides: what an element was is read and then changed."""
+
+    def sweep(t: Dim, x: Value) -> Value:
+        def point(i: Dim, x: Value) -> Value:
+            beside = ops.add(element(x, i), element(x, i + 2))
+            return stored(x, ops.sin(ops.mul(element(x, i + 1), beside)), i + 1)
+
+        return loop(point, x.shape[0] - 2, x)[0]
+
+    return loop(sweep, 3, x)[0]
+
+
+def shrinking(x: Value) -> Value:
+    """x[k:] = sin(x[k:])"""
+    n = x.shape[0]
+    return loop(lambda k, x: stored(x, ops.sin(part(x, (k, n))), k), n, x)[0]
+
+
+def triangle(x: Value) -> Value:
+    """Numbers of a loop inside, of which there are more and more."""
+
+    def step(k: Dim, c: Value, x: Value) -> Value:
+        return loop(lambda j, c, x: ops.sin(ops.mul(c, ops.add(at(x, j), c))), k, c, x)[0]
+
+    return loop(step, x.shape[0], constant(1.2), x)[0]
+
+
 X, V = f64(), f64(3)
 PROGRAMS: dict[str, tuple[Callable, tuple[Type, ...]]] = {
     "powers": (powers, (V,)),
@@ -250,6 +367,19 @@ PROGRAMS: dict[str, tuple[Callable, tuple[Type, ...]]] = {
     "unconnected": (unconnected, (X, X)),
     "passed_on": (passed_on, (X, X)),
     "rows": (rows, (f64(4),)),
+    "lu": (lu, (f64(4, 4),)),
+    "lu_n": (lu, (f64(N, N),)),
+    "lu_by_elements": (lu_by_elements, (f64(4, 4),)),
+    "lu_by_elements_n": (lu_by_elements, (f64(N, N),)),
+    "cholesky_by_elements": (cholesky_by_elements, (f64(3, 3),)),
+    "cholesky_by_elements_n": (cholesky_by_elements, (f64(N, N),)),
+    "substitution": (substitution, (f64(4, 4), f64(4))),
+    "substitution_n": (substitution, (f64(N, N), f64(N))),
+    "sweeps": (sweeps, (f64(5),)),
+    "shrinking": (shrinking, (f64(4),)),
+    "shrinking_n": (shrinking, (f64(N),)),
+    "triangle": (triangle, (f64(4),)),
+    "triangle_n": (triangle, (f64(N),)),
 }
 
 

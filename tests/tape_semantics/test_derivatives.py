@@ -40,6 +40,20 @@ def test_090_compiled_function_in_nested_tapes(run):
     close(run(derivative(derivative(cube)), C(2.0)), 12.0)
 
 
+def test_091_second_order_through_a_staged_while():
+    def squares(x):
+        while x < 10:
+            x = x * x
+        return x
+
+    f = tp.tape_function(squares)
+    close(plain(f(C(1.5))), 25.62890625)
+    for function in (f, squares):
+        close(plain(derivative(function)(C(1.5))), 136.6875)
+        close(plain(derivative(derivative(function))(C(1.5))), 637.875)
+    close(plain(tp.tape_function(derivative(derivative(squares)))(C(1.5))), 637.875)
+
+
 def test_092_backward_of_a_function_is_made_when_asked_for():
     cube = tp.tape_function(lambda x: x * x * x)
     x = C(2.0)
@@ -74,6 +88,40 @@ def test_095_unconnected_jacobian():
     tape, y = taped(lambda x: C([1.0, 2.0, 3.0]) * 2, x)
     assert tape.jacobian(y, [x]) == [None]
     assert plain(tape.jacobian(y, x, unconnected_gradients="zero")) == [[0.0, 0.0]] * 3
+
+
+def test_096_jacobians_are_always_batched():
+    """Deliberate difference: there is no `experimental_use_pfor`, and no need of a persistent tape."""
+    x = C([1.0, 2.0])
+    for persistent in (False, True):
+        with tp.GradientTape(persistent=persistent) as tape:
+            tape.watch(x)
+            y = x**2
+        assert plain(tape.jacobian(y, x)) == [[2.0, 0.0], [0.0, 4.0]]
+    with pytest.raises(TypeError, match="experimental_use_pfor"):
+        tape.jacobian(y, x, experimental_use_pfor=False)
+
+
+def test_097_every_operation_has_a_batching_rule(run):
+    """Deliberate difference: nothing fails to be vectorised; here a loop, a sort, a lookup and a product."""
+
+    def f(x):
+        def g(x):
+            y = tp.fori_loop(0, 3, lambda k, c: c * x, tp.ones_like(x))
+            return tp.sort(y)[np.array([1, 0])] @ C([[1.0, 2.0], [3.0, 4.0]])
+
+        tape, y = taped(g, x)
+        return tape.jacobian(y, x)
+
+    close(run(f, C([1.0, 2.0])), [[9.0, 12.0], [12.0, 24.0]])
+
+
+def test_098_jacobians_of_lookups_are_dense(run):
+    def f(x):
+        tape, y = taped(lambda x: x[np.array([2, 0, 2])], x)
+        return tape.jacobian(y, x)
+
+    assert run(f, C([1.0, 2.0, 3.0])) == [[0.0, 0.0, 1.0], [1.0, 0.0, 0.0], [0.0, 0.0, 1.0]]
 
 
 def test_099_batch_jacobian():

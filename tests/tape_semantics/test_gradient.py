@@ -275,3 +275,28 @@ def test_083_gradient_by_the_seed(run):
         return outer.gradient(g, seed)
 
     close(run(f, C([1.0, 2.0])), [3.0, 12.0])
+
+
+def test_057_only_tensors_are_targets():
+    """Deliberate difference: there are no ragged or composite tensors; what is none is named."""
+    x = tp.Variable(1.0)
+    with tp.GradientTape() as tape:
+        y = x * 2
+    with pytest.raises(TypeError, match=r"target\[1\] is a object"):
+        tape.gradient([y, object()], x)
+    assert plain(tape.gradient({"values": [y], "more": (y,)}, x)) == 4.0
+
+
+def test_082_seeds_are_checked_in_traced_functions_too(run):
+    def f(seeds):
+        def g(x):
+            tape, ys = taped(lambda x: [x * 2, x * 3], x)
+            return tape.gradient(ys, x, output_gradients=seeds)
+
+        return g
+
+    assert run(f([1.0, 10.0]), C(1.0)) == 32.0
+    with pytest.raises(ValueError, match="1 entries for 2 targets"):
+        run(f([1.0]), C(1.0))
+    with pytest.raises(TypeError, match="dtype"):
+        run(f([1.0, C(1.0, np.float64)]), C(1.0))

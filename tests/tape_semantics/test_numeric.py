@@ -62,6 +62,26 @@ def test_139_mod():
     assert slope(tp.mod, C(7.0), C(2.0)) == [1.0, -3.0]
 
 
+def test_140_sorting_and_running_sums(run):
+    def f(x):
+        tape, y = taped(lambda x: tp.sort(x) * C([1.0, 10.0, 100.0]), x)
+        return tape.gradient(y, x)
+
+    assert run(f, C([3.0, 1.0, 2.0])) == [100.0, 1.0, 10.0]
+
+    def top(x):
+        tape, y = taped(lambda x: tp.top_k(x, 2)[0] * C([1.0, 10.0]), x)
+        return tape.gradient(y, x)
+
+    assert run(top, C([3.0, 1.0, 2.0])) == [1.0, 0.0, 10.0]
+
+    def running(x):
+        tape, y = taped(lambda x: tp.cumsum(x) * C([1.0, 10.0, 100.0]), x)
+        return tape.gradient(y, x)
+
+    assert run(running, C([1.0, 2.0, 3.0])) == [111.0, 110.0, 100.0]
+
+
 def test_141_logsumexp():
     x = C([1.0, 2.0, 3.0])
     close(slope(tp.logsumexp, x), plain(tp.softmax(x)))

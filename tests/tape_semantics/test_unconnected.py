@@ -1,5 +1,7 @@
 """Sections 4 and 6: every route to None, and operations without a derivative."""
 
+import threading
+
 import numpy as np
 import pytest
 
@@ -133,3 +135,22 @@ def test_085_only_on_a_path(run):
         return tape.gradient(y, x)
 
     assert run(f, C(3.0)) == 6.0
+
+
+def test_067_what_ran_elsewhere():
+    x, other = tp.Variable(2.0), []
+    c = C(2.0)
+    before = x * 3
+    with tp.GradientTape(persistent=True) as tape:
+        early = c * c
+        tape.watch(c)
+        with tape.stop_recording():
+            hidden = x * x
+        worker = threading.Thread(target=lambda: other.append(x * x))
+        worker.start()
+        worker.join()
+        inside = x * 1.0
+    after = x * x
+    assert tape.gradient([before, hidden, other[0], after], x) is None
+    assert tape.gradient(early, c) is None
+    assert plain(tape.gradient(inside, x)) == 1.0

@@ -111,3 +111,17 @@ def test_173_iteration(run):
         return tape.gradient(y, x)
 
     assert run(f, C([1.0, 2.0, 3.0])) == [2.0, 4.0, 6.0]
+
+
+def test_164_assigning_a_part(run):
+    """Deliberate difference in spelling: `v[0] = 5.0`; a slice is a tensor, which has no assign."""
+    v = tp.Variable([1.0, 2.0, 3.0])
+
+    def f():
+        v.assign([1.0, 2.0, 3.0])
+        with tp.GradientTape() as tape:
+            v[0] = 5.0
+            y = v**2
+        return v.read(), tape.gradient(y, v)
+
+    assert run(f) == [[5.0, 2.0, 3.0], [10.0, 4.0, 6.0]]

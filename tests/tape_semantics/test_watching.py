@@ -178,3 +178,18 @@ def test_036_watched_variables_survive_gradient_but_not_reset():
         tape.reset()
         f()
     assert [w.ref() for w in tape.watched_variables()] == [b.ref()]
+
+
+def test_037_variables_of_a_lazy_layer():
+    """Watching the variables of a layer that has none yet watches nothing."""
+    layer, x = tp.nn.Dense(1, kernel_initializer="ones"), C([[2.0, 3.0]])
+    with tp.GradientTape(watch_accessed_variables=False) as tape:
+        tape.watch(layer.variables)
+        y = layer(x)
+    gradients, why = tape.gradient(y, layer.trainable_variables, explain=True)
+    assert plain(gradients) == [None, None]
+    assert {r.kind for r in why.reasons} == {"unwatched"}
+    with tp.GradientTape(watch_accessed_variables=False) as tape:
+        tape.watch(layer.variables)
+        y = layer(x)
+    assert plain(tape.gradient(y, layer.trainable_variables)) == [[[2.0], [3.0]], [1.0]]

@@ -69,7 +69,7 @@ def test_check_finite_passes_gradients(stage):
 
 def test_require(stage):
     def f(x):
-        require(x > 0, "x must be positive", "ValueError")
+        require(x > 0, ValueError("x must be positive"))
         return x
 
     assert plain(stage(f)(C(1.0))) == 1.0

@@ -125,3 +125,22 @@ def test_slice_of_a_symbolic_extent_that_is_too_short():
     assert f(np.ones(3, np.float32)).shape == (0,)
     with pytest.raises(IndexError):
         f(np.ones(2, np.float32))
+
+
+@pytest.mark.parametrize("interpreted", [True, False])
+def test_a_loop_index_beside_a_traced_number(interpreted):
+    """An index known by its symbol stands next to one known at run time only, negative ones included."""
+
+    @tp.tape_function
+    def f(m, p, n):
+        total = 0.0 * m[0, 0]
+        for i in range(p % 4):
+            total = total + m[3 - i, n % 3]
+            m[-1 - i, (2 * n + 1) % 3] += total
+        return total, m
+
+    m = np.arange(12.0).reshape(4, 3)
+    with tp.config(disable_jit=interpreted):
+        total, changed = f(m, tp.constant(3), tp.constant(5))
+    assert total.item() == 24
+    np.testing.assert_array_equal(changed, [[0, 1, 2], [3, 4, 29], [6, 7, 27], [9, 10, 22]])

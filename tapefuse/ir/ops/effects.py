@@ -1,6 +1,6 @@
 """What a program does beside computing: it tests a condition, or prints.
 
-    %1 = require %ok error="FloatingPointError" message="x is not finite" : bool[]
+    %1 = require %ok arguments=("x is negative") error="ValueError" where="model.py:3" : bool[]
     %2 = having %y, %1 : f32[3]
 
 Results of these are bools that nobody needs; `having` ties them to a value that somebody does.
@@ -12,10 +12,13 @@ Results of these are bools that nobody needs; `having` ties them to a value that
 from __future__ import annotations
 
 import builtins
+import sys
+from functools import reduce
+from typing import Any
 
 import numpy as np
 
-from tapefuse._errors import DTypeError
+from tapefuse._errors import DTypeError, ParseError, noted
 from tapefuse.ir.graph import Graph, Loc
 from tapefuse.ir.op import Op, defop, register
 from tapefuse.ir.ops import region
@@ -25,14 +28,37 @@ from tapefuse.ir.types import Type
 DONE = Type(BOOL, ())
 
 
+_local: dict[str, type[Exception]] = {}  # exceptions that no module knows by name
+
+
+def error_name(error: type[Exception]) -> str:
+    """What stands for an exception in programs: `ValueError`, `module:Class`, or a name for this process alone."""
+    if getattr(builtins, error.__name__, None) is error:
+        return error.__name__
+    name, number = f"{error.__module__}:{error.__qualname__}", 1
+    if _found(name) is error:
+        return name
+    while _local.setdefault(f"{name}#{number}", error) is not error:
+        number += 1
+    return f"{name}#{number}"
+
+
 def error_class(name: str) -> type[Exception]:
-    """The builtin exception of this name."""
-    return getattr(builtins, name)
+    """The exception of this name. Raises ParseError if there is none, or its module was not imported."""
+    found = getattr(builtins, name, None) if ":" not in name else _local.get(name) or _found(name)
+    if found is None:
+        raise ParseError(f"there is no exception {name!r} here; import the module that defines it first")
+    return found
+
+
+def _found(name: str) -> Any:
+    module, _, path = name.partition(":")
+    return reduce(lambda owner, part: getattr(owner, part, None), path.split("."), sys.modules.get(module))
 
 
 def has_effects(graph: Graph) -> bool:
     """Whether a graph does something beside computing its results."""
-    return any(v.op is having for v in graph.nodes)
+    return any(v.op is having or any(map(has_effects, region.graphs(v))) for v in graph.nodes)
 
 
 def printing(graph: Graph) -> Loc | None:
@@ -75,28 +101,31 @@ class having:
 
 @defop
 class require:
-    """The operand, bools that must all be true: else the program raises the builtin `error` and changes nothing."""
+    """The operand, bools that must all be true: else the program raises `error(*arguments)` and changes nothing.
 
-    def ref(ok, *, error, message):
+    `error`: see `error_name`. `where`: the line that asks, a note of the exception; empty for none.
+    """
+
+    def ref(ok, *, error, arguments, where):
         if not np.all(ok):
-            raise error_class(error)(message)
+            raise noted(error_class(error)(*arguments), where)
         return np.asarray(ok)
 
-    def type(ok, *, error, message):
+    def type(ok, *, error, arguments, where):
         if ok.dtype != BOOL:
             raise DTypeError(f"a condition is bool, not {ok}")
         return ok
 
-    def vjp(g, y, ok, *, error, message):
+    def vjp(g, y, ok, *, error, arguments, where):
         return [None]
 
-    def jvp(ts, y, ok, *, error, message):
+    def jvp(ts, y, ok, *, error, arguments, where):
         return None
 
-    def batch(flags, ok, *, error, message):
-        return require(ok, error=error, message=message)
+    def batch(flags, ok, *, error, arguments, where):
+        return require(ok, error=error, arguments=arguments, where=where)
 
-    def at(b, i, ok, *, error, message):
+    def at(b, i, ok, *, error, arguments, where):
         return ok(i)
 
     def sample(rng, dtype):

@@ -11,6 +11,7 @@ from tapefuse._errors import DTypeError
 from tapefuse.ir.op import Op, defop
 from tapefuse.ir.ops.family import (
     BOOL,
+    batch_size,
     binary_sample,
     draw,
     dtype_of,
@@ -22,6 +23,7 @@ from tapefuse.ir.ops.family import (
     same_inner_rank,
     tangent,
     unary_sample,
+    with_batch,
 )
 from tapefuse.ir.types import Type, broadcast_shapes, show_dtype
 
@@ -147,6 +149,41 @@ class stop_gradient:
 
     elementwise = True
     dtypes = "fiub"
+
+
+@defop
+class credit:
+    """`x`, as something read from `source`: derivatives go there, and not to `x`.
+
+    What a variable is read as after an assignment: a gradient for the variable counts all reads of it.
+    """
+
+    def ref(x, source):
+        return np.asarray(x)
+
+    def type(x, source):
+        if x != source:
+            raise DTypeError(f"a value of {x} is not read from {source}")
+        return x
+
+    def vjp(g, y, x, source):
+        return [None, g]
+
+    def jvp(ts, y, x, source):
+        return ts[1]
+
+    def batch(flags, x, source):
+        n = batch_size(flags, (x, source))
+        return credit(*[z if f else with_batch(z, n) for z, f in zip((x, source), flags, strict=True)])
+
+    def at(b, i, x, source):
+        return x(i)
+
+    def sample(rng, dtype):
+        return [((draw(rng, dtype, (7, 3)), draw(rng, dtype, (7, 3))), {})]
+
+    elementwise = True
+    dtypes = "f"
 
 
 @defop

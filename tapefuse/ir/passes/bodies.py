@@ -9,7 +9,7 @@ from typing import Any
 from tapefuse.ir import ops
 from tapefuse.ir.graph import Graph, Value, here, symbols_in
 from tapefuse.ir.ops import region
-from tapefuse.ir.types import Dim
+from tapefuse.ir.types import Dim, Poly, substitute
 
 Run = Callable[[Graph], tuple[Graph, Counter[str]]]
 Change = Callable[[Value, tuple[Value, ...]], Value | None]  # a node and its new operands -> what it becomes
@@ -83,6 +83,27 @@ def with_row(stack: Any, k: Dim, v: Any) -> Any:
     """A stack with entry `k` replaced by the IR value `v`."""
     shape = (1, *v.shape)
     return ops.put(stack, ops.reshape(v, shape=shape), starts=(k, *(0 for _ in v.shape)), strides=(1,) * len(shape))
+
+
+def substituted(graph: Graph, values: Mapping[str, Dim]) -> Graph:
+    """The graph with dimension symbols replaced, without loops that have no iteration then: their bodies may ask for
+    elements that do not exist."""
+    return _without_idle_loops(graph, values).substitute(values)
+
+
+def _without_idle_loops(graph: Graph, values: Mapping[str, Dim]) -> Graph:
+    def change(v: Value, args: tuple[Value, ...]) -> Value | None:
+        if v.op is ops.result and v.args[0].op is ops.for_:
+            trips = substitute(v.args[0].attributes["trips"], values)
+            if not isinstance(trips, Poly) and trips <= 0:
+                return env[v.args[0].args[v.attributes["index"]]]
+        if v.op is None or not v.op.is_region:
+            return None
+        return v.op.emit(*args, **region.with_graphs(v.attributes, lambda g: _without_idle_loops(g, values)))
+
+    env: dict[Value, Value] = {}
+    outs = rebuilt(graph.outs, env, change)
+    return graph if outs == graph.outs else Graph(graph.params, outs, graph.name)
 
 
 def depending(graph: Graph, roots: Iterable[Value], names: frozenset[str] = frozenset()) -> set[Value]:

@@ -93,7 +93,7 @@ def _tests(v: Value, known: Known) -> Iterator[Test]:
         yield from _exponent_tests(v)
     elif v.op is ops.require:
         a = v.attributes
-        yield Test(ops.not_(v.args[0]), Check(a["message"], None, error_class(a["error"])))
+        yield Test(ops.not_(v.args[0]), Check("", None, error_class(a["error"]), a["arguments"], a["where"]))
 
 
 def _index_tests(v: Value, array: Type, known: Known) -> Iterator[Test]:

@@ -3,65 +3,90 @@
     c = for(c0, w; body)    reverse, from the last iteration to the first:   gc, gw += vjp of body(c_k, w) for gc
 
 What the reverse body reads of iteration k is kept in stacks [trips, ...] that a second forward loop fills, whose body
-does what the first one's does and more (pass `loops` makes one loop of both), or is computed again (`residuals`).
+does what the first one's does and more (pass `loops` makes one loop of both), or found elsewhere (`loop_sources`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from collections.abc import Sequence
+from functools import reduce
 
 from tapefuse.ir import ops
 from tapefuse.ir.graph import Graph, Value, param, reachable
 from tapefuse.ir.ops import region
-from tapefuse.ir.passes import budget, residuals
+from tapefuse.ir.passes import budget, loop_ranges, residuals
 from tapefuse.ir.passes.adjoint import adjoint, is_differentiable, records_of, zeros
-from tapefuse.ir.passes.bodies import depending, rebuilt, row, with_row
+from tapefuse.ir.passes.bodies import rebuilt, row, with_row
 from tapefuse.ir.passes.loop_chunks import Loop, in_chunks
+from tapefuse.ir.passes.loop_finals import Part
 from tapefuse.ir.passes.loop_products import Products
+from tapefuse.ir.passes.loop_ranges import Box
+from tapefuse.ir.passes.loop_sources import Sources, Stack, Step, sources_of
 from tapefuse.ir.passes.simplify import RULES
-from tapefuse.ir.rewrite import Rewriter
-from tapefuse.ir.types import Dim, Poly, Type, symbols
+from tapefuse.ir.passes.updates import is_zero
+from tapefuse.ir.rewrite import Pattern, Rewriter, rule
+from tapefuse.ir.types import Poly, Type
+
+MAX_TERMS = 64  # of a sum, among which those that write to one place are looked for
+
+
+def put_term(root: Value) -> Value | None:
+    """put(g, 0) + ... + pad(w), where w is added to the zeros alone, is put(g, w) + ..."""
+    terms = _terms(root)
+    if len(terms) > MAX_TERMS or sum(map(_fills_most, terms)) > 1:
+        return None  # the sum over a stencil is computed best in one loop
+    for k, x in enumerate(terms):
+        if x.op is not ops.put or not is_zero(x.args[1]):
+            continue
+        j = next((j for j, y in enumerate(terms) if _is_padded_to(y, x)), None)
+        if j is not None:
+            terms[k] = ops.put(x.args[0], terms[j].args[0], **x.attributes)
+            return reduce(ops.add, (t for i, t in enumerate(terms) if i != j))
+    return None
+
+
+def _terms(v: Value) -> list[Value]:
+    if v.op is ops.add and v.args[0].shape == v.args[1].shape:
+        return [t for a in v.args for t in _terms(a)]
+    return [v]
+
+
+def _fills_most(v: Value) -> bool:
+    """Whether `v` is an array with a narrow frame of zeros."""
+    if v.op is not ops.pad:
+        return False
+    inner, whole = v.args[0].type.size, v.type.size
+    return isinstance(inner, int) and isinstance(whole, int) and 2 * inner >= whole
+
+
+def _is_padded_to(v: Value, update: Value) -> bool:
+    """Whether `v` is zeros but for the region of an update."""
+    a, region = v.attributes, update.attributes
+    if v.op is not ops.pad or a["value"] != 0 or v.args[0].shape != update.args[1].shape:
+        return False
+    return (a["low"], tuple(gap + 1 for gap in a["interior"])) == (region["starts"], region["strides"])
+
 
 SEEN = ("stop_gradient", "missing_gradient")  # by derivatives of derivatives
-IDENTITIES = Rewriter(r for r in RULES.rules if r.name not in SEEN)
+IDENTITIES = Rewriter((*(r for r in RULES.rules if r.name not in SEEN), rule("put_term", Pattern("add"), put_term)))
 
 
-class Step(NamedTuple):
-    """The reverse of one iteration."""
-
-    seeds: dict[int, Value]  # by carry: its cotangent after the iteration
-    sums: dict[int, Value]  # by parameter of the body: the cotangent of a constant, summed so far
-    outs: tuple[Value, ...]  # what becomes of seeds, then of sums
-    new: tuple[Value, ...]  # the carry after the iteration, as it is among what `outs` are computed from
-
-
-class Stack(NamedTuple):
-    """What is kept of a value of every iteration: row k of `array` is the value at iteration k."""
-
-    array: Value  # parameter of the forward body: [trips, ...], or [trips + 1, ...] for the carry number `carry`
-    value: Value
-    carry: int | None  # whose new value, at row k + 1, is read too
-
-
-def cotangents(gs: Sequence[Value | None], loop: Loop, wanted: Sequence[bool]) -> list[Value | None]:
-    """A cotangent or None for each operand of a loop whose results have the cotangents `gs`."""
+def cotangents(
+    gs: Sequence[Value | None], loop: Loop, wanted: Sequence[bool], ys: Sequence[Value]
+) -> list[Value | None]:
+    """A cotangent or None for each operand of a loop whose results `ys` have the cotangents `gs`."""
     if not isinstance(loop.trips, Poly) and loop.trips <= 0:
         return [*gs, *(None for _ in loop.xs[loop.carried :])]
     step = reverse_step(loop, [g is not None for g in gs], wanted)
     if not step.seeds:
         return [None] * len(loop.xs)
     planned = budget.is_planned(loop.index)
-    stacks = stacks_of(loop, step, again=planned)
-    if not planned and budget.is_exceeded(bytes_of(stacks)):
-        stacks = stacks_of(loop, step, again=True)
-        if budget.is_exceeded(bytes_of(stacks)):
-            return in_chunks(gs, loop, wanted, sum(residuals.bytes_of(s.value) for s in stacks))
-    return _reversed(gs, loop, step, stacks)
-
-
-def bytes_of(stacks: Sequence[Stack]) -> Dim:
-    return sum((s.array.type.nbytes for s in stacks), 0)
+    found = sources_of(loop, step, again=planned)
+    if not planned and budget.is_exceeded(found.nbytes):
+        found = sources_of(loop, step, again=True)
+        if budget.is_exceeded(found.nbytes):
+            return in_chunks(gs, loop, wanted, sum(residuals.bytes_of(s.value) for s in found.stacks))
+    return _reversed(gs, loop, step, found, ys)
 
 
 # -- one iteration ----------------------------------------------------------------------------------------------------
@@ -75,7 +100,8 @@ def reverse_step(loop: Loop, given: Sequence[bool], wanted: Sequence[bool]) -> S
     while True:
         seeds = {k: param(body.params[k].type, f"d{k}") for k in sorted(active)}
         targets = [body.outs[k] for k in seeds]
-        found = adjoint(records_of(body), targets, [*seeds.values()], [body.params[k] for k in sources])
+        with loop_ranges.inside(loop.index, loop.trips):
+            found = adjoint(records_of(body), targets, [*seeds.values()], [body.params[k] for k in sources])
         pulled = {k: g for k, g in zip(sources, found, strict=True) if g is not None}
         more = {k for k in pulled if k < carried} - active
         if not more:
@@ -119,63 +145,7 @@ def _added(total: Value, g: Value) -> Value:
     return ops.add(total, g)
 
 
-# -- what is kept -----------------------------------------------------------------------------------------------------
-
-
-def stacks_of(loop: Loop, step: Step, again: bool) -> list[Stack]:
-    """What the reverse step reads of the forward one, or what that is cheap to compute from.
-
-    `again`: all but carries may be computed again, however dear that is.
-    """
-    body, index = loop.body, loop.index
-    carry = {p: k for k, p in enumerate(body.params[: loop.carried])}
-    seeds = (*step.seeds.values(), *step.sums.values())
-    reverse = Graph((*body.params, *seeds), step.outs)
-    backward = depending(reverse, seeds)
-    needed = {a for v in reverse.nodes if v in backward for a in v.args} | {*step.outs}
-    needed -= backward
-    varying = depending(reverse, carry, frozenset({index}))
-    open_regions = {v.args[0] for v in reverse.nodes if v.op is ops.result and index in symbols(v.shape)}
-
-    def can_keep(v: Value) -> bool:
-        return index not in symbols(v.shape) and not (v.op is not None and v.op.is_region)
-
-    def is_given(v: Value) -> bool:
-        if v.op is None or not v.op.interned:
-            return True
-        is_result_kept = v.op.is_region and v not in open_regions
-        return not again and not residuals.is_cheap(v) and (is_result_kept or can_keep(v))
-
-    def keeping(both: set[Value]) -> tuple[int, list[Value], list[Value]]:
-        """With stacks of these carries, in which their new values are found too: bytes, what is kept, what is read."""
-        there = {step.new[carry[p]] for p in both}
-        rules = is_given, lambda v: v not in varying or v in there
-        found = residuals.kept(needed | both, *rules, can_keep)
-        kept = [*dict.fromkeys(_unmoved(v, lambda x: x in varying and can_keep(x)) for v in found)]
-        return sum(map(residuals.bytes_of, kept)), kept, residuals.between(needed | both, *rules)
-
-    both: set[Value] = set()
-    least, kept, between = keeping(both)
-    for p, k in carry.items():
-        if p not in between or step.new[k] not in between or step.new[k] in carry:
-            continue
-        total, values, read = keeping(both | {p})
-        if (total, len(values)) <= (least, len(kept)):
-            least, kept, between, both = total, values, read, both | {p}
-    return [_stack(v, loop, carry[v] if v in both else None) for v in kept]
-
-
-def _unmoved(v: Value, can_be_kept: Callable[[Value], bool]) -> Value:
-    """The value whose elements `v` has in another order: rows are written as they lie in memory."""
-    found = x = v
-    while x.op in (ops.reshape, ops.transpose) and can_be_kept(x.args[0]):
-        is_transpose, (x,) = x.op is ops.transpose, x.args
-        found = x if is_transpose else found
-    return found
-
-
-def _stack(v: Value, loop: Loop, carry: int | None) -> Stack:
-    return Stack(param(Type(v.dtype, (loop.trips + (carry is not None), *v.shape))), v, carry)
+# -- the loops ---------------------------------------------------------------------------------------------------------
 
 
 def _filled(loop: Loop, stacks: Sequence[Stack]) -> tuple[Value, ...]:
@@ -197,17 +167,21 @@ def _filled(loop: Loop, stacks: Sequence[Stack]) -> tuple[Value, ...]:
     return Loop(xs, body, loop.trips, loop.index, n + len(stacks)).results()[n:]
 
 
-def _reversed(gs: Sequence[Value | None], loop: Loop, step: Step, stacks: Sequence[Stack]) -> list[Value | None]:
+def _reversed(
+    gs: Sequence[Value | None], loop: Loop, step: Step, sources: Sources, ys: Sequence[Value]
+) -> list[Value | None]:
     """The reverse loop, and what it gives for each operand of `loop`."""
     k, back = Poly.symbol(loop.index), region.fresh("k")
-    reads: dict[Value, Value] = {}
-    for s in stacks:
+    last = _LastCarry(loop, ys)
+    reads = {v: last.read(v, part) for v, part in sources.finals.items()}
+    for s in sources.stacks:
         reads[s.value] = row(s.array, k, s.value.shape)
         if s.carry is not None:
             reads.setdefault(step.new[s.carry], row(s.array, k + 1, s.value.shape))
     outs = rebuilt(step.outs, dict(reads))
     operands = dict(zip(loop.body.params[loop.carried :], loop.xs[loop.carried :], strict=True))
-    operands |= dict(zip((s.array for s in stacks), _filled(loop, stacks), strict=True))
+    operands |= last.operands
+    operands |= dict(zip((s.array for s in sources.stacks), _filled(loop, sources.stacks), strict=True))
     sums = dict(zip(step.sums.values(), outs[len(step.seeds) :], strict=True))
     late = Products(sums, operands, loop)
     left = {t: y for t, y in sums.items() if t not in late.of}
@@ -223,3 +197,26 @@ def _reversed(gs: Sequence[Value | None], loop: Loop, step: Step, stacks: Sequen
     cotangent = {i: found[p] for i, p in step.seeds.items()}
     cotangent |= {i: found[t] if t in found else late.total(t, found) for i, t in step.sums.items()}
     return [cotangent.get(i) for i in range(len(loop.xs))]
+
+
+class _LastCarry:
+    """Parts of the results of a loop as operands of its reverse."""
+
+    def __init__(self, loop: Loop, ys: Sequence[Value]):
+        self.loop, self.ys = loop, ys
+        self.params: dict[tuple[int, Box], Value] = {}
+        self.operands: dict[Value, Value] = {}
+
+    def read(self, v: Value, part: Part) -> Value:
+        """`v`, in the reverse body."""
+        y = self.ys[part.carry]
+        box = Box((0,) * len(y.shape), y.shape)
+        if loop_ranges.around():  # the loop around may keep it
+            box = part.box.over(self.loop.index, self.loop.trips, y.shape)
+        p = self.params.get((part.carry, box))
+        if p is None:
+            p = self.params[part.carry, box] = param(Type(v.dtype, box.shape))
+            ones = (1,) * len(y.shape)
+            self.operands[p] = y if box.shape == y.shape else ops.slice_.emit(y, **box._asdict(), strides=ones)
+        starts, limits = (tuple(a - b for a, b in zip(ends, box.starts, strict=True)) for ends in part.box)
+        return ops.reshape(ops.slice_.emit(p, starts=starts, limits=limits, strides=part.strides), shape=v.shape)

@@ -10,10 +10,10 @@ from tapefuse.ir.graph import Graph, Value, param
 from tapefuse.ir.interp import inlined
 from tapefuse.ir.op import Op, constant
 from tapefuse.ir.ops import region
-from tapefuse.ir.ops.family import INT64, with_batch
+from tapefuse.ir.ops.family import BOOL, INT64, with_batch
 from tapefuse.ir.passes.adjoint import zeros
 from tapefuse.ir.passes.batching import Flagged, batched
-from tapefuse.ir.passes.bodies import row, with_row
+from tapefuse.ir.passes.bodies import rebuilt, row, with_row
 from tapefuse.ir.types import Dim, Poly, Type, type_of
 
 Flags = Sequence[bool]
@@ -82,13 +82,14 @@ def _masked(flags: Flags, xs: Sequence[Value], cond: Graph, body: Graph, carried
     """While some example goes on: those that do change. Each has a number of iterations of its own."""
     wanted = [k < carried or f for k, f in enumerate(flags)]
     test, _ = body_of(cond, wanted, n, [True])
-    inner, _ = body_of(body, wanted, n, wanted[:carried])
+    inner, _ = body_of(asking_if(body), (*wanted, True), n, wanted[:carried])
     count = param(Type(INT64, (n,)), "count")
-    params = (*inner.params[:carried], count, *inner.params[carried:])
-    (active,) = inlined(test, inner.params, {})
-    outs = [_where(active, new, old) for new, old in zip(inner.outs, inner.params, strict=False)]
+    given = inner.params[:-1]
+    params = (*given[:carried], count, *given[carried:])
+    (active,) = inlined(test, given, {})
+    outs = [_where(active, new, old) for new, old in zip(inlined(inner, (*given, active), {}), given, strict=False)]
     counted = ops.add(count, ops.cast(active, dtype=INT64))
-    (goes_on,) = inlined(test, inner.params, {})
+    (goes_on,) = inlined(test, given, {})
     operands = _started(xs, flags, wanted, n)
     found = ops.while_.emit_results(
         *operands[:carried],
@@ -124,10 +125,33 @@ def _chosen(index: Value, operands: Sequence[Value], flags: Flags, branches: Seq
     k = ops.maximum(ops.minimum(index, last), constant(0, INT64))
     found: Sequence[Value] = ()
     for number, branch in enumerate(branches):
-        taken = inlined(body_of(branch, flags, n, force)[0], operands, {})
         hit = ops.eq(k, constant(number, INT64))
+        inner, _ = body_of(asking_if(branch), (*flags, True), n, force)
+        taken = inlined(inner, (*operands, hit), {})
         found = taken if not number else [_where(hit, y, z) for y, z in zip(taken, found, strict=True)]
     return [(y, True) for y in found]
+
+
+def asking_if(graph: Graph) -> Graph:
+    """The graph with one more parameter, a bool: only where it is true must what the graph requires hold."""
+    asked = param(Type(BOOL, ()), "asked")
+
+    def change(v: Value, args: tuple[Value, ...]) -> Value | None:
+        assert v.op is not None
+        if v.op is ops.require:
+            otherwise: Any = ops.not_(asked)
+            if v.shape:
+                otherwise = ops.broadcast(otherwise, shape=v.shape, axes=())
+            return ops.require.emit(ops.or_(args[0], otherwise), **v.attributes)
+        if v.op.is_region and any(map(_requires, region.graphs(v))):
+            return v.op.emit(*args, asked, **region.with_graphs(v.attributes, asking_if))
+        return None
+
+    return Graph((*graph.params, asked), rebuilt(graph.outs, {}, change), graph.name)
+
+
+def _requires(graph: Graph) -> bool:
+    return any(v.op is ops.require or any(map(_requires, region.graphs(v))) for v in graph.nodes)
 
 
 def sized_values(flags: Flags, xs: Sequence[Value], *, symbol: str, body: Graph) -> Pairs:

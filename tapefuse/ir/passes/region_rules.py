@@ -27,8 +27,8 @@ Maybe = Sequence[Value | None]
 # -- cotangents -------------------------------------------------------------------------------------------------------
 
 
-def for_vjp(gs: Maybe, ys: Maybe, xs: Sequence[Value], wanted: Sequence[bool], **attrs: Any) -> Maybe:
-    return loop_adjoint.cotangents(gs, Loop(tuple(xs), **attrs), wanted)
+def for_vjp(gs: Maybe, ys: Sequence[Value], xs: Sequence[Value], wanted: Sequence[bool], **attrs: Any) -> Maybe:
+    return loop_adjoint.cotangents(gs, Loop(tuple(xs), **attrs), wanted, ys)
 
 
 def while_vjp(gs: Maybe, ys: Maybe, xs: Sequence[Value], wanted: Sequence[bool], **attrs: Any) -> Maybe:
@@ -213,7 +213,7 @@ def _applied(rule: Callable[..., Maybe], *groups: Sequence[Any]) -> Sequence[Any
 
 
 region.RULES |= {
-    "for": region.Rules(_vjp(for_vjp, slice(0)), _jvp(for_jvp), region_batching.for_batch),
+    "for": region.Rules(_vjp(for_vjp, slice(None)), _jvp(for_jvp), region_batching.for_batch),
     "while": region.Rules(_vjp(while_vjp, slice(-1, None)), _jvp(while_jvp), region_batching.while_batch),
     "switch": region.Rules(_vjp(switch_vjp, slice(0)), _jvp(switch_jvp), region_batching.switch_batch),
     "sized": region.Rules(_vjp(sized_vjp, slice(0)), _jvp(sized_jvp), region_batching.sized_batch),

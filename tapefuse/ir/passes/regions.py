@@ -22,7 +22,7 @@ from tapefuse.ir.graph import Graph, Value, reachable
 from tapefuse.ir.op import const, constant
 from tapefuse.ir.ops.family import INT64
 from tapefuse.ir.passes import residuals
-from tapefuse.ir.passes.bodies import deep, depending, rebuilt
+from tapefuse.ir.passes.bodies import deep, depending, rebuilt, substituted
 from tapefuse.ir.passes.checks import never_negative
 from tapefuse.ir.passes.loops import carry_classes
 from tapefuse.ir.types import Poly
@@ -123,7 +123,7 @@ class _Region:
             return None
         outs = tuple(carry)
         if trips == 1:
-            outs = _inlined(self.attrs["body"].substitute({self.attrs["index"]: 0}), self.args)
+            outs = _inlined(substituted(self.attrs["body"], {self.attrs["index"]: 0}), self.args)
         return {k: outs[k] for k in range(n) if k in self.used}
 
     def hoist(self) -> None:
@@ -270,11 +270,11 @@ class _Region:
         body, symbol = self.attrs["body"], self.attrs["symbol"]
         if n.op is const:
             self.fired["once"] += 1
-            outs = _inlined(body.substitute({symbol: max(int(n.attributes["value"].array), 0)}), operands)
+            outs = _inlined(substituted(body, {symbol: max(int(n.attributes["value"].array), 0)}), operands)
             return {k: outs[k] for k in self.used}
         if n.op is ops.dim and never_negative(n.attributes["value"]):
             self.fired["once"] += 1
-            outs = _inlined(body.substitute({symbol: n.attributes["value"]}), operands)
+            outs = _inlined(substituted(body, {symbol: n.attributes["value"]}), operands)
             return {k: outs[k] for k in self.used}
         places = self.fewer_results()
         self.share()

@@ -55,17 +55,20 @@ def nominal(d: Dim) -> int:
 Test = Callable[[Value], bool]
 
 
-def kept(needed: Iterable[Value], is_given: Test, is_free: Test, can_keep: Test) -> list[Value]:
+def kept(
+    needed: Iterable[Value], is_given: Test, is_free: Test, can_keep: Test, size: Callable[[Value], int] = bytes_of
+) -> list[Value]:
     """The values to keep so that `needed` can be computed, in order of their ids.
 
     `is_free` values need nothing. `is_given` values cannot be computed again, others from their operands.
+    `size`: the bytes that keeping a value takes.
     """
     nodes = between(needed, is_given, is_free)
     number = {v: k for k, v in enumerate(nodes)}
     flow = _Flow(2 * len(nodes) + 2)
     source, sink = flow.n - 2, flow.n - 1
     for v, k in number.items():
-        flow.edge(2 * k, 2 * k + 1, max(bytes_of(v), 1) if can_keep(v) else INFINITE)
+        flow.edge(2 * k, 2 * k + 1, max(size(v), 1) if can_keep(v) else INFINITE)
         if is_given(v):
             flow.edge(source, 2 * k, INFINITE)
         else:

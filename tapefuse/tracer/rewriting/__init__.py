@@ -5,13 +5,13 @@ jumps       break, continue, return -> flags
 names       which variables a statement binds and reads, and which are read later
 syntax      tree -> tree that calls `staging.Stager`, and a `Statement` for each `if`, `while` and `for`
 functions   puts it together; which functions that calls reach are the user's
-staging     decides at run time whether Python or the program does it; `branches`, `loops`, `calls`, `carried`
+staging     decides at run time whether Python or the program does it; `branches`, `loops`, `demands`, `calls`, `carried`
 """
 
 from __future__ import annotations
 
 from tapefuse.tracer.rewriting.calls import stage, unroll
-from tapefuse.tracer.rewriting.functions import as_written, has_source, rewritten
+from tapefuse.tracer.rewriting.functions import as_written, rewritten
 from tapefuse.tracer.rewriting.notes import collected
 
-__all__ = ["as_written", "collected", "has_source", "rewritten", "stage", "unroll"]
+__all__ = ["as_written", "collected", "rewritten", "stage", "unroll"]

@@ -22,6 +22,7 @@ from tapefuse.tracer.rewriting.carried import (
     shown,
     unpack,
 )
+from tapefuse.tracer.rewriting.demands import raised
 from tapefuse.tracer.rewriting.jumps import is_flag
 from tapefuse.tracer.rewriting.syntax import Statement
 from tapefuse.tracer.tensor import TracedTensor
@@ -58,6 +59,16 @@ class StagedIf:
         for name in self._statement.bound:
             value = results.get(name, UNDEFINED)
             self._names.set(name, become(self._before[name], value) if name in kept else value)
+
+    def raised(self, body: Callable[[], Any]) -> Exception:
+        """What the block raises; all names are as before."""
+        self._restore(as_fresh=True)
+        containers = Containers(self._names, self._statement.only_read)
+        try:
+            return raised(body)
+        finally:
+            containers.restored()
+            self._restore()
 
     def _traced(self, condition: TracedTensor, body: Branch, orelse: Branch) -> dict[str, Any]:
         forms = {n: f for n, f in self._guesses.items() if n in self._outs}

@@ -15,9 +15,10 @@ import numpy as np
 
 from tapefuse._errors import ConcretizationError, DTypeError, ShapeError
 from tapefuse.ir.types import Poly
+from tapefuse.tracer.control_counting import trips_of
 from tapefuse.tracer.operators import functions
 from tapefuse.tracer.source import user_loc
-from tapefuse.tracer.tensor import Readable, Tensor, TracedTensor, as_tensor
+from tapefuse.tracer.tensor import Readable, Tensor, TracedTensor, as_tensor, weakened
 
 Extent = int | Poly
 
@@ -36,6 +37,11 @@ class Items:
 
     def at(self, k: Any) -> Any:
         raise NotImplementedError
+
+    @property
+    def count(self) -> Any:
+        """How many there are, traced if need be."""
+        return self.extent
 
     def __len__(self) -> int:
         if not isinstance(self.extent, int):
@@ -59,8 +65,39 @@ class Range(Items):
         if not known and isinstance(start, int) and start == 0 and step == 1 and isinstance(stop, Poly):
             self.extent = stop
 
+    @property
+    def count(self) -> Any:
+        return trips_of(self.start, self.stop, self.step)
+
     def at(self, k: Any) -> Any:
-        return self.start + k * self.step
+        number = self.start + k * self.step
+        return weakened(number) if isinstance(number, Tensor) else number
+
+
+class Typed(Items):
+    """The numbers of a `range` as tensors of a dtype."""
+
+    def __init__(self, numbers: Range, dtype: Any):
+        self.numbers, self.dtype, self.extent = numbers, dtype, numbers.extent
+
+    @property
+    def count(self) -> Any:
+        return self.numbers.count
+
+    def at(self, k: Any) -> Any:
+        return functions.astype(as_tensor(self.numbers.at(k)), self.dtype)
+
+
+class Reversed(Items):
+    def __init__(self, items: Items):
+        self.items, self.extent = items, items.extent
+
+    @property
+    def count(self) -> Any:
+        return self.items.count
+
+    def at(self, k: Any) -> Any:
+        return self.items.at(self.items.count - 1 - k)
 
 
 class Rows(Items):
@@ -78,6 +115,10 @@ class Enumerated(Items):
     def __init__(self, items: Items, start: Any):
         self.items, self.start, self.extent = items, start, items.extent
 
+    @property
+    def count(self) -> Any:
+        return self.items.count
+
     def at(self, k: Any) -> Any:
         return k + self.start if not isinstance(self.start, int) or self.start else k, self.items.at(k)
 
@@ -91,11 +132,20 @@ class Zipped(Items):
         elif all(isinstance(e, int) for e in extents):
             self.extent = min(extents)  # type: ignore[type-var]
         else:
-            shown = ", ".join(map(str, extents))
-            raise ShapeError(f"zip at {user_loc()} of extents {shown}: which is least is not known while tracing")
+            self.extent = None
+
+    @property
+    def count(self) -> Any:
+        return functools.reduce(_least, [p.count for p in self.parts])
 
     def at(self, k: Any) -> Any:
         return tuple([p.at(k) for p in self.parts])
+
+
+def _least(a: Any, b: Any) -> Any:
+    if a == b if not isinstance(a, Tensor) and not isinstance(b, Tensor) else a is b:
+        return a
+    return functions.minimum(*[functions.astype(as_tensor(n), "int64") for n in (a, b)])
 
 
 def items_of(x: Any) -> Items | None:
@@ -106,6 +156,44 @@ def items_of(x: Any) -> Items | None:
         return Range(x.start, x.stop, x.step)
     is_array = isinstance(x, (Tensor, Readable)) or (isinstance(x, np.ndarray) and x.dtype.kind in "biuf")
     return Rows(x) if is_array and x.shape else None
+
+
+_counting: dict[Any, Callable[[Sequence[Any]], Any]] = {
+    np.arange: lambda bounds: np.int64
+}  # functions that make ranges of numbers -> their dtype
+
+
+def counts(dtype_of: Callable[[Sequence[Any]], Any]) -> Callable[[Any], Any]:
+    """For functions that give the numbers of a range as a tensor: they may count a loop with bounds that are traced.
+
+    `dtype_of(bounds)`: that of the numbers, where the caller gives none.
+    """
+
+    def noted(f: Any) -> Any:
+        _counting[f] = dtype_of
+        return f
+
+    return noted
+
+
+def counting(f: Any) -> Callable[..., Any] | None:
+    """What a `for` calls in place of a function of the kind `counts` notes; None for others."""
+    try:
+        dtype_of = _counting.get(f)
+    except TypeError:  # it cannot be hashed
+        return None
+    if dtype_of is None:
+        return None
+
+    def call(*bounds: Any, dtype: Any = None, **named: Any) -> Any:
+        given = (*bounds, *named.values())
+        if not any(map(unknown, given)):
+            return f(*bounds, **named, **({} if dtype is None else {"dtype": dtype}))
+        if named:
+            raise DTypeError(f"a loop at {user_loc()} over traced bounds: give start, stop and step by position")
+        return Typed(named_range(("start", "stop", "step"), *bounds), dtype or dtype_of(bounds))
+
+    return call
 
 
 def _is_open(items: Items | None) -> bool:
@@ -155,6 +243,11 @@ def _zip(*iterables: Any, strict: bool = False) -> Any:
     return Zipped([p for p in parts if p is not None])
 
 
+def _reversed(x: Any) -> Any:
+    items = items_of(x)
+    return Reversed(items) if items is not None and _is_open(items) else reversed(x)
+
+
 def _len(x: Any) -> Any:
     if isinstance(x, TracedTensor) and x.shape and isinstance(x.shape[0], Poly):
         return x.shape[0]
@@ -198,7 +291,13 @@ _MATH = (
 @functools.cache
 def _table() -> dict[Any, Callable[..., Any]]:
     """Made late: `tapefuse.numpy`, which stands above, fills in `functions`."""
-    table: dict[Any, Callable[..., Any]] = {range: _range, enumerate: _enumerate, zip: _zip, len: _len}
+    table: dict[Any, Callable[..., Any]] = {
+        range: _range,
+        enumerate: _enumerate,
+        zip: _zip,
+        reversed: _reversed,
+        len: _len,
+    }
     table |= {max: _extreme(max, "max"), min: _extreme(min, "min")}
     return table | {getattr(math, n): _math(n) for n in _MATH if hasattr(functions, _IN_NUMPY.get(n, n))}
 

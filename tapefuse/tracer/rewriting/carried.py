@@ -20,7 +20,7 @@ from tapefuse.tracer.operators import functions
 from tapefuse.tracer.rewriting.jumps import RESULT, is_flag
 from tapefuse.tracer.rewriting.syntax import Statement
 from tapefuse.tracer.state import state
-from tapefuse.tracer.tensor import Tensor, TracedTensor, _become, as_tensor, key_of, weakened
+from tapefuse.tracer.tensor import Tensor, TracedTensor, as_tensor, assume, key_of, weakened
 
 
 class _Undefined:
@@ -253,7 +253,7 @@ def become(old: Any, new: Any) -> Any:
         _refill(old, new)
         return old
     if isinstance(old, Tensor) and isinstance(new, Tensor) and state.trace is not None and state.trace.owns(old):
-        _become(old, new)
+        assume(old, new)
         return old
     return new
 

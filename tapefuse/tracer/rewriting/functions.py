@@ -38,12 +38,11 @@ _CALLS = frozenset(code for name, code in dis.opmap.items() if name.startswith((
 
 @dataclass(frozen=True, slots=True)
 class _Made:
-    """The new code of a function, None to leave it alone, and whether its source is known."""
+    """The new code of a function, None to leave it alone."""
 
     file: str
     code: CodeType | None
     stager: Stager | None = None
-    has_source: bool = True
 
 
 _made: weakref.WeakKeyDictionary[CodeType, _Made] = weakref.WeakKeyDictionary()
@@ -70,15 +69,6 @@ def rewritten(function: Any) -> Any:
         inner = rewritten(function.func)
         return function if inner is function.func else functools.partial(inner, *function.args, **function.keywords)
     return function
-
-
-def has_source(function: Any) -> bool:
-    """Whether control flow of the function can be staged, as far as its source is concerned."""
-    while isinstance(function, (MethodType, functools.partial)):
-        function = function.__func__ if isinstance(function, MethodType) else function.func
-    if not isinstance(function, FunctionType) or function.__code__ in _ours:
-        return True
-    return _of_code(function).has_source
 
 
 def _function(function: FunctionType) -> FunctionType:
@@ -114,7 +104,7 @@ def _make(function: FunctionType) -> _Made:
         return alone
     source = source_of(function)
     if source is None:
-        return _Made(code.co_filename, None, has_source=False)
+        return alone
     if not has_control_flow(source.node) and _calls_libraries_only(source.node, function):
         return alone
     rewriting = Rewriting(code.co_filename)
@@ -206,16 +196,16 @@ def _resolved(node: ast.expr, function: FunctionType) -> Any:
 def _is_library(f: Any) -> bool:
     if isinstance(f, (BuiltinFunctionType, np.ufunc)):
         return replaced(f) is None
-    return isinstance(f, FunctionType) and not is_users(f)
+    if not isinstance(f, FunctionType) or is_users(f):
+        return False
+    return not f.__code__.co_filename.startswith(_TAKE_FUNCTIONS)  # those may be given the user's functions
 
 
-def is_users(function: FunctionType, package: str | None = None) -> bool:
-    """Whether it is code of the user's: not of Python, of an installed package (but `package`), or ours."""
+def is_users(function: FunctionType) -> bool:
+    """Whether it is code of the user's: not of Python, of an installed package, or ours."""
     file = function.__code__.co_filename
     if file.startswith(PACKAGE):
         return False
-    if package is not None and function.__module__ is not None and function.__module__.split(".")[0] == package:
-        return True
     return not file.startswith(_LIBRARIES) and not file.startswith("<frozen") and "site-packages" not in file
 
 

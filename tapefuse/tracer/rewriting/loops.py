@@ -62,7 +62,7 @@ class StagedLoop:
         if test is not None:
             return self._for_with_test(items, body, test)
         is_range = isinstance(items, Range)
-        start, stop, by = (items.start, items.stop, items.step) if isinstance(items, Range) else (0, items.extent, 1)
+        start, stop, by = (items.start, items.stop, items.step) if isinstance(items, Range) else (0, items.count, 1)
 
         def loop(carry: tuple, labels: list[str]) -> tuple:
             def step(k: Any, *carry: Any) -> tuple:
@@ -73,7 +73,7 @@ class StagedLoop:
         self._run(loop)
 
     def _for_with_test(self, items: Items, body: Body, test: Test) -> None:
-        count = control._trips(items.start, items.stop, items.step) if isinstance(items, Range) else items.extent
+        count = items.count
 
         def loop(carry: tuple, labels: list[str]) -> tuple:
             def goes_on(state: tuple) -> Any:

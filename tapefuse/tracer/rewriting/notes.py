@@ -16,6 +16,7 @@ class _Notes(threading.local):
     lines: dict[str, str] | None = None
     failures: dict[Statement, str] | None = None  # why a loop over Python's numbers is no native loop
     attempts: int = 0  # loops over Python's numbers being tried as native loops
+    copies: int = 1  # of what is being traced, made by the loops around it that are unrolled
 
 
 _notes = _Notes()
@@ -25,13 +26,13 @@ _notes = _Notes()
 def collected() -> Iterator[dict[str, str]]:
     """The notes made in the block: place and kind of statement -> what became of it."""
     outer, _notes.lines = _notes.lines, {}
-    more = _notes.attempts, _notes.failures
-    _notes.attempts, _notes.failures = 0, {}
+    more = _notes.attempts, _notes.failures, _notes.copies
+    _notes.attempts, _notes.failures, _notes.copies = 0, {}, 1
     try:
         yield _notes.lines
     finally:
         _notes.lines = outer
-        _notes.attempts, _notes.failures = more
+        _notes.attempts, _notes.failures, _notes.copies = more
 
 
 def note(statement: Statement, became: str) -> None:
@@ -53,6 +54,20 @@ def attempt() -> Iterator[None]:
         raise
     finally:
         _notes.attempts -= 1
+
+
+@contextmanager
+def unrolling(times: int) -> Iterator[None]:
+    """The block is traced so many times by one loop."""
+    outer, _notes.copies = _notes.copies, _notes.copies * max(times, 1)
+    try:
+        yield
+    finally:
+        _notes.copies = outer
+
+
+def copies() -> int:
+    return _notes.copies
 
 
 def attempting() -> bool:

@@ -5,19 +5,20 @@ from __future__ import annotations
 import dis
 import linecache
 import operator
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence, Sized
 from functools import partial
 from types import FunctionType
 from typing import Any
 
-from tapefuse._errors import ConcretizationError, StagingError
+from tapefuse._errors import StagingError
 from tapefuse._tree import flatten
 from tapefuse.tracer import control
 from tapefuse.tracer.operators import functions
 from tapefuse.tracer.rewriting import notes
 from tapefuse.tracer.rewriting.branches import Forms, StagedIf
-from tapefuse.tracer.rewriting.calls import Items, Range, Wish, items_of, named_range
+from tapefuse.tracer.rewriting.calls import Items, Range, Wish, counting, items_of, named_range
 from tapefuse.tracer.rewriting.carried import UNDEFINED, Containers, Names
+from tapefuse.tracer.rewriting.demands import forbid, holds, raises
 from tapefuse.tracer.rewriting.logic import and_, condition, continued, is_unknown, logical
 from tapefuse.tracer.rewriting.loops import StagedLoop
 from tapefuse.tracer.rewriting.syntax import Statement
@@ -25,7 +26,7 @@ from tapefuse.tracer.source import PACKAGE, user_loc
 from tapefuse.tracer.tensor import Tensor, TracedTensor
 from tapefuse.tracer.variable import Variable
 
-FEW = 64  # so many iterations of a loop over Python's numbers are unrolled
+FEW = 64  # so many iterations of loops over Python's numbers are unrolled, those of nested ones multiplied
 MANY = 1000  # unrolled iterations that earn a warning
 _OPERATORS: dict[str, Callable[[Any, Any], Any]] = {
     "Eq": operator.eq,
@@ -156,14 +157,16 @@ class Stager:
     ) -> None:
         statement, count = self._statements[k], 0
         guarded = statement.as_guarded
+        times = len(iterable) if isinstance(iterable, Sized) else 1
         for item in iterable:
             asked = goes_on() if goes_on is not None and count else True
-            if is_unknown(asked):
-                self._if(guarded, asked, lambda item=item: body(item), None, cells, {})  # type: ignore[misc]
-            elif asked:
-                body(item)
-            else:
-                break
+            with notes.unrolling(times):
+                if is_unknown(asked):
+                    self._if(guarded, asked, lambda item=item: body(item), None, cells, {})  # type: ignore[misc]
+                elif asked:
+                    body(item)
+                else:
+                    break
             count += 1
         notes.note(statement, f"unrolled, {count} times: {why}")
 
@@ -172,6 +175,10 @@ class Stager:
         if notes.attempting():
             check_repeatable(f)
         return self._callee(f)
+
+    def count(self, f: Any) -> Any:
+        """What to call in place of `f` for the items of a loop."""
+        return counting(f) or self.fn(f)
 
     def range_(self, f: Any, *labels: str) -> Any:
         """What to call in place of `range` (or what goes by its name), with its arguments as they are written."""
@@ -229,22 +236,19 @@ class Stager:
         return and_(plain, first, lambda: self.compare(plain, signs[1:], b, rest[0](), *rest[1:])) if rest else first
 
     def holds(self, test: Any, message: Thunk | None) -> Any:
-        """What `assert` asks."""
-        if not is_unknown(test):
-            return test
-        raise ConcretizationError(
-            f"assert at {user_loc()} asks for {test!r}, whose value is known only when the compiled function runs; "
-            "return the condition, or check the arguments before the call"
-        )
+        return holds(test, message)
 
     def raises(self, test: Any, error: Thunk) -> Any:
-        """What `if test: raise error` asks."""
+        return raises(test, error)
+
+    def fails(self, k: int, test: Any, body: Thunk, cells: FunctionType) -> None:
+        """`if test: body()`, where `body` ends with a `raise`."""
         if not is_unknown(test):
-            return test
-        raise ConcretizationError(
-            f"raise at {user_loc()} depends on {test!r}, whose value is known only when the compiled function runs; "
-            "return the condition, or check the arguments before the call"
-        )
+            if test:
+                body()
+            return
+        error = StagedIf(self._statements[k], Names(cells), {}).raised(body)
+        forbid(test, error)
 
 
 def _both(plain: bool, goes_on: Thunk | None, test: Thunk) -> Thunk:
@@ -260,7 +264,7 @@ def _asked_by(statement: Statement) -> str:
 
 
 def _is_long(items: Items) -> bool:
-    return isinstance(items.extent, int) and items.extent > FEW
+    return isinstance(items.extent, int) and items.extent * notes.copies() > FEW
 
 
 def _touches_tensors(statement: Statement, names: Names, items: Items) -> bool:

@@ -146,8 +146,12 @@ class Rewriting(ast.NodeTransformer):
 
     # -- statements ---------------------------------------------------------------------------------------------------
     def visit_If(self, node: ast.If) -> Any:
-        if len(node.body) == 1 and isinstance(node.body[0], ast.Raise) and node.body[0].exc is not None:
-            return [self._raise_if(node, node.body[0]), *self._block(node.orelse)]
+        if _is_raise(node.orelse) and not _is_raise(node.body):
+            node.test, node.body, node.orelse = _negated(node.test), node.orelse, node.body
+        if _is_raise(node.body):
+            return [self._raise_if(node), *self._block(node.orelse)]
+        if _ends_with_raise(node.body):
+            return [*self._fails(node), *self._block(node.orelse)]
         if is_static(node.test):
             node.test = self.visit(node.test)
             node.body, node.orelse = self._block(node.body), self._block(node.orelse)
@@ -161,13 +165,21 @@ class Rewriting(ast.NodeTransformer):
             orelse = name_of(BODY + "_else")
         return [*made, self._call("if_", [ast.Constant(k), test, name_of(BODY), orelse, cells], node)]
 
-    def _raise_if(self, node: ast.If, error: ast.Raise) -> ast.stmt:
+    def _raise_if(self, node: ast.If) -> ast.stmt:
         """`if _tapefuse.raises(test, lambda: error): raise error`"""
+        error = node.body[0]
+        assert isinstance(error, ast.Raise) and error.exc is not None
         exc = copy.deepcopy(error.exc)
-        assert exc is not None
         test = call_of("raises", [self.visit(node.test), thunk(exc)])
         self.generic_visit(error)
         return placed(ast.If(test, [error], []), node)
+
+    def _fails(self, node: ast.If) -> Block:
+        """Statements that end with a `raise`: `_tapefuse.fails(0, test, _tapefuse_body, lambda: (x, y))`"""
+        k, cells = self._statement("if", node)
+        test = self.visit(node.test)
+        body = self._inner(BODY, [], node.body, node)
+        return [body, self._call("fails", [ast.Constant(k), test, name_of(BODY), cells], node)]
 
     def visit_While(self, node: ast.While) -> Any:
         k, cells = self._statement("while", node)
@@ -182,6 +194,10 @@ class Rewriting(ast.NodeTransformer):
     def visit_For(self, node: ast.For) -> Any:
         k, cells = self._statement("for", node)
         iterable = self.visit(node.iter)
+        if isinstance(iterable, ast.Call) and isinstance(iterable.func, ast.Call):
+            method = iterable.func.func
+            if isinstance(method, ast.Attribute) and is_stager(method) and method.attr == "fn":
+                method.attr = "count"
         take = ast.copy_location(ast.Assign([node.target], name_of(ITEM)), node.target)
         body = self._inner(BODY, [ITEM], [take, *node.body], node)
         call = self._call("for_", [ast.Constant(k), iterable, name_of(BODY), cells, self._extra(node)], node)
@@ -290,6 +306,22 @@ class Rewriting(ast.NodeTransformer):
         if not (isinstance(node.func, ast.Name) and node.func.id in ("super", "isinstance")):
             node.func = placed(call_of("fn", [node.func]), node.func)
         return node
+
+
+def _is_raise(body: Sequence[ast.stmt]) -> bool:
+    return len(body) == 1 and _ends_with_raise(body)
+
+
+def _ends_with_raise(body: Sequence[ast.stmt]) -> bool:
+    """Whether a block surely raises an exception of its own, after statements of one line."""
+    simple = (ast.Assign, ast.AnnAssign, ast.AugAssign, ast.Expr, ast.Pass)
+    if not body or not all(isinstance(s, simple) for s in body[:-1]):
+        return False
+    return isinstance(body[-1], ast.Raise) and body[-1].exc is not None
+
+
+def _negated(test: ast.expr) -> ast.expr:
+    return placed(ast.UnaryOp(ast.Not(), test), test)
 
 
 class _ExplicitSuper(ast.NodeTransformer):
