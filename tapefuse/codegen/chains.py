@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import fields
 
-from tapefuse.codegen.loops import Assign, Let, Stmt, Var, bodies
+from tapefuse.codegen.loops import Assign, Let, Scalar, Stmt, Var, bodies
 
 
 def carried_last(body: Sequence[Stmt]) -> tuple[Stmt, ...]:
@@ -28,7 +28,7 @@ def carried_last(body: Sequence[Stmt]) -> tuple[Stmt, ...]:
     for s in result:
         if isinstance(s, Let) and s.op == "read" and s.args[0] in slots:
             chain = _chain(result, s.dst)
-            if len(chain) > 1 and slots[s.args[0]] in _depending(result, chain[-1].dst):  # type: ignore[index]
+            if len(chain) > 1 and slots[s.args[0]] in _depending(result, chain[-1].dst):
                 result = _reordered(result, s.dst, chain)
     return result
 
@@ -51,13 +51,13 @@ def _chain(body: Sequence[Stmt], first: Var) -> list[Let]:
 
 def _reordered(body: Sequence[Stmt], carried: Var, chain: Sequence[Let]) -> tuple[Stmt, ...]:
     """Each sum gets the term of the next one, under its own name; the last one gets the carried value."""
-    before, total = carried, None
+    before = carried
+    total: Scalar | None = None
     moved: dict[int, list[Let]] = {}
     for s in chain:
         (term,) = (x for x in s.args if x != before)
-        added = [] if total is None else [Let(before, "add", (total, term))]
+        moved[id(s)] = [] if total is None else [Let(before, "add", (total, term))]
         total, before = term if total is None else before, s.dst
-        moved[id(s)] = added
     last = chain[-1]
     moved[id(last)].append(Let(last.dst, "add", (chain[-2].dst, carried)))
     result: list[Stmt] = []

@@ -12,7 +12,7 @@ from tapefuse._records import dataclass
 from tapefuse.codegen.carried import base_of
 from tapefuse.codegen.context import Place, Step
 from tapefuse.codegen.schedule import Group, Schedule, chained, domain, is_row_reduction
-from tapefuse.codegen.updates import Reads, is_placed, reads_of_base, writes_into_base
+from tapefuse.codegen.updates import Reads, is_elsewhere, is_placed, reads_of_base, writes_into_base
 from tapefuse.ir.graph import Value
 from tapefuse.ir.types import Dim, Shape, substitute
 
@@ -39,9 +39,12 @@ def in_place(plan: Schedule, updates: Mapping[Value, Value], checks: Sequence[Va
             if base in readers:
                 readers[base].add(group)
 
+    after = {old: n for n, old in steps.items()}
+
     def is_last(n: Value, old: Value) -> bool:
         mine = plan.group_of[n]
-        return all(g is mine or g not in late or rank[g] < rank[mine] for g in readers[old])
+        later = [g for g in readers[old] if not (g is mine or g not in late or rank[g] < rank[mine])]
+        return all(_reads_elsewhere(plan, g, old, after) for g in later)
 
     return _memories(plan, updates, {n: old for n, old in steps.items() if is_last(n, old)})
 
@@ -103,6 +106,30 @@ def whole_reads(plan: Schedule, node: Value) -> set[Value]:
     return _bases(plan, [a.value for a in plan.reads[node]])
 
 
+def _reads_elsewhere(plan: Schedule, group: Group, old: Value, after: Mapping[Value, Value]) -> bool:
+    """Whether a kernel reads parts of `old` alone that are never written in its memory. `after`: what is written over
+    what."""
+    updates, new = [], after.get(old)
+    while new is not None:
+        updates.append(new)
+        new = after.get(new)
+    if not all(is_placed(u) and u.shape == old.shape for u in updates):
+        return False
+    stack = [a for n in group.nodes for a in n.args]
+    seen = set(stack)
+    while stack:
+        v = stack.pop()
+        if v in plan.inline and v.op is not None and v.op.name == "slice" and plan.base(v.args[0]) is old:
+            if v.args[0].shape != old.shape or not all(is_elsewhere(v, u) for u in updates):
+                return False
+        elif v in plan.inline:
+            stack += [a for a in v.args if a not in seen]
+            seen.update(v.args)
+        elif plan.base(v) is old:
+            return False
+    return True
+
+
 def _bases(plan: Schedule, values: list[Value]) -> set[Value]:
     """The values whose memory is read for `values`, looking through inline ones."""
     found, stack = set(), list(values)
@@ -148,13 +175,25 @@ def _updates_own_region(plan: Schedule, group: Group, new: Value, old: Value) ->
     reading = [n for n, reads in found.items() if reads is not Reads.NOTHING]
     if not reading:
         return True
-    if any(map(is_row_reduction, group.nodes)) or any(is_placed(n) and n is not new for n in group.nodes):
+    if any(is_placed(n) and n is not new for n in group.nodes):
+        return False
+    if any(map(is_row_reduction, group.nodes)) and not _is_read_once_a_row(plan, group, new, reading):
         return False
     recomputed = (a for n in group.nodes for a in plan.reads[n] if plan.group_of.get(a.value) is group)
     if not all(a.is_prefix for a in recomputed):
         return False
     shape = new.args[1].shape
     return all(found[n] is Reads.OWN and n.id <= new.id and _is_shape(domain(n), shape) for n in reading)
+
+
+def _is_read_once_a_row(plan: Schedule, group: Group, new: Value, reading: Sequence[Value]) -> bool:
+    """Whether what reads the base is computed once a row, on the way to the update, hence before it is written."""
+    above, members, stack = {new.args[1]}, set(group.nodes), [new.args[1]]
+    while stack:
+        more = {a for a in stack.pop().args if a in members or a in plan.inline} - above
+        above |= more
+        stack += more
+    return group.rows is not None and all(n in above and _is_shape(group.row_shape, domain(n)) for n in reading)
 
 
 def _is_shape(a: Shape, b: Shape) -> bool:
@@ -200,7 +239,8 @@ def ordered(plan: Schedule, chosen: Mapping[Value, Value], checks: Sequence[Valu
     """
     rank = {g: k for k, g in enumerate(plan.groups)}
     readers: dict[Group, set[Group]] = {g: set() for g in plan.groups}  # of what the group computes
-    writers = {old: plan.group_of[new] for old, new in overwriters(plan, chosen).items()}
+    after = overwriters(plan, chosen)
+    writers = {old: plan.group_of[new] for old, new in after.items()}
     of_states = {old: writer for old, writer in writers.items() if chosen.get(old, old).op is None}
     before: dict[Group, set[Group]] = {g: set() for g in plan.groups}  # what must have run
     for node, group in plan.group_of.items():
@@ -208,7 +248,8 @@ def ordered(plan: Schedule, chosen: Mapping[Value, Value], checks: Sequence[Valu
             if (source := plan.group_of.get(base)) is not None and source is not group:
                 readers[source].add(group)
                 before[group].add(source)
-            if (writer := writers.get(base)) is not None and writer is not group:
+            writer = writers.get(base)
+            if writer is not None and writer is not group and not _reads_elsewhere(plan, group, base, after):
                 before[writer].add(group)
     deciding = {plan.group_of[c] for c in checks}
     for writer in of_states.values():

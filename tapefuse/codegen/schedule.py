@@ -63,7 +63,7 @@ class Schedule:
 
     def most(self, d: Dim) -> Dim:
         """What a dimension is at most, in any iteration of the loops around."""
-        for index, end in reversed(self.ends.items()):
+        for index, end in reversed([*self.ends.items()]):
             d = bound(d, index, end)
         return d
 
@@ -131,16 +131,20 @@ def _needs_memory(graph: Graph, fixed: frozenset[Value]) -> set[Value]:
 
 
 def _disturbed(node: Value) -> Iterator[Value]:
-    """Operands that may be computed from elements of the base which are overwritten by then, unless they are kept."""
+    """Operands that may be computed from elements of the base which are overwritten by then, by this update or by one
+    before it, unless they are kept."""
     base, *others = node.args
-    if is_placed(node):
-        others = [v for v in others if reads_of_base(v, node, is_computed_again, unaliased) is Reads.OTHERS]
-    else:
-        others = [v for v in others if reads(v, unaliased(base), is_computed_again, unaliased)]
-    yield from others
-    while writes_into_base(unaliased(base)):  # what it was before other updates
-        base = unaliased(base).args[0]
-        yield from (v for v in node.args[1:] if reads(v, unaliased(base), is_computed_again, unaliased))
+    yield from (v for v in others if _read_of(v, node) is Reads.OTHERS)
+    while writes_into_base(update := unaliased(base)):
+        base = update.args[0]
+        yield from (v for v in others if _read_of(v, update) is not Reads.NOTHING)
+
+
+def _read_of(value: Value, update: Value) -> Reads:
+    """What computing a value reads of what an update overwrites."""
+    if is_placed(update):
+        return reads_of_base(value, update, is_computed_again, unaliased)
+    return Reads.OTHERS if reads(value, unaliased(update.args[0]), is_computed_again, unaliased) else Reads.NOTHING
 
 
 def unaliased(value: Value) -> Value:

@@ -50,7 +50,12 @@ def is_apart(value: Value, update: Value) -> bool:
     """Whether a value is a part of the base of an update that has no element in common with the part written."""
     if value.op is None or value.op.name != "slice" or value.args[0] is not update.args[0]:
         return False
-    a, (starts, ends) = value.attributes, _bounds(update)
+    return is_elsewhere(value, update)
+
+
+def is_elsewhere(part: Value, update: Value) -> bool:
+    """Whether a slice has no element in common with the region of an update of an array of the same shape."""
+    a, (starts, ends) = part.attributes, _bounds(update)
     axes = zip(a["starts"], a["limits"], starts, ends, strict=True)
     return any(never_negative(begin - stop) or never_negative(start - end) for start, stop, begin, end in axes)
 

@@ -25,9 +25,7 @@ class GraphCall:
     its derivatives may keep for each loop.
     """
 
-    def __init__(
-        self, graph: Graph, compile: Callable[[Traced], Callable[..., Any]], memory_budget: int | None = None
-    ):
+    def __init__(self, graph: Graph, compile: Callable[[Traced], Callable[..., Any]], memory_budget: int | None = None):
         self.graph = graph
         self._compile = compile
         self._memory_budget = memory_budget
@@ -69,6 +67,9 @@ class GraphCall:
         xs = tuple([still(x) for x in xs])
         for tape in state.tapes:
             inputs = tape.nodes(keys, xs)
+            if tape.lost:
+                for y in ys:
+                    tape.missed(self.graph.name or "a call", keys, y)
             wanted = tuple([k for k, x in enumerate(inputs) if x.key is not None and x.dtype.kind == "f"])
             if wanted:
                 pull, push = self._pullback(xs, wanted), self._pushforward(xs)

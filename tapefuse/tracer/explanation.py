@@ -13,7 +13,7 @@ sources (Variable 'Variable', f32[]): floor at <stdin>:2 passes no derivative on
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -121,8 +121,7 @@ class Explanation:
         return "\n".join(map(str, self.reasons)) or "every source has a gradient"
 
 
-@dataclass(frozen=True, slots=True)
-class Note:
+class Note(NamedTuple):
     """Where tracked values went, and nothing was recorded: into an integer, a variable, NumPy, a paused tape."""
 
     before: int  # so many records were there

@@ -190,10 +190,12 @@ class GradientTape:
         return not self._tracked.isdisjoint(keys)
 
     def would_record(self, keys: Sequence[int], variables: Sequence[Variable]) -> bool:
-        """Whether an operation on tensors with these keys that reads these variables belongs on this tape."""
-        return self.tracks([*keys, *(v._key for v in variables)]) or (
-            self._watch_accessed and any(v.trainable and v.dtype.kind == "f" for v in variables)
-        )
+        """Whether an operation on tensors with these keys that reads these variables belongs on this tape, or is to
+        be followed by it."""
+        read = [*keys, *(v._key for v in variables)]
+        if self.tracks(read) or not self.lost.isdisjoint(read):
+            return True
+        return self._watch_accessed and any(v.trainable and v.dtype.kind == "f" for v in variables)
 
     def add(
         self, op: Op, keys: Sequence[int], xs: tuple[Tensor, ...], attrs: dict[str, Any], y: Tensor, loc: Loc | None

@@ -473,6 +473,10 @@ def apply_region(op: Op, args: tuple, attrs: dict[str, Any]) -> tuple[Tensor, ..
         held, given = tuple([still(x) for x in operands]), tuple([still(y) for y in results])
         for tape in [tape for tape in state.tapes if tape.tracks(keys)]:
             tape.add_region(op, keys, held, attrs, given, current_loc())
+        for tape in state.tapes:
+            if tape.lost:
+                for y in given:
+                    tape.missed(op.name, keys, y)
     return results
 
 

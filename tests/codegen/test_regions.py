@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from tapefuse.codegen.bounds import bound
-from tapefuse.codegen.loops import INT, Assign, For, If, Launch, Let, Load, Move, Num, Poll, Stmt, bodies
+from tapefuse.codegen.loops import INT, Assign, For, If, Launch, Let, Load, Move, Num, Poll, Stmt, Store, bodies
 from tapefuse.codegen.pipeline import stages
 from tapefuse.codegen.plan import plan
 from tapefuse.codegen.planned import Request
@@ -431,6 +431,66 @@ def scaled_columns(n: int) -> Graph:
 def test_a_column_is_updated_in_place() -> None:
     (body,) = kernels(scaled_columns(20))
     assert not any(isinstance(s, Move) for s in walk(body))
+
+
+def outer_products(n: int, first_row: int = 0) -> Graph:
+    """`a[k+1:, k] /= a[k, k]; a[k+1:, k+1:] -= a[k+1:, k] * row` with the row `k + first_row` of `a` as it was."""
+    index, x, a = region.fresh("k"), p(n, n), p(n, n)
+    k = Poly.symbol(index)
+    m = n - 1 - k
+    unit = (1, 1)
+    row = ops.slice_(a, starts=(k + first_row, k + 1), limits=(k + first_row + 1, n), strides=unit)
+    column = ops.div(ops.slice_(a, starts=(k + 1, k), limits=(n, k + 1), strides=unit), element(a, k, k))
+    b = put(a, column, starts=(k + 1, k), strides=unit)
+    rest = ops.slice_(b, starts=(k + 1, k + 1), limits=(n, n), strides=unit)
+    less = ops.sub(
+        rest,
+        ops.mul(
+            *(ops.broadcast(ops.reshape(v, shape=(m,)), shape=(m, m), axes=(d,)) for d, v in enumerate((column, row)))
+        ),
+    )
+    c = put(b, less, starts=(k + 1, k + 1), strides=unit)
+    return Graph((x,), for_((x,), Graph((a,), (c,)), n - 1, index))
+
+
+def test_a_part_that_is_never_written_may_be_read_later() -> None:
+    (body,) = kernels(outer_products(20))
+    assert not any(isinstance(s, Move) for s in walk(body))
+    (body,) = kernels(outer_products(20, first_row=1))
+    assert any(isinstance(s, Move) for s in walk(body))
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("first_row", [0, 1])
+def test_outer_products(engine: str, first_row: int) -> None:
+    start = np.random.default_rng(0).random((20, 20)) + 20 * np.eye(20)
+    agree(outer_products(20, first_row), start, engine=engine)
+
+
+def columns_of_sums(n: int, begin: int) -> Graph:
+    """`a[k+1:, k] += sum(a[k+1:, k+begin:], 1)`."""
+    index, x, a = region.fresh("k"), p(n, n), p(n, n)
+    k = Poly.symbol(index)
+    m = n - 1 - k
+    block = ops.slice_(a, starts=(k + 1, k + begin), limits=(n, n), strides=(1, 1))
+    column = ops.reshape(ops.slice_(a, starts=(k + 1, k), limits=(n, k + 1), strides=(1, 1)), shape=(m,))
+    total = ops.div(ops.add(column, ops.reduce_sum(block, axes=(1,))), 7.0)
+    new = put(a, ops.reshape(total, shape=(m, 1)), starts=(k + 1, k), strides=(1, 1))
+    return Graph((x,), for_((x,), Graph((a,), (new,)), n - 1, index))
+
+
+def test_sums_over_rows_are_stored_beside_what_they_read() -> None:
+    (body,) = kernels(columns_of_sums(20, 1))
+    assert not any(isinstance(s, Move) for s in walk(body))
+    loops = [s.body for s in walk(body) if isinstance(s, For)]
+    one = [b for b in loops if any(isinstance(s, For) for s in b) and any(isinstance(s, Store) for s in b)]
+    assert len(one) == 1  # a row is summed and its element stored in the same loop
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("begin", [0, 1])
+def test_columns_of_sums(engine: str, begin: int) -> None:
+    agree(columns_of_sums(20, begin), np.random.default_rng(0).random((20, 20)), engine=engine)
 
 
 @pytest.mark.parametrize("engine", ENGINES)

@@ -172,6 +172,8 @@ def test_jvp_agrees_with_finite_differences(case):
     op, args, attrs, y = case.op, case.args, case.attrs, case.result
     ts = tangents(args)
     (want,) = slope_by_differences(lambda *xs: [op.ref(*xs, **attrs)], args, ts)
+    if op.name == "credit":  # whose derivative is that of its second operand
+        want = np.asarray(ts[1], np.float64)
     got = op.jvp(ts, y, *args, **attrs)
     if got is None:
         assert op.name in ("stop_gradient", "nextafter") or not np.any(want)

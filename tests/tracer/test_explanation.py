@@ -99,6 +99,23 @@ def test_inside_of_compiled_loops_and_assignments():
     assert reasons(tp.tape_function(store), C(1.5)) == [[("stop_gradient", line_of(store, "state * 3"))]]
 
 
+def test_integers_are_followed_through_calls():
+    twice = tp.tape_function(lambda i: tp.cast(i, np.float32) * 2)
+    index = tp.tape_function(lambda x: (tp.argmax(x), tp.sum(x)))
+
+    def f(x):
+        i = tp.cast(x, np.int32)
+        return twice(i)
+
+    def g(x):
+        return tp.cast(index(x)[0], np.float32)
+
+    assert reasons(f, C([1.0, 2.0])) == [[("dtype", line_of(f, "i = "))]]
+    assert reasons(f, V([1.0, 2.0])) == [[("dtype", line_of(f, "i = "))]]
+    line = line_of(test_integers_are_followed_through_calls, "argmax")
+    assert reasons(g, C([1.0, 2.0])) == [[("dtype", line)]]
+
+
 def test_a_way_that_is_whole_needs_no_reason():
     assert reasons(lambda x: tp.stop_gradient(x) * x, C(3.0)) == [[]]
 

@@ -182,7 +182,6 @@ class credit:
     def sample(rng, dtype):
         return [((draw(rng, dtype, (7, 3)), draw(rng, dtype, (7, 3))), {})]
 
-    elementwise = True
     dtypes = "f"
 
 

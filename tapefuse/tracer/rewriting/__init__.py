@@ -5,7 +5,7 @@ jumps       break, continue, return -> flags
 names       which variables a statement binds and reads, and which are read later
 syntax      tree -> tree that calls `staging.Stager`, and a `Statement` for each `if`, `while` and `for`
 functions   puts it together; which functions that calls reach are the user's
-staging     decides at run time whether Python or the program does it; `branches`, `loops`, `demands`, `calls`, `carried`
+staging     decides at run time whether Python or the program does it, with the help of the other files
 """
 
 from __future__ import annotations

@@ -122,7 +122,7 @@ class StagedIf:
             if value is UNDEFINED and other is UNDEFINED:
                 continue
             if value is UNDEFINED or other is UNDEFINED:
-                self._check_defined(name, missing_in=k if value is UNDEFINED else 1 - k)
+                self._check_defined(name, k if value is UNDEFINED else 1 - k, known if value is UNDEFINED else form)
             if other is UNDEFINED and str(form) != str(known):
                 revised[name] = form
             elif value is not UNDEFINED and not form.fits(known):
@@ -131,13 +131,14 @@ class StagedIf:
         if revised:
             raise Revise({**forms, **found, **revised})
 
-    def _check_defined(self, name: str, missing_in: int) -> None:
+    def _check_defined(self, name: str, missing_in: int, form: Form) -> None:
         if is_flag(name):
             return
-        branch = ("if", "else")[missing_in]
+        where, branch = ("else", "if")[missing_in], ("if", "else")[missing_in]
         raise StagingError(
             f"{shown(name)} in the {self._statement.kind!r} at {self._statement.place} is assigned in one branch only, "
-            f"and read later; assign it in the {branch!r} branch as well, or before the statement"
+            f"as {form} in the {where!r} branch, and read later; assign it in the {branch!r} branch as well, "
+            "or before the statement"
         )
 
     def _restore(self, as_fresh: bool = False) -> dict[str, Any]:
