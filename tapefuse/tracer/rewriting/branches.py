@@ -45,8 +45,9 @@ class StagedIf:
 
     def __init__(self, statement: Statement, names: Names, guesses: Forms):
         self._statement, self._names, self._guesses = statement, names, guesses
-        self._outs = [n for n in statement.bound if n in statement.after or n in statement.in_place]
         self._before = {n: names.get(n) for n in statement.bound}
+        stored = {n for n in statement.in_place if self._before[n] is not UNDEFINED}  # others are a branch's own
+        self._outs = [n for n in statement.bound if n in statement.after or n in stored]
         self._values: dict[int, dict[str, Any]] = {}  # that each branch leaves, 0: when it is true
         self._kept: dict[int, set[str]] = {}  # names that are still bound to the object that the branch got
 
@@ -96,7 +97,7 @@ class StagedIf:
             try:
                 if block is not None:
                     block()
-                values = {n: self._names.get(n) for n in self._outs}
+                values = {n: self._left(n, given) for n in self._outs}
             finally:
                 changed = containers.restored()
             if changed is not None:
@@ -108,6 +109,12 @@ class StagedIf:
 
         run.__wrapped__ = block or like  # type: ignore[attr-defined]
         return run
+
+    def _left(self, name: str, given: dict[str, Any]) -> Any:
+        """What a branch leaves in a name; in one that nobody reads any more, if it is unbound, what it got."""
+        value = self._names.get(name)
+        is_dead = value is UNDEFINED and name not in self._statement.after
+        return given.get(name, self._before[name]) if is_dead else value
 
     def _agree(self, values: dict[str, Any], forms: Forms, found: Forms, k: int) -> None:
         """Bring `found` to hold the values; raises Revise when the branch before has to be traced anew."""

@@ -40,10 +40,11 @@ class StagedLoop:
 
     def __init__(self, statement: Statement, names: Names, guesses: Forms, runs: bool = False, by_itself: bool = False):
         self._statement, self._names, self._guesses, self._runs = statement, names, guesses, runs
-        wanted = statement.head | statement.after | statement.in_place
         self._by_itself = by_itself
-        self._carried = [n for n in statement.bound if n in wanted]
         self._before = {n: names.get(n) for n in statement.bound}
+        stored = {n for n in statement.in_place if self._before[n] is not UNDEFINED}  # others are an iteration's own
+        wanted = statement.head | statement.after | stored
+        self._carried = [n for n in statement.bound if n in wanted]
         self._forms: Forms = {}
         self._kept: set[str] = set()
         self.untouched: dict[str, list[bool]] = {}  # leaves that an iteration gives back as they are
@@ -146,7 +147,7 @@ class StagedLoop:
         containers = Containers(self._names, self._statement.only_read)
         try:
             body(*arguments)
-            values = {n: self._names.get(n) for n in self._carried}
+            values = {n: self._left(n, given) for n in self._carried}
         finally:
             changed = containers.restored()
         if changed is not None:
@@ -154,6 +155,12 @@ class StagedLoop:
         self._kept = {n for n in self._statement.in_place if n in given and values[n] is given[n]}
         self._agree(values, given)
         return tuple([pack(values[n], self._forms[n]) for n in self._carried])
+
+    def _left(self, name: str, given: dict[str, Any]) -> Any:
+        """What an iteration leaves in a name; in one that nobody reads any more, if it is unbound, what it got."""
+        value = self._names.get(name)
+        is_read = name in self._statement.after or name in self._statement.head
+        return given.get(name, UNDEFINED) if value is UNDEFINED and not is_read else value
 
     def _agree(self, values: dict[str, Any], given: dict[str, Any]) -> None:
         """Raises Revise when more is known about what is carried than before."""
