@@ -355,7 +355,7 @@ def test_long_ranges_become_loops(interpreted):
     lines = [line.partition(": ")[2] for line in f.explain().splitlines() if " for at " in line]
     assert lines == [
         "one native loop of 1000 iterations: carried types are stable",
-        "unrolled, 3 times: no more than 64 iterations",
+        "unrolled, 3 times: no more than 16 iterations",
         "unrolled, 70 times: tp.unroll asks for it",
         "one native loop: tp.stage asks for it",
         "unrolled, 100 times: it works with Python values only",

@@ -26,8 +26,9 @@ from tapefuse.tracer.source import PACKAGE, user_loc
 from tapefuse.tracer.tensor import Tensor, TracedTensor
 from tapefuse.tracer.variable import Variable
 
-FEW = 64  # so many iterations of loops over Python's numbers are unrolled, those of nested ones multiplied
-MANY = 1000  # unrolled iterations that earn a warning
+FEW = 16  # so many iterations of loops over Python's numbers are unrolled, those of nested ones multiplied
+SLOW = 64  # iterations from which on it is worth a warning that a loop has to be unrolled
+MANY = 1000  # unrolled iterations of a `while` that earn a warning
 _OPERATORS: dict[str, Callable[[Any, Any], Any]] = {
     "Eq": operator.eq,
     "NotEq": operator.ne,
@@ -119,13 +120,13 @@ class Stager:
                 statement,
                 "one native loop: " + ("tp.stage asks for it" if wish else "the number of iterations is traced"),
             )
-        if items is not None and _is_long(items) and _touches_tensors(statement, names, items):
+        if items is not None and _exceeds(items, FEW) and _touches_tensors(statement, names, items):
             found = self._attempted(k, items, body, names, goes_on)
             if found is None:
                 return notes.note(statement, f"one native loop of {items.extent} iterations: carried types are stable")
             why = found
         elif items is not None:
-            why = f"no more than {FEW} iterations" if not _is_long(items) else "it works with Python values only"
+            why = f"no more than {FEW} iterations" if not _exceeds(items, FEW) else "it works with Python values only"
         self._unrolled(k, iterable, body, cells, goes_on, why)
 
     def _attempted(
@@ -146,10 +147,11 @@ class Stager:
             containers.restored()
             why = str(error).partition("\n")[0].partition("; ")[0]
         notes.failed(statement, why)
-        notes.warn_once(
-            f"the loop at {statement.place} is traced {items.extent} times instead of becoming one native loop, since: "
-            f"{why}. tp.unroll(...) says that this is meant",
-        )
+        if _exceeds(items, SLOW):
+            notes.warn_once(
+                f"the loop at {statement.place} is traced {items.extent} times instead of becoming one native loop, "
+                f"since: {why}. tp.unroll(...) says that this is meant",
+            )
         return why
 
     def _unrolled(
@@ -263,8 +265,9 @@ def _asked_by(statement: Statement) -> str:
     return f"the condition of {text!r} at {statement.place}" if text else f"a condition at {statement.place}"
 
 
-def _is_long(items: Items) -> bool:
-    return isinstance(items.extent, int) and items.extent * notes.copies() > FEW
+def _exceeds(items: Items, limit: int) -> bool:
+    """Whether unrolling, with the loops around that are unrolled, makes more than so many copies of the body."""
+    return isinstance(items.extent, int) and items.extent * notes.copies() > limit
 
 
 def _touches_tensors(statement: Statement, names: Names, items: Items) -> bool:
