@@ -25,7 +25,7 @@ import numpy as np
 
 from tapefuse.codegen.context import Place, Step
 from tapefuse.codegen.costs import GRAIN
-from tapefuse.codegen.emit_numba_kernel import kernel_text, parameters
+from tapefuse.codegen.emit_numba_kernel import grouped, kernel_text, parameters, taken
 from tapefuse.codegen.emit_numba_names import Imports, dim_text, shape_text
 from tapefuse.codegen.loops import INT, Kernel
 from tapefuse.codegen.memory import ALIGN
@@ -127,7 +127,8 @@ class _Program:
         bound = dict(step.bindings)
         types = [b.type.substitute(bound) for b in kernel.buffers]
         arrays = [self._array(p, t) for p, t in zip(step.places, types, strict=True)]
-        arguments = [*arrays, *(self.dim(bound[s]) if s in bound else self.symbols[s] for s in kernel.symbols)]
+        sizes = [self.dim(bound[s]) if s in bound else self.symbols[s] for s in kernel.symbols]
+        arguments = grouped([*arrays, *sizes])
         if step.rows_of:
             self.line(f"{name}({', '.join([*arguments, '0', counts[step.rows_of], '0'])})")
             return
@@ -160,14 +161,15 @@ class _Program:
         launcher = f"{name}_pieces"
         if launcher not in self.launchers:
             self.launchers.add(launcher)
-            given, int64 = parameters(kernel), self.imports.dtype(INT)
+            (given, unpacked), int64 = taken(parameters(kernel)), self.imports.dtype(INT)
             bounds = ["chunk * rows // pieces", "(chunk + 1) * rows // pieces", "chunk"]
             self.texts.append(
                 f"@njit({OPTIONS}, parallel=True)\n"
                 f"def {launcher}({', '.join([*given, 'rows', 'pieces'])}):\n"
-                "    for piece in prange(pieces):\n"
+                + "".join(f"{line}\n" for line in unpacked)
+                + "    for piece in prange(pieces):\n"
                 f"        chunk = {int64}(piece)  # Numba makes it unsigned\n"
-                f"        {name}({', '.join([*given, *bounds])})"
+                f"        {name}({', '.join([*grouped(parameters(kernel)), *bounds])})"
             )
         return launcher
 

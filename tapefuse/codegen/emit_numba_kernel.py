@@ -87,6 +87,24 @@ def parameters(kernel: Kernel) -> list[str]:
     return [b.name for b in kernel.buffers] + [f"n{k}" for k in range(len(kernel.symbols))]
 
 
+MOST_ARGUMENTS = 24  # Python calls functions with more than 30 in a way that Numba does not compile
+
+
+def grouped(arguments: Sequence[str]) -> list[str]:
+    """The arguments of a call; many of them as tuples."""
+    if len(arguments) <= MOST_ARGUMENTS:
+        return list(arguments)
+    return [f"({', '.join(arguments[k : k + MOST_ARGUMENTS])},)" for k in range(0, len(arguments), MOST_ARGUMENTS)]
+
+
+def taken(names: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The parameters of a function that is called with `grouped` arguments, and the lines that take tuples apart."""
+    tuples = grouped(names)
+    if len(tuples) == len(names):
+        return tuples, []
+    return [f"g{k}" for k in range(len(tuples))], [f"    {t} = g{k}" for k, t in enumerate(tuples)]
+
+
 class _Writer:
     def __init__(self, kernel: Kernel, imports: Imports, launched: Launched):
         self.kernel, self.imports, self.launched = kernel, imports, launched
@@ -104,8 +122,9 @@ class _Writer:
         about = ", ".join(f"{b.name} {_any_size(b.type)}" for b in self.kernel.buffers)
         self.line(f"# {self.kernel.title or 'kernel'}: {about}")
         self.statements(self.kernel.body)
-        head = f"def {self.kernel.name}({', '.join([*parameters(self.kernel), 'lo', 'hi', 'chunk'])}):"
-        return "\n".join([head, *self.lines, *["    pass"] * (len(self.lines) == 1)])
+        given, unpacked = taken(parameters(self.kernel))
+        head = f"def {self.kernel.name}({', '.join([*given, 'lo', 'hi', 'chunk'])}):"
+        return "\n".join([head, *unpacked, *self.lines, *["    pass"] * (len(self.lines) == 1)])
 
     # -- statements --------------------------------------------------------------------------------
     def statements(self, body: Sequence[Stmt]) -> None:
@@ -209,9 +228,9 @@ class _Writer:
     def launch(self, s: Launch) -> str:
         operands = [*(b.name for b in s.buffers), *map(self.plain, s.sizes)]
         if s.pieces == Num(1, INT):
-            return f"{self.launched(s.kernel, False)}({', '.join([*operands, '0', self.plain(s.rows), '0'])})"
+            return f"{self.launched(s.kernel, False)}({', '.join([*grouped(operands), '0', self.plain(s.rows), '0'])})"
         rows, pieces = self.plain(s.rows), self.plain(s.pieces)
-        return f"{self.launched(s.kernel, True)}({', '.join([*operands, rows, pieces])})"
+        return f"{self.launched(s.kernel, True)}({', '.join([*grouped(operands), rows, pieces])})"
 
     def update(self, acc: Var, op: str, value: Scalar) -> str:
         text = self.expression(op, (acc, value), acc.dtype)

@@ -19,6 +19,7 @@ from tapefuse.ir.interp import evaluate
 from tapefuse.ir.op import OPS, constant
 from tapefuse.ir.program import Check, State
 from tapefuse.ir.types import Poly, Type, symbols
+from tests import engines
 from tests.codegen.numba_programs import jitted, plain, same
 from tests.ir.test_ops import ALL, Case
 
@@ -297,3 +298,14 @@ def program(x0, x1, y0, arena, n0):
     k0_pieces(x0, x1, y0, n0, p0)
     return 0
 """
+
+
+@pytest.mark.parametrize("n", [10, 100_000])
+def test_a_kernel_of_more_arrays_than_a_call_takes(n):
+    """Python passes more than 30 arguments in a way that Numba does not compile; n decides between one and many pieces."""
+    params = [param(Type(np.dtype("f8"), (n,))) for _ in range(20)]
+    outs = [ops.add(ops.exp(a), b) for a, b in zip(params, (*params[1:], params[0]), strict=True)]
+    graph = Graph(tuple(params), tuple(outs))
+    arrays = [np.linspace(0, 1 + k, n) for k in range(20)]
+    for found, wanted in zip(engines.ENGINES["numba"](graph)(*arrays), evaluate(graph, *arrays), strict=True):
+        np.testing.assert_allclose(found, wanted, rtol=1e-14)
