@@ -302,7 +302,7 @@ def program(x0, x1, y0, arena, n0):
 
 @pytest.mark.parametrize("n", [10, 100_000])
 def test_a_kernel_of_more_arrays_than_a_call_takes(n):
-    """Python passes more than 30 arguments in a way that Numba does not compile; n decides between one and many pieces."""
+    """Python passes more than 30 arguments in a way that Numba does not compile; `n` decides on one piece or many."""
     params = [param(Type(np.dtype("f8"), (n,))) for _ in range(20)]
     outs = [ops.add(ops.exp(a), b) for a, b in zip(params, (*params[1:], params[0]), strict=True)]
     graph = Graph(tuple(params), tuple(outs))
