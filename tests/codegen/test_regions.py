@@ -7,7 +7,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import pytest
@@ -355,6 +355,15 @@ def _endless_for() -> Graph:
     return Graph((x,), for_((x,), Graph((b,), for_((b,), inner, 1000, j)), 10**12, k))
 
 
+@pytest.fixture
+def _interruptible() -> Iterator[None]:
+    """SIGINT raises KeyboardInterrupt, also where the tests run in the background of a shell, which ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("_interruptible")
 @pytest.mark.parametrize("make", [_endless_while, _endless_for])
 def test_endless_loops_can_be_interrupted(make: Callable[[], Graph]) -> None:
     graph = make()
