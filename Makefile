@@ -10,7 +10,7 @@ demo: $(VENV)/.demo
 	$(RUN) examples/digits.py
 
 test: $(VENV)/.test
-	$(RUN) -m pytest -n 2 -q
+	$(RUN) -m pytest -n 2 --dist worksteal -q
 
 lint: $(VENV)/.lint
 	$(RUN) -m ruff check .

@@ -29,8 +29,8 @@ from tests.programs import Case, cases, random_case, reduced, special_cases
 
 PROGRAMS = int(os.environ.get("TAPEFUSE_EXAMPLES", "2000"))
 SHARES = {"llvm": 1.0, "numba": 0.1}  # of the programs that an engine runs
-PARTS = {"llvm": 16, "numba": 4}  # tests that share them, so that workers are equally busy
-LARGEST = {"llvm": 40, "numba": 12}  # ops; Numba takes about a second to compile a small program
+PARTS = {"numba": 4, "llvm": 16}  # tests that share them, so that workers are equally busy: the longest ones first
+LARGEST = {"llvm": 40, "numba": 8}  # ops; Numba takes about a second to compile a small program
 SCHEDULES = 2  # of each program
 NEVER_DRAWN = frozenset(op.name for op in OPS.values() if op.library == "region") | {  # tests/program_regions.py
     "require",  # fails on random bools
