@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from heapq import heappop, heappush
 
@@ -328,6 +328,17 @@ class Layout:
 def memory_of(place: Place) -> Place:
     """The memory of a place, whatever shape it is seen in."""
     return Place(place.value, place.value.type) if not place.tag and place.value is not None else place
+
+
+def unwritten(steps: Sequence[Step], given: Collection[Value]) -> Iterator[str]:
+    """What steps read before any has written it, though it is not `given`: a mistake of the schedule."""
+    known = {Place(v, v.type) for v in given}
+    for step in steps:
+        written = set(map(memory_of, step.written))
+        for place in map(memory_of, step.places):
+            if place not in known and place not in written:
+                yield f"{step.kernel.name} reads {place}, which nothing has written yet"
+        known |= written
 
 
 def arena(steps: Sequence[Step], elsewhere: set[Value]) -> Layout:

@@ -10,7 +10,7 @@ from tapefuse.codegen.carried import is_renewed
 from tapefuse.codegen.context import Place, Step
 from tapefuse.codegen.loops import HI, LO, Buffer, Builder, Kernel
 from tapefuse.codegen.lower import steps
-from tapefuse.codegen.memory import arena, in_place, memory_of, ordered
+from tapefuse.codegen.memory import arena, in_place, memory_of, ordered, unwritten
 from tapefuse.codegen.planned import Plan, Request, pieces
 from tapefuse.codegen.prepare import prepared
 from tapefuse.codegen.products import described
@@ -38,6 +38,8 @@ def plan(request: Request) -> Plan:
     found = steps(decided, chosen, request.strict, partial(lowering, plan))
     if not request.inner:
         found += [_copy(decided, n, s, f"copy{k}") for k, (n, s) in enumerate(moved.items())]
+    for mistake in unwritten(found, graph.params):
+        raise AssertionError(mistake)
     elsewhere = {*graph.params, *graph.outs[:outputs], *chosen, *(moved if request.inner else ())}
     pointer_of = {v: k for k, v in enumerate((*graph.params, *graph.outs[:outputs]))}
     after: dict[int, tuple[int, ...]] = {}

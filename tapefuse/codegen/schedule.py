@@ -286,7 +286,10 @@ class _Scheduler:
         return accesses(operand, self.inline.__contains__)
 
     def _group(self, value: Value) -> Group:
-        group = self.group_of[value]
+        return self._current(self.group_of[value])
+
+    def _current(self, group: Group) -> Group:
+        """The group that one has become part of, or itself."""
         while id(group) in self.moved:
             group = self.moved[id(group)]
         return group
@@ -336,6 +339,8 @@ class _Scheduler:
         for a in reads:
             self._keep(a.value, f"{node.op.name} of another kernel reads it")
         sibling = self.open.get((level, domain(node)))
+        if sibling is not None:
+            sibling = self._current(sibling)
         shares = sibling is not None and (why == _FULL or self._shares(node, sibling))
         if sibling is not None and not self.choices.decide(f"share {len(self.group_of)}", shares):
             sibling = None

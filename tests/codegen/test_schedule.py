@@ -6,14 +6,18 @@ import numpy as np
 import pytest
 
 import tapefuse as tp
+from tapefuse.codegen.choices import AS_MEASURED, AsMeasured, Drawn
 from tapefuse.codegen.emit_program import program_text
 from tapefuse.codegen.loops_text import show
 from tapefuse.codegen.plan import Plan, Request, pieces, plan, show_memory, show_schedule
 from tapefuse.compiler import request
 from tapefuse.ir import ops
 from tapefuse.ir.graph import Graph, Value, param
+from tapefuse.ir.passes.adjoint import gradient_graph
 from tapefuse.ir.program import State
 from tapefuse.ir.types import Type
+from tests import engines
+from tests.programs import random_case
 
 
 def value(text: str) -> Value:
@@ -34,6 +38,26 @@ def test_a_chain_of_elementwise_ops_is_one_flat_kernel():
     p = planned(ops.mul(ops.exp(x), ops.tanh(y)), ops.exp(x), inputs=(x, y))
     assert len(p.steps) == 1
     assert {str(b.type) for b in p.steps[0].kernel.buffers} == {"f32[35]"}
+
+
+class Sharing(AsMeasured):
+    """The cost model, except that the fourth value placed shares a kernel which it has no operand in."""
+
+    def decide(self, question: str, wanted: bool) -> bool:
+        return wanted or question == "share 3"
+
+
+def test_a_kernel_that_became_part_of_another_is_not_joined():
+    x, y = value("f32[7,5]"), value("f32[7,5]")
+    total = ops.add(ops.exp(x), ops.sin(y))
+    p = planned(total, ops.mul(ops.cos(x), y), inputs=(x, y), choices=Sharing())
+    assert len(p.steps) == 1
+
+
+@pytest.mark.parametrize("choices", [AS_MEASURED, *map(Drawn, range(3))], ids=["as measured", "0", "1", "2"])
+def test_random_programs_read_nothing_that_no_kernel_has_written(choices):
+    for seed in range(250):  # planning checks it
+        plan(engines.request(gradient_graph(random_case(f"plans {seed}").graph), choices))
 
 
 def test_softmax_forward_and_its_gradient_are_one_kernel_each():
