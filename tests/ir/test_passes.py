@@ -386,6 +386,20 @@ def test_checks_are_true_where_the_interpreter_raises() -> None:
                 evaluate(graph, x, index, v)
 
 
+def test_unsigned_indices_are_not_tested_for_being_negative() -> None:
+    """The least valid index, -(3 B - 2), is a large number if it is taken for an unsigned one."""
+    graph = parse("""
+        fn main(%x: f32[B], %k: u8[2]) {
+          %0 = pad %x high=(0) interior=(2) low=(0) value=0 : f32[3*B-2]
+          %1 = gather %0, %k : f32[2]
+          return %1
+        }""")
+    checked, _ = with_checks(graph)
+    for k, bad in (([0, 3], False), ([3, 4], True)):
+        found = evaluate(Graph(checked.params, checked.outs[1:]), np.zeros(2, "f4"), np.array(k, "u1"))
+        assert any(b.item() for b in found) == bad
+
+
 def test_the_largest_of_no_elements_is_checked_for() -> None:
     graph = parse("""
         fn main(%x: f32[B,3]) {

@@ -108,8 +108,9 @@ def _index_tests(v: Value, array: Type, known: Known) -> Iterator[Test]:
 def out_of_range(index: Value, n: Dim, known: Known = MappingProxyType({})) -> Value | None:
     """Where an index into an axis of extent `n` is below -n or not below n; None if that is known not to happen."""
     low, high = interval(index)
-    is_low_safe, is_high_safe = never_negative(low + n, known), never_negative(n - 1 - high, known)
-    wide = np.dtype(np.uint64 if index.dtype.kind == "u" else np.int64)
+    is_unsigned = index.dtype.kind == "u"
+    is_low_safe, is_high_safe = is_unsigned or never_negative(low + n, known), never_negative(n - 1 - high, known)
+    wide = np.dtype(np.uint64 if is_unsigned else np.int64)
     k = index if index.dtype == wide else ops.cast(index, dtype=wide)
     tests = [] if is_low_safe else [ops.lt(k, number(-n, wide))]
     tests += [] if is_high_safe else [ops.ge(k, number(n, wide))]
