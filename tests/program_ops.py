@@ -34,6 +34,8 @@ MONOTONE += ("floor", "ceil", "round", "exp2", "log2", "sinh", "cosh", "asin", "
 def maker(*names: str) -> Callable[[Callable[[Draft, str], Value | None]], Callable[[Draft, str], Value | None]]:
     def register(make: Callable[[Draft, str], Value | None]) -> Callable[[Draft, str], Value | None]:
         for name in names:
+            if name in MAKERS:
+                raise TypeError(f"{name} has two makers")
             MAKERS[name] = lambda d, name=name: make(d, name)
         return make
 
@@ -511,66 +513,3 @@ def scattered(d: Draft, name: str) -> Value | None:
         return d.new(y)
     n, (low, high) = max(sizes(size(lead))), d.ranges[v]
     return d.new(y, min(n * low, low, 0), max(n * high, high, 0))
-
-
-@maker("put", "put_add")
-def updated(d: Draft, name: str) -> Value | None:
-    """A part of an array, from another one or from itself, put into it or added to it."""
-    x = d.any_of(d.one_of(("f", "f", "f", "i", "b" if name == "put" else "f")), lambda v: len(v.shape) > 0)
-    if not x.shape:
-        return None
-    bounds = [_part(d, n) for n in x.shape]
-    starts, strides, shape = zip(*bounds, strict=True)
-    if d.chance(2):
-        limits = tuple(n + a for n, a in zip(shape, (d.pick(0, 1) for _ in shape), strict=True))
-        moved = tuple(m - n for m, n in zip(limits, shape, strict=True))
-        fits = all(is_inside(m, n) for m, n in zip(limits, x.shape, strict=True))
-        v = d.emit("slice", x, starts=moved, limits=limits, strides=(1,) * len(shape)) if fits else None
-        v = None if v is None else d.new(v, *d.ranges[x])
-    else:
-        v = d.existing(lambda v: v.dtype == x.dtype and v.shape == shape)
-    v = d.param(x.dtype, shape) if v is None else v
-    y = d.emit(name, x, v, starts=starts, strides=strides)
-    if x.dtype.kind != "f":
-        return d.new(y)
-    (low, high), (least, most) = d.ranges[v], d.ranges[x]
-    if name == "put":
-        return d.new(y, min(low, least), max(high, most))
-    return d.new(y, least + min(low, 0), most + max(high, 0))
-
-
-def is_inside(m: Dim, n: Dim) -> bool:
-    return isinstance(n, int) and isinstance(m, int) and m <= n
-
-
-def _part(d: Draft, n: Dim) -> tuple[int, int, Dim]:
-    """Start, stride and extent of a part of an axis."""
-    if not isinstance(n, int):
-        return 0, 1, n
-    start, stride = d.pick(0, min(n, 3)), d.one_of((1, 1, 2, 3))
-    most = max(-(-(n - start) // stride), 0)
-    return start, stride, d.pick(0, most) if d.chance(3) else most
-
-
-@maker("add_at", "put_at")
-def added_to(d: Draft, name: str) -> Value | None:
-    x = d.any_of(d.one_of(("f", "f", "f", "i")), lambda v: len(v.shape) > 0)
-    if not x.shape:
-        return None
-    m = d.pick(1, min(2, len(x.shape)))
-    if not is_never_empty(x.shape[:m]):
-        return None
-    lead = d.shape(d.one_of((1, 1, 2, 0)))
-    idx = [d.positions(lead[1:] if k and d.chance(3) else lead, n) for k, n in enumerate(x.shape[:m])]
-    shape = (*lead, *x.shape[m:])
-    if max(sizes(size(shape))) > MAX_SIZE:
-        return None
-    v = d.existing(lambda v: v.dtype == x.dtype and v.shape == shape)
-    v = d.param(x.dtype, shape) if v is None else v
-    y = d.emit(name, x, v, *idx)
-    if v.dtype.kind != "f":
-        return d.new(y)
-    n, (low, high), (least, most) = max(sizes(size(lead))), d.ranges[v], d.ranges[x]
-    if name == "put_at":
-        return d.new(y, min(low, least), max(high, most))
-    return d.new(y, least + min(n * low, low, 0), most + max(n * high, high, 0))

@@ -13,16 +13,6 @@ C = tp.constant
 F32, F64, I32 = np.float32, np.float64, np.int32
 
 
-@pytest.fixture(params=["eager", "interpreted", "compiled"])
-def stage(request):
-    """stage(f): `f` itself, or traced and interpreted, or compiled."""
-    if request.param == "eager":
-        yield lambda f: f
-    else:
-        with tp.config(disable_jit=request.param == "interpreted"):
-            yield tp.tape_function
-
-
 def sequence(x):
     """Squares until they reach 10."""
     return tp.while_loop(lambda x: x < 10.0, lambda x: x * x, x)

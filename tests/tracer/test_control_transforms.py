@@ -10,15 +10,6 @@ from tests.tape_semantics.helpers import plain
 C = tp.constant
 
 
-@pytest.fixture(params=["eager", "interpreted", "compiled"])
-def stage(request):
-    if request.param == "eager":
-        yield lambda f: f
-    else:
-        with tp.config(disable_jit=request.param == "interpreted"):
-            yield tp.tape_function
-
-
 # -- variables --------------------------------------------------------------------------------------------------------
 
 V = tp.Variable(2.0)

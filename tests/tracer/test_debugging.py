@@ -11,15 +11,6 @@ C = tp.constant
 HERE = r"test_debugging\.py:\d+"
 
 
-@pytest.fixture(params=["eager", "interpreted", "compiled"])
-def stage(request):
-    if request.param == "eager":
-        yield lambda f: f
-    else:
-        with tp.config(disable_jit=request.param == "interpreted"):
-            yield tp.tape_function
-
-
 def test_check_finite_names_value_and_line(stage):
     def f(x):
         tp.check_finite({"y": tp.log(x), "n": tp.cast(x, tp.int32)}, "logs")

@@ -18,15 +18,6 @@ class Odd(Exception):
         super().__init__("odd")
 
 
-@pytest.fixture(params=["eager", "interpreted", "compiled"])
-def stage(request):
-    if request.param == "eager":
-        yield lambda f: f
-    else:
-        with tp.config(disable_jit=request.param == "interpreted"):
-            yield tp.tape_function
-
-
 def positive(x):
     assert x > 0, "x must be positive"
     return x * 2

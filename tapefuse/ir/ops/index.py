@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from tapefuse._errors import DTypeError, IndexOutOfRangeError, ShapeError
-from tapefuse.ir.op import defop
+from tapefuse.ir.op import Op, defop
 from tapefuse.ir.ops.family import (
     INT64,
     align,
@@ -38,6 +38,13 @@ def index_shape(shape: Shape, idx: Sequence[Type]) -> Shape:
     if bad := [t for t in idx if t.dtype.kind not in "iu"]:
         raise DTypeError(f"index arrays must be of integers, not {show_dtype(bad[0].dtype)}; cast or compare first")
     return broadcast_shapes(*(t.shape for t in idx))
+
+
+def check_values(v: Type, shape: Shape, idx: Sequence[Type]) -> None:
+    """Values for index operands into leading axes of `shape` fit, or ShapeError."""
+    wanted = (*index_shape(shape, idx), *shape[len(idx) :])
+    if v.shape != wanted:
+        raise ShapeError(f"the values {v} must have shape {show_shape(wanted)}: the indices', then the rest's")
 
 
 def positions(b: Any, i: tuple, idx: Sequence[Any], shape: Shape) -> list[Any]:
@@ -86,6 +93,16 @@ def with_counter(flags: Sequence[bool], idx: Sequence[Any], like: Any, n: Dim) -
 
 def _draw_indices(rng: np.random.Generator, shape: tuple[int, ...], n: int, dtype: str = "i8") -> np.ndarray:
     return np.asarray(rng.integers(0 if dtype[0] == "u" else -n, n, shape), dtype)
+
+
+def batched_update(op: Op, flags: Sequence[bool], x: Any, v: Any, *idx: Any) -> Any:
+    """The batching rule of an `op` that writes values `v` at index operands into leading axes of `x`."""
+    n = batch_size(flags, (x, v, *idx))
+    table, values = (a if flag else with_batch(a, n) for a, flag in zip((x, v), flags[:2], strict=True))
+    if any(flags[2:]):
+        return op(table, values, *with_counter(flags[2:], idx, v, n))
+    rank = max(len(shape_of(k)) for k in idx)  # the batch as one more axis after those that are indexed
+    return moved_to_front(op(moved_to_axis(table, len(idx)), moved_to_axis(values, rank), *idx), len(idx))
 
 
 @defop
@@ -145,9 +162,7 @@ class scatter_add:
         return y
 
     def type(v, *idx, shape):
-        wanted = (*index_shape(shape, idx), *shape[len(idx) :])
-        if v.shape != wanted:
-            raise ShapeError(f"the values {v} must have shape {show_shape(wanted)}: the indices', then the rest's")
+        check_values(v, shape, idx)
         return Type(same_dtype([v], "fiu"), tuple(shape))
 
     def vjp(g, y, v, *idx, shape):
@@ -195,9 +210,7 @@ class add_at:
         return y
 
     def type(x, v, *idx):
-        wanted = (*index_shape(x.shape, idx), *x.shape[len(idx) :])
-        if v.shape != wanted:
-            raise ShapeError(f"the values {v} must have shape {show_shape(wanted)}: the indices', then the rest's")
+        check_values(v, x.shape, idx)
         return Type(same_dtype([x, v], "fiu"), x.shape)
 
     def vjp(g, y, x, v, *idx):
@@ -210,12 +223,7 @@ class add_at:
         return scatter_add(tv, *idx, shape=shape_of(x)) if tx is None else add_at(tx, tv, *idx)
 
     def batch(flags, x, v, *idx):
-        n = batch_size(flags, (x, v, *idx))
-        table, values = (a if flag else with_batch(a, n) for a, flag in zip((x, v), flags[:2], strict=True))
-        if not any(flags[2:]):  # the batch as one more axis after those that are indexed
-            rank = max(len(shape_of(k)) for k in idx)
-            return moved_to_front(add_at(moved_to_axis(table, len(idx)), moved_to_axis(values, rank), *idx), len(idx))
-        return add_at(table, values, *with_counter(flags[2:], idx, v, n))
+        return batched_update(add_at, flags, x, v, *idx)
 
     def push(b, j, x, v, *idx):
         rank = max(len(k.shape) for k in idx)

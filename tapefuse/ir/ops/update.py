@@ -26,18 +26,10 @@ from tapefuse.ir.ops.family import (
     with_batch,
     zeros_like,
 )
-from tapefuse.ir.ops.index import (
-    add_at,
-    gather,
-    index_shape,
-    moved_to_axis,
-    moved_to_front,
-    scatter_add,
-    with_counter,
-)
+from tapefuse.ir.ops.index import add_at, batched_update, check_values, gather
 from tapefuse.ir.ops.shape import iota, reshape
 from tapefuse.ir.ops.slicing import check_slice, slice_, slice_needs, unpadded
-from tapefuse.ir.types import Dim, Shape, Type, show_shape, size
+from tapefuse.ir.types import Dim, Shape, Type, size
 
 
 def limits(shape: Shape, starts: Shape, strides: Shape) -> Shape:
@@ -202,9 +194,7 @@ class put_at:
         return y
 
     def type(x, v, *idx):
-        wanted = (*index_shape(x.shape, idx), *x.shape[len(idx) :])
-        if v.shape != wanted:
-            raise ShapeError(f"the values {v} must have shape {show_shape(wanted)}: the indices', then the rest's")
+        check_values(v, x.shape, idx)
         return Type(same_dtype([x, v], "fiub"), x.shape)
 
     def vjp(g, y, x, v, *idx):
@@ -215,18 +205,13 @@ class put_at:
         return put_at(tx, tv, *idx)
 
     def batch(flags, x, v, *idx):
-        n = batch_size(flags, (x, v, *idx))
-        table, values = (a if flag else with_batch(a, n) for a, flag in zip((x, v), flags[:2], strict=True))
-        if not any(flags[2:]):  # the batch as one more axis after those that are indexed
-            rank = max(len(shape_of(k)) for k in idx)
-            return moved_to_front(put_at(moved_to_axis(table, len(idx)), moved_to_axis(values, rank), *idx), len(idx))
-        return put_at(table, values, *with_counter(flags[2:], idx, v, n))
+        return batched_update(put_at, flags, x, v, *idx)
 
     def push(b, j, x, v, *idx):
         return add_at.push(b, j, x, v, *idx)
 
     def sample(rng, dtype):
-        return [((draw(rng, dtype, attrs["shape"]), *args), {}) for args, attrs in scatter_add.sample(rng, dtype)]
+        return add_at.sample(rng, dtype)
 
     has_base = True
     overwrites = True
