@@ -38,6 +38,7 @@ from tapefuse.tracer.control import associative_scan, cond, fori_loop, map, scan
 from tapefuse.tracer.custom import custom_gradient, grad_pass_through, override_gradient, recompute
 from tapefuse.tracer.debugging import check_finite, debug_print
 from tapefuse.tracer.rewriting import as_written, stage, unroll
+from tapefuse.tracer.rows import IndexedRows
 from tapefuse.tracer.signature import TensorSpec
 from tapefuse.tracer.tape import GradientTape, UnconnectedGradients, explain_gradient
 from tapefuse.tracer.tensor import Tensor, constant
@@ -59,6 +60,7 @@ __all__ = [
     "DTypeError",
     "GradientTape",
     "IndexOutOfRangeError",
+    "IndexedRows",
     "LeakedValueError",
     "MissingGradientError",
     "ParseError",

@@ -27,6 +27,7 @@ from tapefuse.tracer.debugging import Quiet
 from tapefuse.tracer.interpreted import Entry
 from tapefuse.tracer.retracing import Arguments, Retraces, retrace
 from tapefuse.tracer.rewriting import collected, rewritten
+from tapefuse.tracer.rows import opened, without_rows
 from tapefuse.tracer.signature import Call, Signature, TensorSpec
 from tapefuse.tracer.source import user_loc, user_stacklevel
 from tapefuse.tracer.specialisation import Specialisation, declines
@@ -184,12 +185,13 @@ class TapeFunction:
         leaves = [next(rest) if k[0] == "tensor" else x for x, k in zip(call.leaves, call.kinds, strict=True)]
         values = unflatten(call.tree, leaves)
         returned = self._signature.python_call(self._staged, values)
-        after, shape = flatten(values)
+        after, shape = flatten(opened(values))
         if shape != call.tree or any(a is not b for a, b in zip(after, leaves, strict=True)):
             raise ValueError(
                 f"the tape_function {self.__name__!r} should not modify its inputs: a list or dict among its "
                 "arguments changed while it was traced, which later calls would not repeat; copy it first"
             )
+        returned = opened(returned) if self._options.outputs == "tensor" else without_rows(returned)
         results, shape = flatten(returned)
         paths = [path for path, _ in leaves_with_paths(returned, "the result")]
         return [self._result(x, path) for x, path in zip(results, paths, strict=True)], shape

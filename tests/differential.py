@@ -20,9 +20,11 @@ from tapefuse.ir.types import Type, substitute
 GRAPHS = ("body", "cond", "branches")  # attributes of regions that hold graphs
 ULPS = 8  # of noise: more than any op errs
 RUNS = 3
+FOURIER = ("dft", "rdft", "irdft")
 SUMS = ("reduce_sum", "reduce_prod", "matmul", "scatter_add", "add_at")  # terms are rounded in an order of one's own
 SUMS += ("put_add",)
 SUMS += ("conv", "conv_input", "conv_kernel", "window_sum", "window_spread", "window_place")
+SUMS += FOURIER
 EXACT = ("const", "iota", "dim", "reshape", "transpose", "broadcast", "slice", "pad", "concat", "flip", "gather", "neg")
 EXACT += ("abs", "sign", "relu", "maximum", "minimum", "select", "floor", "ceil", "round", "stop_gradient")
 EXACT += ("missing_gradient", "reduce_max", "reduce_min", "window_max", "window_pick", "put", "put_at")
@@ -67,8 +69,8 @@ def noise(graph: Graph, arrays: Arrays, seed: int = 0) -> tuple[list[np.ndarray]
     discrete: list[np.ndarray] = []
 
     def plain(v: Value, xs: list[np.ndarray], ref: Any) -> np.ndarray:
-        if v.op.name.startswith("conv") and not all(np.isfinite(x).all() for x in xs):
-            raise _Unstable  # whether nan is multiplied by the zeros of a padding is not promised
+        if v.op.name.startswith(("conv", *FOURIER)) and not all(np.isfinite(x).all() for x in xs):
+            raise _Unstable  # whether nan is multiplied by the zeros of a padding or of a sine is not promised
         y = ref(xs)
         if _is_step(v):
             discrete.append(y)

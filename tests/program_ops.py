@@ -132,6 +132,13 @@ def sign_bit(d: Draft, name: str) -> Value:
     return d.new(ops.signbit(ops.neg(x) if d.chance(2) else x))
 
 
+@maker("threefry")
+def random_bits(d: Draft, name: str) -> Value:
+    a = d.any_of(d.one_of(("i", "u")))
+    wide = [ops.cast(x, dtype=np.dtype(np.uint64)) for x in (a, d.partner(a))]
+    return d.new(ops.cast(d.emit(name, *wide), dtype=a.dtype))
+
+
 @maker("shl", "shr")
 def shift(d: Draft, name: str) -> Value:
     a = d.any_of(d.one_of(("i", "i", "u")))

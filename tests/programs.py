@@ -22,6 +22,7 @@ from tapefuse.ir.interp import evaluate
 from tapefuse.ir.op import OPS, const
 from tapefuse.ir.types import Type
 from tests.program_draft import BINDINGS, F4, F8, Draft, Interval, Pick
+from tests.program_fourier import transformed  # noqa: F401  (adds makers of Fourier transforms)
 from tests.program_ops import MAKERS
 from tests.program_updates import updated  # noqa: F401  (adds makers of updates)
 from tests.program_windows import pooled  # noqa: F401  (adds makers of convolution and pooling)

@@ -45,6 +45,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
 }
 # Inside ir: a module may import those of lower rank, and those of its own rank if there is no cycle.
 IR_RANKS = (
+    ("ir.halves",),
     ("ir.types",),
     ("ir.graph",),
     ("ir.op", "ir.program"),
@@ -56,6 +57,7 @@ IR_RANKS = (
 LAZY: dict[str, set[str]] = {
     "runtime": {"numba", "llvmlite", "scipy_openblas32"},
     "codegen": {"numba", "llvmlite"},
+    "ir/halves.py": {"ml_dtypes"},
     "cli": {"numba", "llvmlite", "rich", "scipy_openblas32"},
 }
 # The imports of our own inside a function, for start-up time: docs/decisions/0003.

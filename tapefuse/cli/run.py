@@ -17,6 +17,7 @@ from tapefuse.cli import output
 from tapefuse.cli.errors import UsageError
 from tapefuse.cli.target import load_graph
 from tapefuse.ir.graph import Graph
+from tapefuse.ir.halves import kind_of
 from tapefuse.ir.interp import bind, evaluate, replay
 from tapefuse.ir.types import Type, type_of
 
@@ -79,6 +80,6 @@ def random_inputs(graph: Graph, seed: int) -> list[np.ndarray]:
 def random_array(rng: np.random.Generator, type: Type) -> np.ndarray:
     """An array of a type without free dimensions."""
     shape = tuple(int(d) for d in type.shape)
-    if type.dtype.kind == "f":
+    if kind_of(type.dtype) == "f":
         return rng.normal(size=shape).astype(type.dtype)
     return rng.integers(0, 2, shape).astype(type.dtype)  # 0 and 1 are good indices of nearly every axis

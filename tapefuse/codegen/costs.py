@@ -21,6 +21,7 @@ WEIGHTS = {
     **dict.fromkeys(("hypot", "cbrt", "asinh", "acosh", "atanh", "logaddexp", "logaddexp2"), 60),
     **dict.fromkeys(("ndtr", "log_ndtr", "ndtri", "erfinv", "erfcinv", "erfcx", "i0", "i1", "i0e", "i1e"), 100),
     **dict.fromkeys(("lgamma", "gamma", "polygamma"), 160),
+    "threefry": 80,  # 1.2 ns
 }
 
 # -- time, in 1/64 ns ----------------------------------------------------------------------------------------------
@@ -29,6 +30,10 @@ TRANSFER = 4  # an element to or from memory: 4 bytes at about 64 GB/s, the thir
 MULTIPLY_ADD = 1  # a term of a product: 64 a ns at one thread, 130 GF/s
 
 RUNNING_SUM = 8  # an element of a running sum: five steps of shuffling and adding for a vector of them
+
+# LAPACK by way of NumPy: 100 matrices of 3 x 3 inverted in 60 us, one of 100 x 100 in 0.25 ms, one of 500 x 500 in 9 ms
+NUMPY_CALL = 500 * 64  # one repetition of an inner loop
+CALLED_TERM = 4  # a multiply-add of it, 16 a ns
 
 # -- cutting kernels into pieces -----------------------------------------------------------------------------------
 GRAIN = 16_000 * 64  # cost of the smallest piece worth a thread, 16 us: a launch takes 2 us

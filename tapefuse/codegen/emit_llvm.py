@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from tapefuse.codegen.calls_llvm import called
 from tapefuse.codegen.contraction_llvm import contraction
 from tapefuse.codegen.llvm_instructions import Declarations, Instructions, dim_text, literal, memory_type, register_type
 from tapefuse.codegen.loops import (
@@ -21,6 +22,7 @@ from tapefuse.codegen.loops import (
     Allocate,
     Assign,
     Buffer,
+    Call,
     Contract,
     Declare,
     For,
@@ -110,6 +112,8 @@ class Writer(Instructions):
                 self.contract(s)
             case Transpose():
                 self.transpose(s)
+            case Call():
+                self.names[s.failed] = called(self, s)
             case Assign(acc, value):
                 self.line(f"store {register_type(acc.dtype)} {self.use(value)}, ptr %{acc.name}")
             case View() | Move() | While() | If() | Launch() | Allocate() | Free() | Poll():

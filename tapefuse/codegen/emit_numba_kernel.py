@@ -34,6 +34,7 @@ from tapefuse.codegen.loops import (
     Allocate,
     Assign,
     Buffer,
+    Call,
     Contract,
     Declare,
     For,
@@ -155,6 +156,9 @@ class _Writer:
                     self.effect(self.contract(s))
                 case Transpose():
                     self.effect(self.transpose(s))
+                case Call():
+                    self.names[s.failed] = s.failed.name
+                    self.effect(f"{s.failed.name} = {self.call(s)}")
                 case Assign(acc, value):
                     self.effect(f"{acc.name} = {self.plain(value)}")
                 case While():
@@ -336,6 +340,13 @@ class _Writer:
         operands = [text for x, at in ((s.y, s.at_y), (s.x, s.at_x)) for text in (x.name, self.linear(x, at))]
         sizes = [self.plain(x) for x in (s.rows, s.columns, s.row_y, s.row_x)]
         return f"{self.imports.function('transposed')}({', '.join([*operands, *sizes])})"
+
+    def call(self, s: Call) -> str:
+        given = [[o.buffer.name for o in s.operands], [self.linear(o.buffer, o.at) for o in s.operands]]
+        given += [[self.plain(x) for x in s.sizes], [self.plain(o.steps[0]) for o in s.operands]]
+        given[-1] += [self.plain(x) for o in s.operands for x in o.steps[1:]]
+        tuples = (f"({', '.join(xs)}{',' * (len(xs) == 1)})" for xs in given)
+        return f"{self.imports.call(s.function)}({', '.join(tuples)})"
 
     def linear(self, buffer: Buffer, index: Sequence[Scalar]) -> str:
         """The linear index of an element."""

@@ -22,6 +22,7 @@ class Imports:
         self.numpy: set[str] = set()
         self.arrays: set[str] = set()
         self.library: set[str] = set()
+        self.calls: set[str] = set()
 
     def dtype(self, dtype: np.dtype) -> str:
         """A NumPy scalar type by name."""
@@ -33,6 +34,12 @@ class Imports:
 
     def function(self, name: str) -> str:
         (self.arrays if name in ARRAY_FUNCTIONS else self.library).add(name)
+        return name
+
+    def call(self, function: str) -> str:
+        """An inner loop of NumPy's as a function."""
+        name = function.replace(".", "__")
+        self.calls.add(name)
         return name
 
     def literal(self, x: Num) -> str:
@@ -64,6 +71,7 @@ class Imports:
             "numpy": self.numpy,
             f"{runtime}arrays": self.arrays,
             f"{runtime}library": self.library,
+            f"{runtime}calls": self.calls,
         }
         return "\n".join(
             f"from {module} import {', '.join(sorted(names))}" for module, names in wanted.items() if names

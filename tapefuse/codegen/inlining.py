@@ -12,7 +12,9 @@ from tapefuse.codegen.loops import (
     Allocate,
     Assign,
     Buffer,
+    Call,
     Contract,
+    Core,
     Declare,
     For,
     Free,
@@ -211,6 +213,9 @@ class _Inlined:
                 code.append(Launch(kernel, arrays, sizes, rows, pieces))
             case Gemm() | Contract() | Transpose():
                 code.append(self.library(s))
+            case Call(function, operands, sizes, failed):
+                cores = (Core(self.array(o.buffer), self.scalars(o.at), self.scalars(o.steps)) for o in operands)
+                code.append(Call(function, tuple(cores), self.scalars(sizes), self.define(failed)))
 
     def slot(self, acc: Var) -> Var:
         found = self.scalar(acc)

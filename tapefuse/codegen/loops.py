@@ -183,6 +183,34 @@ class Transpose:
     row_x: Scalar
 
 
+@dataclass(frozen=True, slots=True)
+class Core:
+    """An operand of a `Call`: element `at` is its first one; `steps`, in bytes, lead from one repetition to the next
+    and then along each axis of one repetition's elements."""
+
+    buffer: Buffer
+    at: tuple[Scalar, ...]
+    steps: tuple[Scalar, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """The inner loop of one of NumPy's generalised functions ("linalg.inv.dd": `d->d` of `inv`).
+
+    `sizes`: how often it is repeated, then the extents that its signature names. `failed`: whether it says, by the flag
+    of an invalid operation, that it has failed. It may write to all operands.
+    """
+
+    function: str
+    operands: tuple[Core, ...]
+    sizes: tuple[Scalar, ...]
+    failed: Var
+
+    @property
+    def scalars(self) -> tuple[Scalar, ...]:
+        return (*self.sizes, *(x for o in self.operands for x in (*o.at, *o.steps)))
+
+
 # -- regions: what only a kernel of a loop, a branch or a sized body has ---------------------------------------------
 @dataclass(frozen=True, slots=True)
 class Assign:
@@ -263,7 +291,7 @@ class Poll:
 
 
 Stmt = (
-    Let | Load | Store | Declare | Update | For | Gemm | Contract | Transpose
+    Let | Load | Store | Declare | Update | For | Gemm | Contract | Transpose | Call
     | Assign | While | If | View | Move | Launch | Allocate | Free | Poll
 )  # fmt: skip
 
@@ -451,6 +479,12 @@ class Builder:
 
     def append(self, stmt: Stmt) -> None:
         self._bodies[-1].append(stmt)
+
+    def call(self, function: str, operands: Sequence[Core], sizes: Sequence[Scalar]) -> Var:
+        """A call of a loop of NumPy's; whether it has failed."""
+        failed = self._fresh("t", BOOL)
+        self.append(Call(function, tuple(operands), tuple(sizes), failed))
+        return failed
 
     def body(self) -> tuple[Stmt, ...]:
         return (*self.prologue, *self._bodies[0])

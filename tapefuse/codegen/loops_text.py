@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from tapefuse.codegen.loops import (
     Allocate,
     Assign,
+    Call,
     Contract,
     Declare,
     For,
@@ -93,6 +94,9 @@ def _line(s: Stmt) -> str:
                 f"{at(s.y, s.at_y)} = transposed {at(s.x, s.at_x)}  ({s.rows} rows by {s.row_y}, "
                 f"{s.columns} columns by {s.row_x})"
             )
+        case Call():
+            operands = ", ".join(f"{at(o.buffer, o.at)} by {' '.join(map(str, o.steps))}" for o in s.operands)
+            return f"{s.failed} = call {s.function}({operands}; {', '.join(map(str, s.sizes))})"
         case Assign(acc, value):
             return f"{acc} := {value}"
         case While():

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from tapefuse.codegen.loops import (
     Allocate,
     Assign,
+    Call,
     Contract,
     Declare,
     For,
@@ -82,6 +83,8 @@ def reads(s: Stmt) -> Iterator[Var]:
         case Contract():
             sizes = (x for t in s.terms for x in (t.extent, t.a, t.b))
             found = (*s.at_c, *s.at_a, *s.at_b, s.rows, s.columns, s.row_c, s.row_a, *sizes)
+        case Call():
+            found = s.scalars
         case Transpose():
             found = (*s.at_y, *s.at_x, s.rows, s.columns, s.row_y, s.row_x)
     yield from (x for x in found if isinstance(x, Var))

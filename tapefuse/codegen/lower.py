@@ -12,6 +12,7 @@ from typing import Any
 from tapefuse.codegen.context import Context, Step
 from tapefuse.codegen.convolution import Convolution
 from tapefuse.codegen.costs import CHUNKS, GRAIN, MULTIPLY_ADD, PIECE, WIDE, WIDE_ROW
+from tapefuse.codegen.library import Library
 from tapefuse.codegen.loops import HI, INT, LO, ZERO, Gemm, Num, Scalar
 from tapefuse.codegen.products import Products
 from tapefuse.codegen.products_operands import folded, is_contraction
@@ -34,6 +35,8 @@ def steps(
     order of their terms, so they are not cut into pieces. `region`: the lowering of groups with graphs inside."""
     found = []
     for number, group in enumerate(plan.groups):
+        if group.kind == "empty":
+            continue
         lowering = region if group.kind == "region" and region is not None else _lowering(plan, group)
         found += lowering(plan, group, in_place, strict).build(f"k{number}")
     return [step for step in found if step.written]  # nothing is, where all readers look through what a group computes
@@ -98,4 +101,5 @@ _KINDS: dict[str, type[Rows] | type[_Product] | type[Convolution] | type[Scatter
     "scatter": Scatter,
     "scan": Scan,
     "sort": Sort,
+    "numpy": Library,
 }

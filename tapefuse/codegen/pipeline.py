@@ -22,14 +22,14 @@ def compiled(request: Request) -> Program:
 
 def _program(p: Plan) -> Program:
     llvm, externals = program_text(p)
-    params = p.graph.params
+    graph = p.request.graph  # whose types are those of the arrays outside
     return Program(
         name=p.request.name,
         symbols=p.graph.symbols,
-        inputs=tuple(v.type for v in params[: p.request.inputs]),
+        inputs=tuple(v.type for v in graph.params[: p.request.inputs]),
         states=p.request.states,
         constants=p.constants,
-        outputs=tuple(v.type for v in p.outputs),
+        outputs=tuple(v.type for v in graph.outs[: p.request.outputs]),
         arena=p.layout.nbytes,
         work=_nanoseconds(p.cost),
         checks=p.request.checks,

@@ -17,6 +17,7 @@ from tapefuse.codegen.products import described
 from tapefuse.codegen.regions import lowering
 from tapefuse.codegen.schedule import Group, Schedule, schedule
 from tapefuse.ir.graph import Value
+from tapefuse.ir.op import OPS
 from tapefuse.ir.types import Type, show_shape
 
 __all__ = ["Plan", "Request", "pieces", "plan", "show_memory", "show_schedule"]
@@ -38,7 +39,7 @@ def plan(request: Request) -> Plan:
     found = steps(decided, chosen, request.strict, partial(lowering, plan))
     if not request.inner:
         found += [_copy(decided, n, s, f"copy{k}") for k, (n, s) in enumerate(moved.items())]
-    for mistake in unwritten(found, graph.params):
+    for mistake in unwritten(found, {*graph.params, *(v for v in graph.nodes if v.op is OPS["empty"])}):
         raise AssertionError(mistake)
     elsewhere = {*graph.params, *graph.outs[:outputs], *chosen, *(moved if request.inner else ())}
     pointer_of = {v: k for k, v in enumerate((*graph.params, *graph.outs[:outputs]))}

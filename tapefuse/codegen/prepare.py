@@ -1,6 +1,6 @@
 """A graph in the form the scheduler expects: Graph -> Graph.
 
-Every output is a value of its own (never a parameter, a view, or another output), array constants are parameters,
+Halves are bits. Every output is a value of its own (never a parameter, a view, or another output), array constants are parameters,
 argmax, and picking one element of each row, are spelled with reductions, and a reduction's axes are either the leading
 or the trailing ones.
 """
@@ -17,13 +17,14 @@ from tapefuse.ir import ops
 from tapefuse.ir.graph import Graph, Value, here, param
 from tapefuse.ir.op import OPS
 from tapefuse.ir.ops import region
+from tapefuse.ir.passes.half import with_bits
 from tapefuse.ir.passes.one_hot import hit
 from tapefuse.ir.types import Dim, broadcast_shapes
 
 
 def prepared(graph: Graph) -> tuple[Graph, tuple[np.ndarray, ...]]:
     """The prepared graph and the arrays of the parameters appended to its parameters."""
-    graph = with_operands(graph)
+    graph = with_operands(with_bits(graph))
     env: dict[Value, Value] = {p: p for p in graph.params}
     arrays: list[np.ndarray] = []
     lifted: list[Value] = []

@@ -15,6 +15,7 @@ from tapefuse._records import dataclass
 from tapefuse.codegen.loops import (
     Assign,
     Buffer,
+    Call,
     Contract,
     Gemm,
     Launch,
@@ -98,6 +99,9 @@ def slots(body: Sequence[Stmt], known: Known) -> list[Slot]:
 def buffers(body: Sequence[Stmt]) -> Iterator[Buffer]:
     """The buffers of statements, without those inside of them."""
     for s in body:
+        if isinstance(s, Call):
+            yield from (o.buffer for o in s.operands)
+            continue
         for f in fields(s):
             x = getattr(s, f.name)
             yield from (y for y in (x if isinstance(x, tuple) else (x,)) if isinstance(y, Buffer))
@@ -111,6 +115,8 @@ def _written(s: Stmt) -> Iterator[Buffer]:
             yield s.y
         case Launch():
             yield from s.buffers
+        case Call():
+            yield from (o.buffer for o in s.operands)
 
 
 def _precede(body: Sequence[Stmt], loads: Sequence[Load], store: Store) -> bool:

@@ -37,9 +37,12 @@ class Loc:
 
 class _Here(threading.local):
     loc: Loc | None = None
+    plain: bool = False
 
 
-here = _Here()  # `here.loc`: the user's line that values made now belong to; set by the tracer and by passes
+# `here.loc`: the user's line that values made now belong to; set by the tracer and by passes. `here.plain`: operations
+# on arrays are NumPy's functions and nothing more (`Op.raw`); set by the reverse pass of eager tapes.
+here = _Here()
 
 
 @dataclass(frozen=True, eq=False, slots=True, weakref_slot=True, repr=False)

@@ -13,6 +13,7 @@ import numpy as np
 from tapefuse._config import config
 from tapefuse._errors import DTypeError, ShapeError, TapefuseError, VerifyError
 from tapefuse.ir.graph import Graph, Value, here
+from tapefuse.ir.halves import kind_of
 from tapefuse.ir.op import Op
 from tapefuse.ir.ops import region
 from tapefuse.ir.types import Dim, Poly, show_dtype, show_shape, substitute, type_of
@@ -45,14 +46,14 @@ def observed(graph: Graph, arrays: Sequence[Any], watch: Watch, wide: bool = Fal
     """
     inputs = [np.asarray(a) for a in arrays]
     if wide:
-        inputs = [a.astype(np.float64) if a.dtype.kind == "f" else a for a in inputs]
+        inputs = [a.astype(np.float64) if kind_of(a.dtype) == "f" else a for a in inputs]
     env = _bind_dims(graph, [a.shape for a in inputs])
     with np.errstate(all="ignore"):
         return _run(graph, inputs, env, watch, wide)
 
 
 def _wider(attrs: Mapping[str, Any]) -> dict[str, Any]:
-    return {k: np.dtype(np.float64) if isinstance(x, np.dtype) and x.kind == "f" else x for k, x in attrs.items()}
+    return {k: np.dtype(np.float64) if isinstance(x, np.dtype) and kind_of(x) == "f" else x for k, x in attrs.items()}
 
 
 def _run(
@@ -69,11 +70,11 @@ def _run(
             return v.op.ref(_runner(env, watch, wide), *xs, **attrs)
         try:
             known = substituted(v, env)
-            y = np.asarray(v.op.ref(*xs, **(_wider(known) if wide else known)))
+            y = np.asarray(v.op.compute(xs, _wider(known) if wide else known))
         except TapefuseError as e:
             raise type(e)(f"{e}\n  at {v.loc}" if v.loc else str(e)) from None
         if wide:
-            y = y.astype(np.float64, copy=False) if y.dtype.kind == "f" else y
+            y = y.astype(np.float64, copy=False) if kind_of(y.dtype) == "f" else y
         elif config.check:
             _check_result(v, y, env)
         if watch is not None:

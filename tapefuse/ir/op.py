@@ -15,7 +15,8 @@ import numpy as np
 from tapefuse._errors import TapefuseError
 from tapefuse._records import dataclass
 from tapefuse.ir.graph import Value, here, intern
-from tapefuse.ir.types import Type
+from tapefuse.ir.halves import is_half, single
+from tapefuse.ir.types import Type, type_of
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -40,23 +41,41 @@ class Op:
     overwrites: bool = False  # push stores what it gives, the last one stays; otherwise it adds
     reduction: str | None = None  # "add", "mul", "maximum", "minimum", "and", "or" over attribute `axes`
     library: str | None = None  # kernel of the run-time library that computes it ("matmul")
+    calls: Callable[..., None] | None = None  # k, y, *xs, **attrs: which loops of NumPy's compute y (codegen/library)
+    failure: str = ""  # what it means that one of them fails: the message of a LinAlgError
     elementwise: bool = False  # broadcasting scalar function: result[i] depends on operands at i only
     interned: bool = True  # False for effectful and random ops: equal applications stay apart
     results: Callable[..., tuple[Type, ...]] | None = None  # a region's: *in_types, **attrs -> types of its results
-    dtypes: str = "f"  # NumPy kinds of the first sample operand worth testing: of "f", "i", "u", "b"
+    dtypes: str = "f"  # NumPy kinds of the first sample operand worth testing: of "f", "c", "i", "u", "b"
+    partials: Sequence[Any] | None = None  # of an elementwise op: for each operand g times its derivative (`family`)
+    raw: Callable[..., Any] = np.positive  # `ref` for whoever has told NumPy to be quiet and has no halves; set here
 
     def __call__(self, *args: Any, **attrs: Any) -> Any:
         for a in args:
-            apply = getattr(a, "__tapefuse_apply__", None)
-            if apply is not None:
-                return apply(self, args, attrs)
+            if type(a) is not np.ndarray:
+                apply = getattr(a, "__tapefuse_apply__", None)
+                if apply is not None:
+                    return apply(self, args, attrs)
+        return self.raw(*args, **attrs) if here.plain else self.compute(args, attrs)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "raw", getattr(self.ref, "__wrapped__", self.ref))
+
+    def compute(self, args: Sequence[Any], attrs: dict[str, Any]) -> Any:
+        """The result on arrays and Python's numbers: `ref`, and what `ir.halves` says of halves."""
+        for a in args:
+            dtype = getattr(a, "dtype", None)
+            if dtype is not None and is_half(dtype):
+                arrays = [np.asarray(x, dtype) if type(x) in (int, float) else x for x in args]
+                result = self.infer(*map(type_of, arrays), **attrs).dtype
+                return single(self.name, self.ref, result, arrays, attrs)
         return self.ref(*args, **attrs)
 
     def emit(self, *args: Any, **attrs: Any) -> Value:
         """The interned IR value of this op; arrays become constants, Python scalars ones of their neighbours' dtype."""
         weak = next((a.type.dtype for a in args if isinstance(a, Value) and a.type.dtype.kind != "b"), None)
         values = tuple(
-            a if isinstance(a, Value) else constant(a, weak if type(a) in (int, float) else None) for a in args
+            a if isinstance(a, Value) else constant(a, weak if type(a) in (int, float, complex) else None) for a in args
         )
         key = tuple(sorted((k, v) for k, v in attrs.items()))
         return intern(self, values, key, lambda: self.infer(*(v.type for v in values), **attrs))
@@ -92,8 +111,8 @@ OPS: dict[str, Op] = {}
 def register(op: Op) -> Op:
     if op.name in OPS:
         raise TypeError(f"op {op.name} is defined twice")
-    if op.at is None and op.push is None and op.library != "region":
-        raise TypeError(f"op {op.name} has no lowering (at or push)")
+    if op.at is None and op.push is None and op.calls is None and op.library != "region":
+        raise TypeError(f"op {op.name} has no lowering (at, push or calls)")
     OPS[op.name] = op
     return op
 
@@ -152,7 +171,7 @@ class const:
     def sample(rng, dtype):
         return [((), {"value": Literal(np.ones((2, 3), dtype))})]
 
-    dtypes = "fiub"
+    dtypes = "fciub"
 
 
 def constant(x: Any, dtype: Any = None) -> Value:

@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from tapefuse.ir.graph import Graph, Loc, Value
+from tapefuse.ir.halves import kind_of
 from tapefuse.ir.op import Literal, const
 from tapefuse.ir.types import Poly, show_dtype, show_shape
 
@@ -120,6 +121,8 @@ def show_attr(x: Any, locs: bool = True) -> str:
         return str(x)
     if isinstance(x, np.generic):
         return f"{show_dtype(x.dtype)}({show_elements(np.asarray(x))})"
+    if isinstance(x, complex):
+        return show_attr(np.complex128(x))
     if isinstance(x, (int, float)):
         return repr(x)
     if isinstance(x, str):
@@ -137,7 +140,7 @@ def show_attr(x: Any, locs: bool = True) -> str:
 
 def show_elements(array: np.ndarray) -> str:
     """Elements in row-major order, readable if that is exact to the bit, else little-endian bytes as `0x...`."""
-    if array.dtype.kind in "biuf" and array.size <= MAX_LISTED:
+    if kind_of(array.dtype) in "biufc" and array.size <= MAX_LISTED:
         texts = [_number(x) for x in array.ravel()]
         back = np.array([read_number(t, array.dtype) for t in texts], array.dtype)
         if back.tobytes() == array.tobytes():
@@ -146,7 +149,10 @@ def show_elements(array: np.ndarray) -> str:
 
 
 def _number(x: np.generic) -> str:
-    if x.dtype.kind != "f":
+    if x.dtype.kind == "c":
+        a, b = _number(x.real), _number(x.imag)
+        return f"{a}{b if b[0] == '-' else '+' + b}j"
+    if kind_of(x.dtype) != "f":
         return repr(x.item())
     if np.isnan(x):
         return "-nan" if np.signbit(x) else "nan"
@@ -160,7 +166,7 @@ def read_number(text: str, dtype: np.dtype) -> np.generic:
         if text not in ("True", "False"):
             raise ValueError(f"{text!r} is not True or False")
         return np.bool_(text == "True")
-    return dtype.type(float(text) if dtype.kind == "f" else int(text))
+    return dtype.type({"f": float, "c": complex}.get(kind_of(dtype), int)(text))
 
 
 Graph.__str__ = show  # type: ignore[method-assign, assignment]

@@ -24,6 +24,7 @@ from typing import Any
 from tapefuse._errors import VerifyError
 from tapefuse._records import dataclass
 from tapefuse.ir.graph import Graph, Value, here
+from tapefuse.ir.halves import kind_of
 from tapefuse.ir.op import OPS, Op, const
 from tapefuse.ir.ops import region
 
@@ -160,7 +161,7 @@ def _equals(want: int | float | bool, x: Any) -> bool:
     """A bool asks for a bool, a number for a number; zeros must agree in sign where the constant has one."""
     if isinstance(want, bool) != (x.dtype.kind == "b"):
         return False
-    return x == want and (x.dtype.kind != "f" or math.copysign(1, x) == math.copysign(1, want))
+    return x == want and (kind_of(x.dtype) != "f" or math.copysign(1, x) == math.copysign(1, want))
 
 
 class Rewriter:

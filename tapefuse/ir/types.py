@@ -14,6 +14,7 @@ import numpy as np
 
 from tapefuse._errors import ParseError, ShapeError
 from tapefuse._records import dataclass
+from tapefuse.ir.halves import bfloat16, is_bfloat16, kind_of
 
 _SYMBOL = r"[^\W\d]\w*"
 Monomial = tuple[str, ...]  # sorted symbol names, repeated for powers; () is the constant term
@@ -192,19 +193,39 @@ _SHORT = {"b": "bool", "i": "i", "u": "u", "f": "f", "c": "c"}
 
 def show_dtype(dtype: np.dtype) -> str:
     """`f32`, `i64`, `bool`: the name a dtype has in IR text."""
+    if is_bfloat16(dtype):
+        return "bf16"
     return "bool" if dtype.kind == "b" else f"{_SHORT[dtype.kind]}{dtype.itemsize * 8}"
 
 
+def has_derivatives(dtype: np.dtype) -> bool:
+    """Whether values of this dtype have derivatives."""
+    return kind_of(dtype) in "fc"
+
+
+def real_dtype(dtype: np.dtype) -> np.dtype:
+    """The dtype of the parts of complex numbers, and of their absolute values; other dtypes as they are."""
+    return np.dtype(f"f{dtype.itemsize // 2}") if dtype.kind == "c" else dtype
+
+
+def complex_dtype(dtype: np.dtype) -> np.dtype:
+    """The dtype of complex numbers with parts of this dtype."""
+    return np.dtype(f"c{max(dtype.itemsize * 2, 8)}") if kind_of(dtype) == "f" else dtype
+
+
 def parse_dtype(text: str) -> np.dtype:
-    if text == "bool":
-        return np.dtype(bool)
+    if text in ("bool", "bf16"):
+        return np.dtype(bool) if text == "bool" else bfloat16()
     match = re.fullmatch(r"([iufc])(8|16|32|64|128)", text)
     try:
         if match:
             return np.dtype(f"{match[1]}{int(match[2]) // 8}")
     except TypeError:
         pass
-    raise ParseError(f"{text!r} is not a dtype; expected one of f32, f64, i8, i16, i32, i64, u8, u16, u32, u64, bool")
+    raise ParseError(
+        f"{text!r} is not a dtype; expected one of f16, bf16, f32, f64, c64, c128, i8, i16, i32, i64, u8, u16, "
+        "u32, u64, bool"
+    )
 
 
 _DIM_TOKEN = re.compile(rf"\s*(?:(\d+)|({_SYMBOL})|([-+*]))")
@@ -266,7 +287,7 @@ class Type:
 
     @property
     def is_float(self) -> bool:
-        return self.dtype.kind == "f"
+        return kind_of(self.dtype) == "f"
 
     def substitute(self, env: Mapping[str, Dim]) -> Type:
         return Type(self.dtype, substitute(self.shape, env))

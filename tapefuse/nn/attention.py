@@ -8,6 +8,7 @@ import numpy as np
 
 from tapefuse import numpy as tp
 from tapefuse._errors import DTypeError, ShapeError
+from tapefuse.ir.halves import limits
 from tapefuse.nn.dense import Dense, Initializer, width_of
 from tapefuse.nn.module import Module
 from tapefuse.tracer.tensor import Tensor, as_tensor
@@ -27,7 +28,7 @@ def scaled_dot_product_attention(
     _check(query, key, value)
     scale = 1.0 / float(width_of("scaled_dot_product_attention", query.shape[-1])) ** 0.5 if scale is None else scale
     scores = tp.matmul(query, tp.swapaxes(key, -1, -2)) * scale
-    hidden = float(0.7 * np.finfo(scores.dtype).min)  # finite, so that a row in which all is hidden is no nan
+    hidden = float(0.7 * limits(scores.dtype).min)  # finite, so that a row in which all is hidden is no nan
     if mask is not None:
         mask = as_tensor(mask)
         if mask.dtype.kind != "b":

@@ -6,6 +6,7 @@ from typing import Any
 
 from tapefuse import numpy as tp
 from tapefuse._errors import DTypeError, ShapeError
+from tapefuse.ir.halves import kind_of
 from tapefuse.tracer.tensor import Tensor, as_tensor
 
 
@@ -19,7 +20,7 @@ def softmax_cross_entropy(logits: Any, labels: Any) -> Tensor:
     logits, labels = as_tensor(logits), as_tensor(labels)
     if not logits.shape:
         raise ShapeError(f"softmax_cross_entropy: logits need an axis of classes, got a scalar of dtype {logits.dtype}")
-    if logits.dtype.kind != "f":
+    if kind_of(logits.dtype) != "f":
         raise DTypeError(f"softmax_cross_entropy: logits must be floats, got {logits.dtype}; cast them first")
     if labels.dtype.kind in "iu":
         return _sparse(logits, labels)

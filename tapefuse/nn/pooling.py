@@ -9,6 +9,7 @@ import numpy as np
 from tapefuse import numpy as tp
 from tapefuse._errors import DTypeError, ShapeError
 from tapefuse.ir import ops
+from tapefuse.ir.halves import kind_of
 from tapefuse.ir.ops.family import ones_like
 from tapefuse.ir.types import Poly, size
 from tapefuse.nn.convolution import Padding, Sizes, paddings, sizes
@@ -36,14 +37,14 @@ def _attributes(
 
 def _maximum(name: str, axes: int, x: Any, window: Sizes, strides: Sizes | None, padding: Padding) -> Tensor:
     x = as_tensor(x)
-    if x.dtype.kind not in "fi":
+    if kind_of(x.dtype) not in "fi":
         raise DTypeError(f"{name} at {user_loc()}: x must be numbers with a sign, got {x.dtype}; cast it first")
     return ops.window_max(x, **_attributes(name, axes, x, window, strides, padding))
 
 
 def _average(name: str, axes: int, x: Any, window: Sizes, strides: Sizes | None, padding: Padding) -> Tensor:
     x = as_tensor(x)
-    if x.dtype.kind != "f":
+    if kind_of(x.dtype) != "f":
         raise DTypeError(f"{name} at {user_loc()}: x must be floats, got {x.dtype}; cast it first")
     attrs = _attributes(name, axes, x, window, strides, padding)
     total = ops.window_sum(x, **attrs)

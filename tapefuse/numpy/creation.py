@@ -13,6 +13,7 @@ import numpy as np
 
 from tapefuse._errors import ShapeError
 from tapefuse.ir import ops
+from tapefuse.ir.halves import kind_of, promoted
 from tapefuse.ir.op import Literal
 from tapefuse.ir.types import Dim, Poly, Shape
 from tapefuse.numpy.elementwise import add, astype, exp, log, multiply, power, subtract, where
@@ -120,12 +121,12 @@ def arange(start: Any, stop: Any = None, step: Any = 1, dtype: Any = None) -> Te
         if type(step) is not int or step != 1:
             raise ShapeError(f"arange over the symbolic extent {stop} at {user_loc()} takes a step of 1")
         return _counts(start, stop - start, dtype)
-    if all(type(n) is int for n in (start, stop, step)) and step == 1 and np.dtype(dtype or np.int32).kind in "iuf":
+    if all(type(n) is int for n in (start, stop, step)) and step == 1 and kind_of(np.dtype(dtype or np.int32)) in "iuf":
         return _counts(start, max(stop - start, 0), dtype)  # in a trace no array, but what is counted as it is read
     numbers = [np.asarray(v).item() if isinstance(v, Operators) else v for v in (start, stop, step)]
     values = np.arange(*numbers)
     if dtype is None and all(python_kind(v) for v in numbers):
-        dtype = np.float32 if values.dtype.kind == "f" else np.int32
+        dtype = np.float32 if kind_of(values.dtype) == "f" else np.int32
     return constant(values, dtype)
 
 
@@ -147,7 +148,8 @@ def _is_fixed(*ends: Any) -> bool:
 def _ends(*ends: Any) -> list[Tensor]:
     """The ends of a range as tensors of the floating-point dtype that NumPy gives them."""
     arrays = [as_tensor(v, np.float64) for v in ends]
-    dtype = np.result_type(*[x.dtype for x in arrays], np.float64 if any(x.dtype.kind != "f" for x in arrays) else 0.0)
+    whole = any(kind_of(x.dtype) != "f" for x in arrays)
+    dtype = promoted(*[x.dtype for x in arrays], np.dtype(np.float64) if whole else 0.0)
     return [astype(x, dtype) for x in arrays]
 
 
@@ -170,7 +172,7 @@ def linspace(
         values, step = np.linspace(start, stop, num, endpoint, retstep=True, axis=axis)
         dtype = dtype or (np.float32 if _is_weak(start, stop) else None)
         y = constant(np.floor(values) if dtype is not None and np.dtype(dtype).kind in "iu" else values, dtype)
-        return (y, constant(step, y.dtype if y.dtype.kind == "f" else np.float64)) if retstep else y
+        return (y, constant(step, y.dtype if kind_of(y.dtype) == "f" else np.float64)) if retstep else y
     first, last = _ends(start, stop)
     span = subtract(last, first)
     y = add(first, multiply(_fractions(num, endpoint, span), span))

@@ -10,6 +10,7 @@ import numpy as np
 
 from tapefuse._errors import DTypeError
 from tapefuse.ir import ops
+from tapefuse.ir.halves import kind_of, of_ufunc
 from tapefuse.ir.op import Op
 from tapefuse.tracer.promote import cast as _cast
 from tapefuse.tracer.promote import common, floats, operands, strength
@@ -61,7 +62,7 @@ def _elementwise(
 def _computed_in(dtype: Any, xs: tuple, ufunc: np.ufunc) -> tuple:
     """Operands as the option `dtype=` of a ufunc has them. Raises DTypeError where that would lose their kind."""
     target = check_dtype(dtype, "a value")
-    if ufunc.resolve_dtypes((*[target] * ufunc.nin, *[None] * ufunc.nout))[0].kind == "b":
+    if of_ufunc(ufunc, [target] * ufunc.nin)[0].kind == "b":
         return xs
     for x in map(as_tensor, xs):
         if not np.can_cast(x.dtype, target, "same_kind"):
@@ -156,7 +157,7 @@ def power(x: Any, y: Any) -> Tensor:
 def reciprocal(x: Any) -> Tensor:
     """1 / x; of integers, rounded towards 0."""
     (x,) = operands(np.reciprocal, x)
-    return divide(1, x) if x.dtype.kind == "f" else ops.select(ops.eq(ops.abs(x), 1), x, 0)
+    return divide(1, x) if kind_of(x.dtype) == "f" else ops.select(ops.eq(ops.abs(x), 1), x, 0)
 
 
 def log10(x: Any) -> Tensor:

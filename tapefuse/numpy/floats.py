@@ -10,6 +10,7 @@ import numpy as np
 
 from tapefuse._errors import ConcretizationError, ShapeError
 from tapefuse.ir import ops
+from tapefuse.ir.halves import kind_of, limits, promoted
 from tapefuse.ir.types import broadcast_shapes
 from tapefuse.numpy.creation import zeros_like
 from tapefuse.numpy.elementwise import (
@@ -131,9 +132,9 @@ def fix(x: Any) -> Tensor:
 def nan_to_num(x: Any, copy: bool = True, nan: Any = 0.0, posinf: Any = None, neginf: Any = None) -> Tensor:
     """`nan` in place of nan, and `posinf`, `neginf` (the largest finite numbers by default) in place of infinities."""
     x = as_tensor(x)
-    if x.dtype.kind != "f":
+    if kind_of(x.dtype) != "f":
         return x
-    most = np.finfo(x.dtype).max
+    most = limits(x.dtype).max
     y = ops.select(isnan(x), *common(astype(nan, x.dtype), x))
     y = ops.select(ops.eq(x, math.inf), astype(most if posinf is None else posinf, x.dtype), y)
     return ops.select(ops.eq(x, -math.inf), astype(-most if neginf is None else neginf, x.dtype), y)
@@ -162,7 +163,7 @@ _SINC_TERMS = [(-1) ** k / math.factorial(2 * k + 1) for k in range(12)]
 def sinc(x: Any) -> Tensor:
     """sin(pi x) / (pi x), 1 at 0, with all derivatives there: near 0 it is its Taylor series."""
     x = as_tensor(x)
-    x = x if x.dtype.kind == "f" else astype(x, np.float64)
+    x = x if kind_of(x.dtype) == "f" else astype(x, np.float64)
     y = multiply(math.pi, x)
     near = less(abs(y), 1.5)
     z = ops.select(near, y, 0)
@@ -177,7 +178,7 @@ def sinc(x: Any) -> Tensor:
 def i0(x: Any) -> Tensor:
     """Modified Bessel function of the first kind, order 0."""
     x = as_tensor(x)
-    return ops.i0(x if x.dtype.kind == "f" else astype(x, np.float64))
+    return ops.i0(x if kind_of(x.dtype) == "f" else astype(x, np.float64))
 
 
 # -- complex parts of real numbers -------------------------------------------------------------------------------------
@@ -204,7 +205,7 @@ conj = conjugate
 def angle(z: Any, deg: bool = False) -> Tensor:
     """The angle in the complex plane: of real numbers 0, or pi below 0."""
     z = as_tensor(z)
-    z = z if z.dtype.kind == "f" else astype(z, np.float64)
+    z = z if kind_of(z.dtype) == "f" else astype(z, np.float64)
     y = atan2(ops.select(isnan(z), z, 0), z)
     return rad2deg(y) if deg else y
 
@@ -262,8 +263,8 @@ def bitwise_count(x: Any) -> Tensor:
 def isclose(a: Any, b: Any, rtol: Any = 1e-05, atol: Any = 1e-08, equal_nan: bool = False) -> Tensor:
     """Whether |a - b| <= atol + rtol |b|; infinities are close to themselves, nan to nan if `equal_nan`."""
     a, b = as_tensor(a), as_tensor(b)
-    if b.dtype.kind != "f":
-        b = astype(b, np.result_type(b.dtype, 1.0))
+    if kind_of(b.dtype) != "f":
+        b = astype(b, promoted(b.dtype, 1.0))
     x, y = operands(np.subtract, a, b)
     near = less_equal(abs(subtract(x, y)), add(atol, multiply(rtol, abs(y))))
     close = logical_or(logical_and(near, isfinite(y)), ops.eq(x, y))
@@ -302,7 +303,7 @@ def array_equiv(a1: Any, a2: Any) -> Any:
 def _same(a: Tensor, b: Tensor, equal_nan: bool) -> Tensor:
     a, b = common(a, b)
     same = ops.eq(a, b)
-    return logical_or(same, logical_and(ops.ne(a, a), ops.ne(b, b))) if equal_nan and a.dtype.kind == "f" else same
+    return logical_or(same, logical_and(ops.ne(a, a), ops.ne(b, b))) if equal_nan and kind_of(a.dtype) == "f" else same
 
 
 def isreal(x: Any) -> Tensor:

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from tapefuse.ir.halves import promoted
 from tapefuse.ir.types import Dim, Shape
 from tapefuse.numpy.shape import _axis, _listed
 from tapefuse.tracer.operators import Operators
@@ -41,7 +42,7 @@ def _dtype_or_value(x: Any) -> Any:
 
 def result_type(*operands: Any) -> np.dtype:
     """The dtype in which NumPy combines operands or dtypes; Python numbers are weak."""
-    return np.result_type(*map(_dtype_or_value, operands))
+    return promoted(*map(_dtype_or_value, operands))
 
 
 def can_cast(given: Any, to: Any, casting: Any = "safe") -> bool:
@@ -51,7 +52,7 @@ def can_cast(given: Any, to: Any, casting: Any = "safe") -> bool:
 
 def promote_types(first: Any, second: Any) -> np.dtype:
     """The smallest dtype to which both may be converted safely."""
-    return np.promote_types(first, second)
+    return promoted(np.dtype(first), np.dtype(second))
 
 
 def min_scalar_type(x: Any) -> np.dtype:

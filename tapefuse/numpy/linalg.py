@@ -10,6 +10,7 @@ import numpy as np
 
 from tapefuse._errors import ShapeError
 from tapefuse.ir import ops
+from tapefuse.ir.halves import kind_of
 from tapefuse.ir.types import size as _size
 from tapefuse.numpy.creation import eye
 from tapefuse.numpy.elementwise import abs as _abs
@@ -241,7 +242,7 @@ def matrix_power(x: Any, n: int) -> Tensor:
 
 def _floating(x: Any) -> Tensor:
     x = as_tensor(x)
-    return x if x.dtype.kind == "f" else astype(x, np.float64)
+    return x if kind_of(x.dtype) == "f" else astype(x, np.float64)
 
 
 def norm(x: Any, ord: Any = None, axis: Any = None, keepdims: bool = False) -> Tensor:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from tapefuse.ir.halves import kind_of
 from tapefuse.numpy import reduce
 from tapefuse.numpy.elementwise import divide, isnan, logical_and, logical_not, maximum, sqrt, square, subtract, where
 from tapefuse.numpy.reduce import cumsum
@@ -22,13 +23,13 @@ _any = builtins.any
 def _without(x: Any, value: float) -> Tensor:
     """`value` in place of nan."""
     x = as_tensor(x)
-    return where(isnan(x), value, x) if x.dtype.kind == "f" else x
+    return where(isnan(x), value, x) if kind_of(x.dtype) == "f" else x
 
 
 def _numbers(x: Any, mask: Any) -> tuple[Tensor, Any]:
     """`x` with 0 for nan, and which elements count (None: all)."""
     x = as_tensor(x)
-    if x.dtype.kind != "f":
+    if kind_of(x.dtype) != "f":
         return x, mask
     valid = logical_not(isnan(x))
     return where(valid, x, 0), valid if mask is None or mask is True else logical_and(valid, mask)
@@ -126,7 +127,7 @@ def nanstd(
 
 def _extreme(function: Callable[..., Tensor], beyond: float, x: Any, axis: Axis, keepdims: bool, **options: Any) -> Any:
     x = as_tensor(x)
-    if x.dtype.kind != "f":
+    if kind_of(x.dtype) != "f":
         return function(x, axis, keepdims=keepdims, **options)
     y = function(_without(x, beyond), axis, keepdims=keepdims, **options)
     none = reduce.all(isnan(x), axis, keepdims=keepdims)

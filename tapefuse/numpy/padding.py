@@ -9,6 +9,7 @@ import numpy as np
 
 from tapefuse._errors import DTypeError, ShapeError
 from tapefuse.ir import ops
+from tapefuse.ir.halves import kind_of
 from tapefuse.numpy.elementwise import add, astype, divide, multiply, rint, subtract
 from tapefuse.numpy.linalg import tensordot
 from tapefuse.numpy.reduce import max as _max
@@ -141,13 +142,13 @@ def _with_ramps(x: Tensor, axis: int, width: tuple[int, int], ends: Pair) -> Ten
 
 def _ramp(edge: Tensor, axis: int, width: int, end: Any) -> Tensor:
     """Even steps from `end` to the edge, which is not among them."""
-    dtype = edge.dtype if edge.dtype.kind == "f" else np.dtype(np.float64)
+    dtype = edge.dtype if kind_of(edge.dtype) == "f" else np.dtype(np.float64)
     wide = astype(edge, dtype)
     start = astype(as_tensor(end, dtype), dtype)
     steps = as_tensor(np.arange(width, dtype=dtype) / max(width, 1))
     steps = reshape(astype(steps, dtype), [width if a == axis else 1 for a in range(edge.ndim)])
     ramp = add(start, multiply(steps, subtract(wide, start)))
-    return astype(ramp if edge.dtype.kind == "f" else ops.floor(ramp), edge.dtype)
+    return astype(ramp if kind_of(edge.dtype) == "f" else ops.floor(ramp), edge.dtype)
 
 
 def _with_statistics(x: Tensor, axis: int, width: tuple[int, int], mode: str, lengths: Pair) -> Tensor:
@@ -162,7 +163,7 @@ def _with_statistics(x: Tensor, axis: int, width: tuple[int, int], mode: str, le
 
 
 def _rounded(value: Tensor, x: Tensor) -> Tensor:
-    return rint(value) if x.dtype.kind in "iu" and value.dtype.kind == "f" else value
+    return rint(value) if x.dtype.kind in "iu" and kind_of(value.dtype) == "f" else value
 
 
 def _median(x: Tensor, axis: int) -> Tensor:

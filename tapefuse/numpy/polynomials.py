@@ -8,6 +8,7 @@ import numpy as np
 
 from tapefuse._errors import ShapeError
 from tapefuse.ir import ops
+from tapefuse.ir.halves import kind_of
 from tapefuse.numpy.elementwise import add, astype, divide, mod, multiply, subtract, where
 from tapefuse.numpy.joining import concatenate, stack
 from tapefuse.numpy.linalg import matmul
@@ -65,7 +66,7 @@ def _correlated(a: Tensor, b: Tensor, mode: str) -> Tensor:
     if mode not in ("full", "same", "valid"):
         raise ValueError(f"{called()}: mode must be 'full', 'same' or 'valid', not {mode!r}")
     low, high = {"full": (m - 1, m - 1), "same": (m // 2, (m - 1) // 2), "valid": (0, 0)}[mode]
-    if a.dtype.kind == "f" and a.dtype.itemsize > 2:
+    if kind_of(a.dtype) == "f" and a.dtype.itemsize > 2:
         spatial = {"strides": (1,), "low": (low,), "high": (high,), "dilation": (1,)}
         return reshape(ops.conv(reshape(a, (1, n, 1)), reshape(b, (m, 1, 1)), **spatial), (n + low + high - m + 1,))
     padded = ops.pad(a, low=(low,), high=(high,), interior=(0,), value=np.zeros((), a.dtype).item())
@@ -112,7 +113,7 @@ def polymul(x: Any, y: Any) -> Tensor:
 def poly(roots: Any) -> Tensor:
     """Coefficients of the polynomial that has these roots, the first of them 1."""
     roots = atleast_1d(roots)
-    roots = roots if roots.dtype.kind == "f" else astype(roots, _FLOAT)
+    roots = roots if kind_of(roots.dtype) == "f" else astype(roots, _FLOAT)
     p = as_tensor(np.ones(1, roots.dtype))
     for k in range(_length(roots, "roots")):
         zero = as_tensor(np.zeros(1, roots.dtype))
@@ -142,7 +143,7 @@ def polyint(p: Any, m: int = 1, k: Any = None) -> Tensor:
         constants = broadcast_to(constants, (m,))
     if constants.shape[0] < m:
         raise ValueError(f"{called()}: k must be a scalar or a rank-1 array of length 1 or >m")
-    p = p if m == 0 or p.dtype.kind == "f" else astype(p, _FLOAT)
+    p = p if m == 0 or kind_of(p.dtype) == "f" else astype(p, _FLOAT)
     for j in range(m):
         n = _length(p, "coefficients")
         p = concatenate([divide(p, as_tensor(np.arange(n, 0, -1, dtype=p.dtype))),

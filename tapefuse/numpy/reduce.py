@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from tapefuse.ir import ops
+from tapefuse.ir.halves import kind_of
 from tapefuse.ir.op import Op
 from tapefuse.ir.types import size as size_of
 from tapefuse.numpy.elementwise import (
@@ -196,7 +197,7 @@ def _is_over_none(x: Tensor, axis: Axis) -> bool:
 
 def _beyond(dtype: np.dtype, above: bool) -> Any:
     """What no element exceeds (`above`), or what exceeds none."""
-    if dtype.kind == "f":
+    if kind_of(dtype) == "f":
         return math.inf if above else -math.inf
     if dtype.kind == "b":
         return above

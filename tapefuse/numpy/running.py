@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from tapefuse.ir import ops
+from tapefuse.ir.halves import kind_of
 from tapefuse.ir.types import Poly
 from tapefuse.numpy.creation import full, zeros
 from tapefuse.numpy.elementwise import (
@@ -190,7 +191,7 @@ def gradient(f: Any, *varargs: Any, axis: Axis = None, edge_order: int = 1) -> A
     `varargs`: one spacing, or a spacing or the coordinates for each axis. A tuple of tensors if there are several axes.
     """
     x = as_tensor(f)
-    x = x if x.dtype.kind == "f" else astype(x, np.float64)
+    x = x if kind_of(x.dtype) == "f" else astype(x, np.float64)
     axes = list(range(x.ndim)) if axis is None else [_axis(x.ndim, a) for a in _listed(axis)]
     spacings = list(varargs) or [1.0]
     spacings = spacings * len(axes) if len(spacings) == 1 and np.ndim(spacings[0]) == 0 else spacings
@@ -214,7 +215,7 @@ def _slopes(x: Tensor, axis: int, spacing: Any, edge_order: int) -> Tensor:
     h = as_tensor(spacing, x.dtype)
     if h.ndim > 1 or h.ndim == 1 and h.shape[0] != n:
         raise ValueError(f"{called()}: the coordinates of an axis of {n} elements have the shape {h.shape}")
-    steps = diff(h if h.dtype.kind == "f" else astype(h, np.float64)) if h.ndim else broadcast_to(h, (n - 1,))
+    steps = diff(h if kind_of(h.dtype) == "f" else astype(h, np.float64)) if h.ndim else broadcast_to(h, (n - 1,))
     a, b = steps[:-1], steps[1:]
     below, here, above = x[..., :-2], x[..., 1:-1], x[..., 2:]
     if h.ndim == 0:

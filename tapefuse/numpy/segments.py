@@ -13,6 +13,7 @@ import numpy as np
 
 from tapefuse._errors import DTypeError, ShapeError
 from tapefuse.ir import ops
+from tapefuse.ir.halves import kind_of
 from tapefuse.ir.types import Dim
 from tapefuse.numpy.elementwise import astype, divide, isfinite, maximum, multiply, stop_gradient, subtract, where
 from tapefuse.numpy.selecting import values
@@ -52,7 +53,7 @@ def _counts(ids: Tensor, n: Dim, dtype: Any) -> Tensor:
 def segment_mean(data: Any, segment_ids: Any, num_segments: Any = None) -> Tensor:
     """Means of the rows of each segment; 0 for one without rows."""
     data, ids, n = _segments(data, segment_ids, num_segments)
-    data = data if data.dtype.kind == "f" else astype(data, np.float64)
+    data = data if kind_of(data.dtype) == "f" else astype(data, np.float64)
     total = ops.scatter_add(data, ids, shape=(n, *data.shape[1:]))
     return divide(total, _per_row(maximum(_counts(ids, n, data.dtype), 1), total))
 
@@ -72,7 +73,7 @@ def segment_min(data: Any, segment_ids: Any, num_segments: Any = None) -> Tensor
     Equal smallest elements share the gradient evenly.
     """
     data, ids, n = _segments(data, segment_ids, num_segments)
-    if data.dtype.kind == "f":  # nan comes last in both orders
+    if kind_of(data.dtype) == "f":  # nan comes last in both orders
         return ops.neg(_extreme(ops.neg(data), ids, n, largest=True))
     return _extreme(data, ids, n, largest=False)
 
@@ -81,7 +82,7 @@ def _extreme(data: Tensor, ids: Tensor, n: Dim, largest: bool) -> Tensor:
     """By sorting rows by value and then, keeping that order, by segment."""
     ids = _from_front(ids, n)
     best = stop_gradient(_last_or_first(data, ids, n, largest))
-    if data.dtype.kind != "f":
+    if kind_of(data.dtype) != "f":
         return best
     chosen = ops.gather(best, ids)
     winners = astype(ops.or_(ops.eq(data, chosen), ops.ne(data, data)), data.dtype)
@@ -98,7 +99,7 @@ def _from_front(ids: Tensor, n: Dim) -> Tensor:
 
 
 def _last_or_first(data: Tensor, ids: Tensor, n: Dim, largest: bool) -> Tensor:
-    if data.dtype.kind == "f":
+    if kind_of(data.dtype) == "f":
         empty: Any = -math.inf
     else:
         info = np.iinfo(data.dtype)

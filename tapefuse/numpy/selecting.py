@@ -13,6 +13,7 @@ import numpy as np
 
 from tapefuse._errors import ConcretizationError, DTypeError, IndexOutOfRangeError, ShapeError
 from tapefuse.ir import ops
+from tapefuse.ir.halves import kind_of
 from tapefuse.ir.types import Dim, Shape, show_shape
 from tapefuse.ir.types import size as _size
 from tapefuse.numpy.elementwise import _truth, add, astype, clip, floor_divide, mod, multiply, where
@@ -53,7 +54,7 @@ def values(x: Any, cure: str) -> np.ndarray:
 def _positions(indices: Any, n: Dim, mode: str) -> Tensor:
     """Integer positions in an axis of extent n; those outside wrapped, clipped, or left for an error."""
     k = as_tensor(indices, np.int64)
-    k = astype(k, np.int64) if k.size == 0 and k.dtype.kind == "f" else k
+    k = astype(k, np.int64) if k.size == 0 and kind_of(k.dtype) == "f" else k
     if k.dtype.kind not in "iub":
         raise DTypeError(f"{called()}: positions must be integers, not {k.dtype}; cast them first")
     k = astype(k, np.int64) if k.dtype.kind == "b" or mode != "raise" else k

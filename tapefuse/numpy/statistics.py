@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from tapefuse._errors import ShapeError
+from tapefuse.ir.halves import kind_of, promoted
 from tapefuse.numpy.creation import ones_like
 from tapefuse.numpy.diagonals import diagonal
 from tapefuse.numpy.elementwise import (
@@ -47,7 +48,7 @@ def average(x: Any, axis: Axis = None, weights: Any = None, returned: bool = Fal
         count = divide(astype(dim(x.size), y.dtype), astype(dim(y.size), y.dtype))
         return (y, broadcast_to(count, y.shape)) if returned else y
     w = _aligned_weights(as_tensor(weights), x, axis)
-    dtype = np.result_type(x.dtype, w.dtype, np.float64 if x.dtype.kind in "biu" else x.dtype)
+    dtype = promoted(x.dtype, w.dtype, np.dtype(np.float64) if x.dtype.kind in "biu" else x.dtype)
     x, w = astype(x, dtype), astype(w, dtype)
     total = sum(broadcast_to(w, x.shape), axis, keepdims=keepdims)
     y = divide(sum(multiply(x, w), axis, keepdims=keepdims), total)
@@ -79,7 +80,7 @@ def _gathered(x: Tensor, axis: Axis) -> tuple[Tensor, tuple[int, ...]]:
 def _ordered(x: Any, axis: Axis, skip_nan: bool) -> tuple[Tensor, Tensor, tuple[int, ...], Tensor]:
     """Sorted elements along the last axis, how many count in each row, the axes, and rows without a result."""
     x = as_tensor(x)
-    x = x if x.dtype.kind == "f" else astype(x, np.float64)
+    x = x if kind_of(x.dtype) == "f" else astype(x, np.float64)
     rows, axes = _gathered(x, axis)
     ordered = sort(rows, axis=-1)
     absent = isnan(ordered)
@@ -162,7 +163,7 @@ def _quantile(x: Any, q: Any, axis: Axis, out: None, method: str, keepdims: bool
     ordered, count, axes, missing = _ordered(x, axis, skip_nan)
     weak = isinstance(q, (int, float))
     q = as_tensor(q, np.float64)
-    dtype = ordered.dtype if weak else np.result_type(ordered.dtype, q.dtype)
+    dtype = ordered.dtype if weak else promoted(ordered.dtype, q.dtype)
     q = astype(q, np.float64)
     results = [
         _kept(where(missing, np.nan, _interpolated(ordered, count, p, method, dtype)), x, axes, keepdims)
@@ -288,7 +289,7 @@ def _variables(m: Any, rowvar: bool, dtype: Any) -> Tensor:
     x = as_tensor(m)
     if x.ndim > 2:
         raise ValueError(f"{called()}: it takes at most 2 axes, not {x.ndim}")
-    x = astype(x, dtype or np.result_type(x.dtype, np.float64))
+    x = astype(x, dtype or promoted(x.dtype, np.dtype(np.float64)))
     x = reshape(x, (1, -1)) if x.ndim < 2 else x
     return x if rowvar or x.shape[0] == 1 else transpose(x)
 

@@ -11,6 +11,7 @@ import numpy as np
 from tapefuse import numpy as tp
 from tapefuse._errors import ShapeError
 from tapefuse.nn.module import Module
+from tapefuse.tracer.rows import IndexedRows
 from tapefuse.tracer.source import user_stacklevel
 from tapefuse.tracer.tensor import Tensor, as_tensor
 from tapefuse.tracer.variable import Variable
@@ -71,7 +72,10 @@ class Optimizer(Module):
             self.update(gradient, variable, rate, *self.slots_of(variable))
 
     def update(self, g: Any, variable: Variable, rate: Any, *slots: Variable) -> None:
-        """Assign the new value of `variable` and of its slots. `g` and `rate` have the variable's dtype."""
+        """Assign the new value of `variable` and of its slots. `g` and `rate` have the variable's dtype.
+
+        `g` is `IndexedRows` where the variable is a table that was looked up in; used like a tensor, it is the dense
+        gradient."""
         raise TypeError(f"{type(self).__name__} must define update(g, variable, rate, *slots)")
 
 
@@ -112,8 +116,8 @@ def _connected(pairs: Sequence[tuple[Any, Variable]]) -> list[tuple[Any, Variabl
     return kept
 
 
-def _fitting(gradient: Any, variable: Variable) -> Tensor:
-    gradient = as_tensor(gradient)
+def _fitting(gradient: Any, variable: Variable) -> Tensor | IndexedRows:
+    gradient = gradient if isinstance(gradient, IndexedRows) else as_tensor(gradient)
     if tuple(gradient.shape) != tuple(variable.shape):
         raise ShapeError(
             f"the gradient of variable {variable.name!r} has shape {list(gradient.shape)}, "

@@ -12,6 +12,7 @@ class SGD(Optimizer):
     """w -= rate * g, or with momentum (Polyak 1964, the form of Sutskever et al. 2013):
 
     v = momentum * v - rate * g;  w += v, or w += momentum * v - rate * g with `nesterov`.
+    Without momentum, a gradient of look-ups changes the rows that were read and no others; with it, all rows move.
     Raises `ValueError` for a momentum outside [0, 1].
     """
 
@@ -27,7 +28,7 @@ class SGD(Optimizer):
 
     def update(self, g: Any, variable: Variable, rate: Any, *slots: Variable) -> None:
         if not slots:
-            variable.assign_sub(rate * g)
+            variable.assign_sub(g * rate)  # the named rows only, if g is IndexedRows
             return
         velocity = self.momentum * slots[0] - rate * g
         slots[0].assign(velocity)

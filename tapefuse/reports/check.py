@@ -21,6 +21,7 @@ from tapefuse._errors import MissingGradientError
 from tapefuse._records import dataclass
 from tapefuse.compilation import compile_traced
 from tapefuse.ir.graph import Graph, Value, reachable
+from tapefuse.ir.halves import kind_of
 from tapefuse.ir.interp import Watch, evaluate, observed
 from tapefuse.ir.op import OPS
 from tapefuse.ir.ops.effects import printing
@@ -110,7 +111,7 @@ def _not_finite(graph: Graph, arrays: Sequence[np.ndarray]) -> Iterator[Finding]
 
 
 def _is_finite(x: np.ndarray) -> bool:
-    return x.dtype.kind != "f" or bool(np.isfinite(x).all())
+    return kind_of(x.dtype) != "f" or bool(np.isfinite(x).all())
 
 
 def _first_bad(x: np.ndarray) -> str:
@@ -152,7 +153,7 @@ def _compiled(graph: Graph, arrays: Sequence[np.ndarray], options: Options) -> l
 
 
 def _near(a: np.ndarray, b: np.ndarray) -> bool:
-    if a.dtype.kind != "f":
+    if kind_of(a.dtype) != "f":
         return bool(np.array_equal(a, b))
     limit = NEAR[a.dtype.itemsize]
     scale = float(np.max(np.abs(b[np.isfinite(b)]), initial=0.0))
@@ -174,9 +175,9 @@ def _compared(a: np.ndarray, b: np.ndarray) -> str:
 
 def _derivatives(graph: Graph, arrays: Sequence[np.ndarray]) -> Iterator[Finding]:
     """Parameters along which the derivative of a weighted sum of the outputs is not its finite difference."""
-    outs = [k for k, v in enumerate(graph.outs) if v.dtype.kind == "f"]
-    wrt = [k for k, p in enumerate(graph.params) if p.dtype.kind == "f"]
-    wide = [a.astype(np.float64) if a.dtype.kind == "f" else a for a in arrays]
+    outs = [k for k, v in enumerate(graph.outs) if kind_of(v.dtype) == "f"]
+    wrt = [k for k, p in enumerate(graph.params) if kind_of(p.dtype) == "f"]
+    wide = [a.astype(np.float64) if kind_of(a.dtype) == "f" else a for a in arrays]
     held: list[np.ndarray] = []
     values = observed(graph, wide, _constants(held), wide=True)
     if not outs or not wrt or not all(_is_finite(values[k]) for k in outs):
@@ -243,7 +244,7 @@ def _kink(graph: Graph, arrays: Sequence[np.ndarray], k: int) -> str:
     places: list[Value] = []
 
     def watch(v: Value, xs: Sequence[np.ndarray], y: np.ndarray) -> None:
-        is_on_path = v.op is not None and v.op.vjp and y.dtype.kind == "f" and graph.params[k] in reachable([v])
+        is_on_path = v.op is not None and v.op.vjp and kind_of(y.dtype) == "f" and graph.params[k] in reachable([v])
         if not places and is_on_path and not _rule_holds(v, xs, y):
             places.append(v)
 
@@ -260,7 +261,7 @@ def _rule_holds(v: Value, xs: Sequence[np.ndarray], y: np.ndarray) -> bool:
     try:
         grads = v.op.vjp(np.ones_like(y), y, *xs, **attrs)
         for j, (x, g) in enumerate(zip(xs, grads, strict=True)):
-            if x.dtype.kind == "f":
+            if kind_of(x.dtype) == "f":
                 h = STEP * max(1.0, float(np.max(np.abs(x), initial=0.0)))
                 moved = [[*xs[:j], x + s * h, *xs[j + 1 :]] for s in (-1, 1)]
                 left, right = (np.sum(v.op.ref(*m, **attrs)) for m in moved)

@@ -31,6 +31,7 @@ from tapefuse.codegen.updates import is_placed
 from tapefuse.compilation import handler, layout
 from tapefuse.compiler import program, request
 from tapefuse.ir.graph import Value, bind_symbols
+from tapefuse.ir.halves import kind_of
 from tapefuse.ir.types import Dim, size, substitute
 from tapefuse.reports.limits import Limits, limits
 from tapefuse.runtime import llvm_engine, threads
@@ -176,7 +177,7 @@ def _kernels(plan: Plan, times: Sequence[float], env: Mapping[str, int], top: Li
         seconds = times[number]
         nbytes = sum(_bytes(plan, step, place, env) for place in step.places if place.tag != "scratch")
         operations = _operations(step, env)
-        itemsize = max((n.dtype.itemsize for n in step.group.nodes if n.dtype.kind == "f"), default=4)
+        itemsize = max((n.dtype.itemsize for n in step.group.nodes if kind_of(n.dtype) == "f"), default=4)
         least = top.seconds(nbytes, operations, itemsize)
         yield KernelProfile(
             step.kernel.name, step.kernel.title, seconds, nbytes, operations, least / seconds if seconds else 1.0

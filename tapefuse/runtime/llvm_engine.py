@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 from tapefuse._errors import CompileError
 from tapefuse._records import dataclass
 from tapefuse.ir.program import Program
-from tapefuse.runtime import blas, cache, host, linking, threads
+from tapefuse.runtime import blas, cache, gufuncs, host, linking, threads
 from tapefuse.runtime.abi import Layout, check_abi
 from tapefuse.runtime.compile import QUICK, compile_object, fingerprint
 from tapefuse.runtime.entry import arena_slots, build_table, entry_symbols, entry_text, source
@@ -116,6 +116,7 @@ def load(
     word, words, symbols, kept = _parallel(program, threads)
     words |= _process_words()
     symbols |= {n: blas.address(n) for n in program.externals if n in blas.FUNCTIONS}
+    symbols |= {n: gufuncs.address(n) for n in program.externals if n.startswith(gufuncs.PREFIX)}
     launcher = entry if stamps is None else _timed_launcher(stamps)
     symbols[_RUN] = launcher[_RUN]
     symbols |= {name: entry[name] for name in program.externals & {_LAUNCH, *WATCH}}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from tapefuse._config import config
@@ -11,7 +11,10 @@ from tapefuse.ir.interp import replay
 from tapefuse.ir.passes import budget
 from tapefuse.ir.passes.adjoint import adjoint, records_of
 from tapefuse.ir.passes.forward import tangents
+from tapefuse.ir.passes.rows import row_terms
+from tapefuse.ir.types import has_derivatives
 from tapefuse.tracer.record import CallRecord, Node, Pullback, Pushforward, pinned
+from tapefuse.tracer.rows import IndexedRows, dense
 from tapefuse.tracer.source import current_loc, refuse_overrides
 from tapefuse.tracer.state import state
 from tapefuse.tracer.tensor import Tensor, as_tensor, key_of, still
@@ -30,7 +33,7 @@ class GraphCall:
         self._compile = compile
         self._memory_budget = memory_budget
         self._entries: dict[tuple, Callable[..., Any]] = {}
-        self._backwards: dict[tuple, tuple[GraphCall, tuple[int, ...]]] = {}
+        self._backwards: dict[tuple, tuple[GraphCall, dict[int, int]]] = {}
         self._forwards: dict[tuple, tuple[GraphCall, tuple[int, ...]]] = {}
 
     @property
@@ -70,7 +73,7 @@ class GraphCall:
             if tape.lost:
                 for y in ys:
                     tape.missed(self.graph.name or "a call", keys, y)
-            wanted = tuple([k for k, x in enumerate(inputs) if x.key is not None and x.dtype.kind == "f"])
+            wanted = tuple([k for k, x in enumerate(inputs) if x.key is not None and has_derivatives(x.dtype)])
             if wanted:
                 pull, push = self._pullback(xs, wanted), self._pushforward(xs)
                 tape.add_record(CallRecord(inputs, outputs, pull, push, current_loc(), self.graph))
@@ -81,8 +84,8 @@ class GraphCall:
             backward, connected = self._backward(wanted, given)
             if not connected:
                 return [None] * len(xs)
-            cotangents = backward(*xs, *[g for g in gs if g is not None])
-            found = dict(zip(connected, cotangents, strict=True))
+            cotangents = iter(backward(*xs, *[dense(g) for g in gs if g is not None]))
+            found = {k: _cotangent(xs[k], n_terms, cotangents) for k, n_terms in connected.items()}
             return [found.get(k) for k in range(len(xs))]
 
         return pullback
@@ -111,9 +114,9 @@ class GraphCall:
             self._forwards[given] = GraphCall(forward, self._compile, self._memory_budget), connected
         return self._forwards[given]
 
-    def _backward(self, wanted: tuple[int, ...], given: tuple[int, ...]) -> tuple[GraphCall, tuple[int, ...]]:
-        """(inputs, cotangents of outputs `given`) -> cotangents of inputs `wanted`, and which are
-        connected."""
+    def _backward(self, wanted: tuple[int, ...], given: tuple[int, ...]) -> tuple[GraphCall, dict[int, int]]:
+        """(inputs, cotangents of outputs `given`) -> cotangents of inputs `wanted`, and which are connected, with the
+        number of look-ups whose rows make up the cotangent: 0 for a dense one."""
         key = wanted, given
         if key not in self._backwards:
             graph = self.graph
@@ -121,8 +124,16 @@ class GraphCall:
             seeds = [param(t.type, f"d{k}") for k, t in zip(given, targets, strict=True)]
             with budget.limited(self._memory_budget):
                 cotangents = adjoint(records_of(graph), targets, seeds, [graph.params[k] for k in wanted])
-            connected = tuple([k for k, c in zip(wanted, cotangents, strict=True) if c is not None])
-            outs: tuple[Value, ...] = tuple([c for c in cotangents if c is not None])
+            parts = {k: row_terms(c) or [(c,)] for k, c in zip(wanted, cotangents, strict=True) if c is not None}
+            connected = {k: len(terms) if len(terms[0]) > 1 else 0 for k, terms in parts.items()}
+            outs: tuple[Value, ...] = tuple([v for terms in parts.values() for term in terms for v in term])
             backward = Graph((*graph.params, *seeds), outs, f"{graph.name}_backward")
             self._backwards[key] = GraphCall(backward, self._compile, self._memory_budget), connected
         return self._backwards[key]
+
+
+def _cotangent(x: Tensor, n_terms: int, outputs: Iterator[Tensor]) -> Any:
+    """The cotangent of `x` from a backward graph's next outputs."""
+    if not n_terms:
+        return next(outputs)
+    return IndexedRows.of([(next(outputs), next(outputs)) for _ in range(n_terms)], x.shape)

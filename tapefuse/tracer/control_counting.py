@@ -13,7 +13,7 @@ from tapefuse.ir.ops import region
 from tapefuse.ir.types import Dim, Poly, Type
 from tapefuse.tracer.operators import functions
 from tapefuse.tracer.promote import converted
-from tapefuse.tracer.tensor import Tensor, as_tensor, weakened
+from tapefuse.tracer.tensor import Tensor, apply, as_tensor, weakened
 
 INT64 = np.dtype(np.int64)
 
@@ -77,6 +77,11 @@ def element(x: Tensor, at: Any) -> Tensor:
         return zeros_of(Type(x.dtype, x.shape[1:]))
     starts, limits = (at, *[0] * (x.ndim - 1)), (at + 1, *x.shape[1:])
     return OPS["reshape"](OPS["slice"](x, starts=starts, limits=limits, strides=(1,) * x.ndim), shape=x.shape[1:])
+
+
+def rows_of(type: Type, n: Dim) -> Tensor:
+    """Memory for `n` values of a type, each of which a loop writes."""
+    return apply(OPS["empty"], (), {"shape": (n, *type.shape), "dtype": type.dtype})
 
 
 def zeros_of(type: Type, *extents: Dim) -> Tensor:

@@ -18,7 +18,7 @@ from tapefuse.tracer.source import user_loc
 from tapefuse.tracer.state import state
 from tapefuse.tracer.tensor import Tensor, as_tensor, number, python_kind, settled, strengthened, weakened
 
-_WIDTH = {"b": 0, "i": 1, "u": 1, "f": 2}  # of kinds of numbers
+_WIDTH = {"b": 0, "i": 1, "u": 1, "f": 2, "c": 3}  # of kinds of numbers
 
 
 class Kind(NamedTuple):
@@ -56,7 +56,7 @@ def with_kinds(ys: Sequence[Tensor], kinds: Sequence[Kind]) -> list[Tensor]:
 def carried_number(x: Any, label: str, call: str) -> Tensor:
     """A leaf as a tensor; Python numbers become such that take the dtype of what they meet."""
     try:
-        return number(x) if python_kind(x) in (int, float) else as_tensor(x)
+        return number(x) if python_kind(x) in (int, float, complex) else as_tensor(x)
     except TapefuseError:
         raise DTypeError(
             f"{call}: {label} is {x!r}, a {type(x).__name__}; loops and branches carry tensors, numbers, arrays, and "

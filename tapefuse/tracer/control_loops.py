@@ -11,7 +11,7 @@ from tapefuse.ir.op import OPS
 from tapefuse.ir.ops import region
 from tapefuse.ir.types import Dim, Poly, Type
 from tapefuse.tracer.control_arguments import Names, condition, labels_of, python_int, where_is
-from tapefuse.tracer.control_counting import index_at, repeat, stacking, trips_of, zeros_of
+from tapefuse.tracer.control_counting import index_at, repeat, rows_of, stacking, trips_of, zeros_of
 from tapefuse.tracer.control_kinds import (
     Kind,
     adapts,
@@ -208,7 +208,7 @@ class Loop:
         part, carry = self._stable(at)
         outside = Outside([part])
         kept, rows = part.tree.children[1], [part.type(j) for j in range(len(carry), part.n)]
-        stacks = [zeros_of(t, n) for t in rows]
+        stacks = [rows_of(t, n) for t in rows]
         body = stacking(outside.graph(part), len(carry), len(outside.written), rows, n, at)
         operands = outside.operands()
         if part.effects and not (carry or outside.written or stacks):

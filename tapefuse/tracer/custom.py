@@ -21,7 +21,7 @@ from tapefuse._errors import MissingGradientError, ShapeError, TapeError
 from tapefuse._tree import flatten, unflatten
 from tapefuse.ir import ops
 from tapefuse.ir.op import OPS
-from tapefuse.ir.types import Type, show_shape
+from tapefuse.ir.types import Type, has_derivatives, show_shape
 from tapefuse.tracer.operators import Operators, functions
 from tapefuse.tracer.record import Node, Pullback, Record
 from tapefuse.tracer.source import current_loc, user_loc
@@ -134,7 +134,7 @@ def recompute(f: Callable[..., Any]) -> Callable[..., Any]:
         def pullback(gs: Sequence[Tensor | None]) -> Sequence[Tensor | None]:
             with GradientTape() as tape:
                 twins = [alias(x) for x in held]
-                tape.watch([x for x in twins if x.dtype.kind == "f"])
+                tape.watch([x for x in twins if has_derivatives(x.dtype)])
                 again = [as_tensor(x) for x in flatten(f(*_with_tensors(args, twins), **kwargs))[0]]
             wanted = [k for k, g in enumerate(gs) if g is not None]
             return tape.gradient([again[k] for k in wanted], [*twins, *variables], [gs[k] for k in wanted])
@@ -195,7 +195,7 @@ def _apart(y: Tensor, name: str) -> Tensor:
     """The same value under an identity of its own. In a traced function only the tapes inside know the rule."""
     if not isinstance(y, TracedTensor):
         return wrap(y._array) if state.trace is None else TracedTensor(state.trace.value_of(y), state.trace)
-    if y.dtype.kind != "f":
+    if not has_derivatives(y.dtype):
         return TracedTensor(y._value, y._trace)
     with tracing(state.trace):
         return ops.missing_gradient(y, name=f"{name}, whose own rule serves tapes inside of the traced function only,")
@@ -245,7 +245,7 @@ def _flat(given: Any) -> Iterator[Any]:
 
 
 def _fitting(name: str, g: Any, x: Tensor | Variable, what: str) -> Tensor | None:
-    if g is None or x.dtype.kind != "f":
+    if g is None or not has_derivatives(x.dtype):
         return None
     cotangent = as_tensor(g, x.dtype) if python_kind(g) is not None else as_tensor(g)
     if cotangent.shape != x.shape:

@@ -15,6 +15,7 @@ from tapefuse._tree import LEAF, Container, Tree, leaves_with_paths, unflatten
 from tapefuse.ir.graph import here
 from tapefuse.ir.op import OPS
 from tapefuse.ir.ops.effects import error_name
+from tapefuse.ir.types import has_derivatives
 from tapefuse.tracer.operators import Operators, functions
 from tapefuse.tracer.source import current_loc, user_loc
 from tapefuse.tracer.state import state
@@ -29,7 +30,7 @@ def check_finite(x: Any, name: str | None = None) -> Any:
     """
     for path, leaf in leaves_with_paths(x, name or "the value"):
         value = as_tensor(leaf)
-        if value.dtype.kind == "f":
+        if has_derivatives(value.dtype):
             require(
                 functions.all(functions.isfinite(value)),
                 FloatingPointError(

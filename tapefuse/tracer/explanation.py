@@ -230,7 +230,7 @@ def _cotangents(record: Any) -> Sequence[Any]:
         wanted = [[is_differentiable(x) for x in record.xs]] if isinstance(record, RegionRecord) else []
         return record.pullback(gs, *wanted)
     with tracing(state.trace), pinned(), np.errstate(all="ignore"):
-        return record.pullback([functions.zeros(y.shape, y.dtype) if y.dtype.kind == "f" else None for y in record.ys])
+        return record.pullback([functions.zeros(y.shape, y.dtype) if is_differentiable(y) else None for y in record.ys])
 
 
 def followed(steps: Sequence[Step], source: Hashable, targets: Sequence[Hashable]) -> tuple[set, list[Loss]]:

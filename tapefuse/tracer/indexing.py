@@ -19,7 +19,7 @@ from tapefuse.ir.types import Dim, Poly, Shape, broadcast_shapes, show_dtype, sh
 from tapefuse.tracer.operators import Operators, functions
 from tapefuse.tracer.source import user_loc
 from tapefuse.tracer.state import state
-from tapefuse.tracer.tensor import Readable, Tensor, TracedTensor, apply, as_tensor, python_kind, still
+from tapefuse.tracer.tensor import Readable, Tensor, TracedTensor, apply, as_tensor, python_kind, still, takes
 
 
 def getitem(x: Any, index: Any) -> Tensor:
@@ -274,7 +274,7 @@ def _gathered(x: Tensor, items: list[Any], axes: list[int]) -> Tensor:
 def _as_stored(value: Any, dtype: np.dtype) -> Tensor:
     """A value in the dtype of the tensor that it is stored into. Raises DTypeError where that would lose fractions."""
     kind = python_kind(value)
-    v = as_tensor(value, np.float32 if kind is float and dtype.kind != "f" else dtype if kind else None)
+    v = as_tensor(value, dtype if kind and takes(dtype, np.dtype(kind)) else None)
     if v.dtype == dtype:
         return v
     if not np.can_cast(v.dtype, dtype, "same_kind"):

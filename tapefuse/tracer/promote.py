@@ -9,18 +9,19 @@ from typing import Any
 import numpy as np
 
 from tapefuse._errors import DTypeError
+from tapefuse.ir.halves import of_ufunc, promoted
 from tapefuse.ir.op import OPS
-from tapefuse.ir.types import Poly
+from tapefuse.ir.types import Poly, has_derivatives
 from tapefuse.tracer.operators import Operators
 from tapefuse.tracer.source import user_loc
 from tapefuse.tracer.tensor import PYTHON_DEFAULTS, Number, Tensor, as_tensor, check_dtype, python_kind, weakened
 
-_WEAK = {"i": int, "u": int, "f": float}
-DTypeLike = Any  # np.dtype, or bool, int or float (the types) for weak Python numbers
+_WEAK = {"i": int, "u": int, "f": float, "c": complex}
+DTypeLike = Any  # np.dtype, or int, float or complex (the types) for weak Python numbers
 
 
 def strength(x: Any) -> DTypeLike:
-    """The dtype of an operand, or `bool`, `int`, `float` for Python numbers and lists of them."""
+    """The dtype of an operand, or `int`, `float`, `complex` for Python numbers and lists of them."""
     if isinstance(x, Operators):
         return _WEAK[x.dtype.kind] if getattr(x, "weak", False) else x.dtype  # type: ignore[attr-defined]
     if isinstance(x, Poly):
@@ -68,7 +69,7 @@ def _number(x: Any, dtype: np.dtype) -> Tensor:
 def _resolved(ufunc: np.ufunc, operands: tuple[DTypeLike, ...]) -> tuple[np.dtype, ...]:
     if all(isinstance(d, type) for d in operands):
         operands = tuple(PYTHON_DEFAULTS[d] for d in operands)
-    return ufunc.resolve_dtypes((*operands, *[None] * ufunc.nout))
+    return of_ufunc(ufunc, operands)
 
 
 def operands(ufunc: np.ufunc, *xs: Any) -> list[Tensor]:
@@ -90,8 +91,16 @@ def operands(ufunc: np.ufunc, *xs: Any) -> list[Tensor]:
 def _among_numbers(xs: tuple, kinds: tuple[DTypeLike, ...]) -> tuple[DTypeLike, ...]:
     """Kinds for carried numbers that meet: they keep the dtypes they have, integers take that of floats."""
     dtypes = [x.dtype if getattr(x, "weak", False) else d for x, d in zip(xs, kinds, strict=True)]
-    floats = any(isinstance(d, np.dtype) and d.kind == "f" for d in dtypes)
+    floats = any(isinstance(d, np.dtype) and has_derivatives(d) for d in dtypes)
     return tuple([int if floats and k is int else d for d, k in zip(dtypes, kinds, strict=True)])
+
+
+_CARRIED = {int: np.dtype(np.int64), float: np.dtype(np.float64), complex: np.dtype(np.complex128)}
+
+
+def _widest(kinds: Sequence[DTypeLike]) -> type:
+    """The kind of several Python numbers together."""
+    return next((k for k in (complex, float) if k in kinds), int)
 
 
 def common(*xs: Any) -> list[Tensor]:
@@ -100,6 +109,6 @@ def common(*xs: Any) -> list[Tensor]:
     strong = [d for d in kinds if not isinstance(d, type)]
     weak = [d(0) for d in kinds if isinstance(d, type)]
     if not strong and any(getattr(x, "weak", False) for x in xs):  # numbers that a loop or branch carries
-        return [weakened(converted(x, np.dtype(np.float64 if float in kinds else np.int64))) for x in xs]
-    dtype = np.result_type(*strong, *weak) if strong else PYTHON_DEFAULTS[float if float in kinds else int]
+        return [weakened(converted(x, _CARRIED[_widest(kinds)])) for x in xs]
+    dtype = promoted(*strong, *weak) if strong else PYTHON_DEFAULTS[_widest(kinds)]
     return [converted(x, dtype) for x in xs]

@@ -15,11 +15,13 @@ import numpy as np
 
 from tapefuse._errors import MissingGradientError, ShapeError, TapeError
 from tapefuse._records import dataclass
+from tapefuse.ir import ops
 from tapefuse.ir.graph import Graph, Loc, Value, here, param, reachable
 from tapefuse.ir.op import Op
 from tapefuse.ir.passes.adjoint import adjoint, missing_rule
 from tapefuse.ir.passes.forward import tangents
-from tapefuse.ir.types import Shape, Type, type_of
+from tapefuse.ir.types import Shape, Type, has_derivatives, type_of
+from tapefuse.tracer.rows import IndexedRows, dense
 from tapefuse.tracer.state import state
 from tapefuse.tracer.tensor import Tensor, TracedTensor, as_tensor, key_of
 
@@ -81,6 +83,9 @@ def op_record(
     if vjp is None or jvp is None:
         rule = _raises(lambda: missing_rule(op, xs, attrs, loc))
         return Record(xs, (result,), rule, rule, loc, op)
+    if op is ops.gather and len(xs) == 2:
+        push = _no_values if lean and not isinstance(y, TracedTensor) else lambda ts: [jvp(ts, y, *values)]
+        return Record(xs, (result,), _looked_up(values[1], xs[0].shape), push, loc, op)
     if lean and not isinstance(y, TracedTensor):
         reads = values_read(op, tuple([x.type for x in xs]), tuple(sorted(attrs.items())))
         held = [v if read else n for v, n, read in zip((y, *values), (result, *xs), reads, strict=True)]
@@ -89,13 +94,18 @@ def op_record(
     return Record(xs, (result,), lambda gs: vjp(gs[0], *held, **attrs), lambda ts: [jvp(ts, *held, **attrs)], loc, op)
 
 
+def _looked_up(indices: Tensor, shape: Shape) -> Pullback:
+    """The derivative of `table[indices]` by a table of this shape: its rows alone."""
+    return lambda gs: [IndexedRows.of([(dense(gs[0]), indices)], shape), None]
+
+
 def _overridden(
     rule: Callable[..., Any], xs: tuple[Node, ...], y: Node, attrs: dict[str, Any], held: tuple, loc: Loc | None
 ) -> Record:
     """A record whose rule is the user's: `rule(g, y, *xs, **attrs)` gives a cotangent or None per operand."""
 
     def pullback(gs: Sequence[Tensor | None]) -> Sequence[Any]:
-        found = rule(gs[0], *held, **attrs)
+        found = rule(dense(gs[0]), *held, **attrs)
         found = list(found) if isinstance(found, (list, tuple)) else [found]
         if len(found) != len(xs):
             raise ValueError(
@@ -121,10 +131,10 @@ def region_record(
     if vjp is None or jvp is None:
         rule = _raises(lambda: missing_rule(op, xs, attrs, loc))
         return Record(xs, results, rule, rule, loc, op)
-    wanted = [x.key is not None and x.dtype.kind == "f" for x in xs]
+    wanted = [x.key is not None and has_derivatives(x.dtype) for x in xs]
 
     def pullback(gs: Sequence[Tensor | None]) -> Sequence[Any]:
-        return vjp(gs, ys, *values, wanted=wanted, **attrs)
+        return vjp([dense(g) for g in gs], ys, *values, wanted=wanted, **attrs)
 
     return Record(xs, results, pullback, lambda ts: jvp(ts, ys, *values, **attrs), loc, op)
 
@@ -155,13 +165,14 @@ def values_read(op: Op, types: tuple[Type, ...], attrs: tuple[tuple[str, Any], .
 
 
 def backward(
-    records: Sequence[Entry], seeds: Iterable[tuple[Node, Tensor]], sources: Sequence[Node]
-) -> list[Tensor | None]:
-    """The cotangent of each source from those of the targets, None where nothing connects them."""
+    records: Sequence[Entry], seeds: Iterable[tuple[Node, Tensor]], sources: Sequence[Node], rows: bool = False
+) -> list[Any]:
+    """The cotangent of each source from those of the targets, None where nothing connects them. With `rows` those of
+    look-ups are `IndexedRows`."""
     seeds = list(seeds)
     with pinned():
         found = adjoint(records, [n for n, _ in seeds], [g for _, g in seeds], sources, key=lambda node: node.key)
-    return [None if g is None else as_tensor(g) for g in found]
+    return [g if g is None or rows and isinstance(g, IndexedRows) else as_tensor(g) for g in found]
 
 
 def forward(

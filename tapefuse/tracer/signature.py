@@ -18,6 +18,7 @@ from tapefuse._errors import DTypeError
 from tapefuse._records import dataclass
 from tapefuse._tree import Tree, flatten, leaves_with_paths, tree_map, unflatten
 from tapefuse.ir.types import Poly, Type
+from tapefuse.tracer.rows import opened
 from tapefuse.tracer.source import user_loc
 from tapefuse.tracer.tensor import Tensor, as_tensor, check_dtype, python_kind
 from tapefuse.tracer.variable import Variable
@@ -125,7 +126,7 @@ class Signature:
             fitted = [_fit(t, v, n) for t, v, n in zip(self.types, values, self.names, strict=False)]
             declared = flatten(list(self.types))[0]
             values = (*fitted, *values[len(fitted) :])
-        leaves, tree = flatten(values)
+        leaves, tree = flatten(opened(values))
         if any(type(x) is TensorSpec for x in leaves):
             leaves, tree = flatten(tuple(_spec_types(list(values))))
         kinds: list[Leaf] = [("tensor", t.dtype, t.shape) for t in declared]

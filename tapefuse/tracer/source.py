@@ -8,6 +8,7 @@ import sys
 import weakref
 from collections import deque
 from collections.abc import Iterable
+from types import CodeType
 from typing import Any
 
 from tapefuse._errors import TapeError
@@ -15,21 +16,43 @@ from tapefuse.ir.graph import Loc, here
 from tapefuse.tracer.state import state
 
 PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
-_FUNCTIONS = os.path.join(PACKAGE, "numpy") + os.sep
+_FUNCTIONS = tuple([os.path.join(PACKAGE, name) + os.sep for name in ("numpy", "random")])
 
 _known: dict[tuple[str, int], Loc] = {}
+
+
+class _Ours(dict[str, bool]):
+    """Whether a file, by its name, is one of this package."""
+
+    def __missing__(self, file: str) -> bool:
+        self[file] = is_ours = file.startswith(PACKAGE)
+        return is_ours
+
+
+OURS = _Ours()
+
+
+def line_of(code: CodeType, instruction: int) -> Loc:
+    """The line of an instruction, as `frame.f_lasti` counts."""
+    lines = [line for start, end, line in code.co_lines() if start <= instruction < end and line is not None]
+    return _loc(code.co_filename, lines[0] if lines else code.co_firstlineno)
+
+
+def _loc(file: str, line: int) -> Loc:
+    """One object per line."""
+    key = file, line
+    loc = _known.get(key)
+    if loc is None:
+        loc = _known[key] = Loc(*key)
+    return loc
 
 
 def user_loc() -> Loc:
     """The innermost line that is not in this package; one object per line."""
     frame = sys._getframe(1)
-    while frame.f_code.co_filename.startswith(PACKAGE) and frame.f_back is not None:
+    while OURS[frame.f_code.co_filename] and frame.f_back is not None:
         frame = frame.f_back
-    key = frame.f_code.co_filename, frame.f_lineno
-    loc = _known.get(key)
-    if loc is None:
-        loc = _known[key] = Loc(*key)
-    return loc
+    return _loc(frame.f_code.co_filename, frame.f_lineno)
 
 
 def called() -> str:

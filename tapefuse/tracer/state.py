@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextvars
 import itertools
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from tapefuse._config import busy
 
@@ -28,6 +31,12 @@ class _State(threading.local):
     overrides: Mapping[str, Callable[..., Any]] = MappingProxyType(
         {}
     )  # rules that tapes record in the place of the ops' own
+
+    def __init__(self) -> None:
+        with np.errstate(all="ignore"):
+            # `quietly(f, *args)`: f under np.errstate(all="ignore"), which takes 30 times as long to enter. Not
+            # to be entered twice at a time (RuntimeError), and settings of `config` in the block are not seen in it.
+            self.quietly = contextvars.copy_context().run
 
 
 state = _State()

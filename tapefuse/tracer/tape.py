@@ -25,10 +25,12 @@ from tapefuse._errors import DTypeError, PerformanceWarning, ShapeError, TapeErr
 from tapefuse._tree import flatten, leaves_with_paths, unflatten
 from tapefuse.ir.graph import Loc
 from tapefuse.ir.op import Op
-from tapefuse.ir.types import Type, show_shape
+from tapefuse.ir.types import Shape, Type, has_derivatives, show_shape
 from tapefuse.tracer.explanation import KEPT, Explanation, Note, Reason, losses
 from tapefuse.tracer.operators import functions
 from tapefuse.tracer.record import CallRecord, Entry, Node, backward, forward, op_record, region_record
+from tapefuse.tracer.row_targets import ends, node, partials, regrouped, seeded
+from tapefuse.tracer.rows import IndexedRows
 from tapefuse.tracer.source import current_loc, made_at, user_loc, user_stacklevel
 from tapefuse.tracer.state import busy, state
 from tapefuse.tracer.tensor import Tensor, as_tensor, key_of, python_kind
@@ -139,13 +141,13 @@ class GradientTape:
                     "watch() takes tensors, variables, or lists, tuples and dicts of them, but "
                     f"{_name(path, 'the argument')} is a {type(x).__name__}; convert it with tp.constant first"
                 )
-            if x.dtype.kind != "f":
+            if not has_derivatives(x.dtype):
                 self._warn_of_dtype(x.dtype)
             elif isinstance(x, Variable):
                 self._watch_variable(x)
             else:
                 self._tracked.add(key_of(x))
-                self._watched[id(x)] = weakref.ref(x), _node(x)
+                self._watched[id(x)] = weakref.ref(x), node(x)
                 self._watched_at[key_of(x)] = user_loc()
         if not self._entered:
             text = (
@@ -163,7 +165,7 @@ class GradientTape:
         self._variables[variable._key] = variable
 
     def variable_read(self, variable: Variable) -> None:
-        if self._watch_accessed and variable.trainable and variable.dtype.kind == "f":
+        if self._watch_accessed and variable.trainable and has_derivatives(variable.dtype):
             self._watch_variable(variable)
 
     def note(self, kind: str, what: Any, keys: Sequence[int], made: Tensor | Variable | None = None) -> None:
@@ -195,7 +197,7 @@ class GradientTape:
         read = [*keys, *(v._key for v in variables)]
         if self.tracks(read) or not self.lost.isdisjoint(read):
             return True
-        return self._watch_accessed and any(v.trainable and v.dtype.kind == "f" for v in variables)
+        return self._watch_accessed and any(v.trainable and has_derivatives(v.dtype) for v in variables)
 
     def add(
         self, op: Op, keys: Sequence[int], xs: tuple[Tensor, ...], attrs: dict[str, Any], y: Tensor, loc: Loc | None
@@ -223,14 +225,14 @@ class GradientTape:
     def add_record(self, entry: Entry) -> None:
         """Append an operation of any kind; its floating-point results are tracked from here on."""
         if len(entry.ys) > 1 or type(entry) is CallRecord:
-            self.lost.update([y.key for y in entry.ys if y.key is not None and y.dtype.kind != "f"])
+            self.lost.update([y.key for y in entry.ys if y.key is not None and not has_derivatives(y.dtype)])
         self._records.append(entry)
-        self._tracked.update([y.key for y in entry.ys if y.key is not None and y.dtype.kind == "f"])
+        self._tracked.update([y.key for y in entry.ys if y.key is not None and has_derivatives(y.dtype)])
 
     def _source(self, x: Tensor | Variable) -> Node:
         """What derivatives for `x` are for: its value when it was watched, whatever was stored into it since."""
         found = self._watched.get(id(x))
-        return found[1] if found is not None and found[0]() is x else _node(x)
+        return found[1] if found is not None and found[0]() is x else node(x)
 
     # -- derivatives ---------------------------------------------------------------------------------
     def gradient(
@@ -254,7 +256,7 @@ class GradientTape:
         wanted = _tensors(sources, "sources")
         seeds = _seeds(targets, output_gradients)
         explanation = self.explanation(target, sources) if explain else None
-        grads = backward(self._take_records(), seeds, [self._source(s) for s in wanted])
+        grads = backward(self._take_records(), seeds, [self._source(s) for s in wanted], rows=True)
         if zero:
             grads = [functions.zeros(s.shape, s.dtype) if g is None else g for g, s in zip(grads, wanted, strict=True)]
         found = unflatten(flatten(sources)[1], grads)
@@ -275,11 +277,12 @@ class GradientTape:
         zero = _unconnected(unconnected_gradients) is UnconnectedGradients.ZERO
         targets, moved = _tensors(target, "target"), _tensors(sources, "sources")
         directions = [
-            (self._source(x), _seed(x, t, "tangent", "source"))
+            (self._source(x), _broadcast(_seed(x, t, "tangent", "source"), x.shape))
             for x, t in zip(moved, _given_seeds(moved, tangents, "tangents", "source"), strict=True)
-            if x.dtype.kind == "f"
+            if has_derivatives(x.dtype)
         ]
-        found = forward(self._take_records(), directions, [_node(y) for y in targets])
+        found = forward(self._take_records(), directions, [end for y in targets for end in ends(y)])
+        found = regrouped(targets, found)
         if zero:
             found = [functions.zeros(y.shape, y.dtype) if t is None else t for t, y in zip(found, targets, strict=True)]
         return unflatten(flatten(target)[1], found)
@@ -294,8 +297,7 @@ class GradientTape:
         zero = _unconnected(unconnected_gradients) is UnconnectedGradients.ZERO
         (y,), wanted = _single(target, "jacobian"), _tensors(sources, "sources")
         shapes = [(*y.shape, *s.shape) for s in wanted]
-        found = rows(self._take_records(), _node(y), units(y.type), [self._source(s) for s in wanted])
-        parts = [None if r is None else functions.reshape(r, shape) for r, shape in zip(found, shapes, strict=True)]
+        parts = partials(self._take_records(), y, [self._source(s) for s in wanted])
         if zero:
             both = zip(parts, shapes, wanted, strict=True)
             parts = [functions.zeros(shape, s.dtype) if p is None else p for p, shape, s in both]
@@ -304,7 +306,7 @@ class GradientTape:
     def jacobian_columns(self, targets: Sequence[Tensor], source: Tensor) -> list[Tensor]:
         """For each target its jacobian by one source, as of `jacobian`, zeros where unconnected: one forward pass with
         an axis for the elements of the source. Raises TapeError unless the tape is persistent."""
-        found = columns(self._take_records(), self._source(source), units(source.type), [_node(y) for y in targets])
+        found = columns(self._take_records(), self._source(source), units(source.type), [node(y) for y in targets])
         return [_last(c, y, source) for c, y in zip(found, targets, strict=True)]
 
     def batch_jacobian(self, target: Any, source: Any) -> Tensor:
@@ -320,7 +322,7 @@ class GradientTape:
             raise ShapeError(f"batch_jacobian: need first dimension to match, got {y.type} and {x.type}")
         unit = units(Type(y.dtype, y.shape[1:]))
         seeds = functions.broadcast_to(functions.expand_dims(unit, 1), (unit.shape[0], *y.shape))
-        (found,) = rows(self._take_records(), _node(y), seeds, [self._source(x)])
+        (found,) = rows(self._take_records(), node(y), seeds, [self._source(x)])
         shape = (*y.shape, *x.shape[1:])
         if found is None:
             return functions.zeros(shape, x.dtype)
@@ -340,19 +342,19 @@ class GradientTape:
 
     def _reasons(self, name: str, x: Tensor | Variable, targets: Sequence[Tensor | Variable]) -> tuple[Reason, ...]:
         """Why no target has a derivative by `x`; nothing if one has."""
-        if x.dtype.kind != "f":
+        if not has_derivatives(x.dtype):
             return (Reason.of("source", name, made_at(x), dtype=x.dtype),)
-        node, ends = self._source(x), [_node(y) for y in targets]
-        lost, is_connected = losses(self._records, self._notes, node, ends)
+        source, targeted = self._source(x), [end for y in targets for end in ends(y)]
+        lost, is_connected = losses(self._records, self._notes, source, targeted)
         if is_connected:
             return ()
         if lost:
             return tuple([Reason.of(kind, name, loc, what=what) for kind, what, loc in lost])
-        if node.key not in self._tracked:
+        if source.key not in self._tracked:
             return (self._unwatched(name, x),)
         known = {n.key for r in self._records for n in r.ys} | self.lost | self._tracked
-        kind = "unconnected" if known.issuperset([n.key for n in ends]) else "outside"
-        loc = self._entered_at if kind == "outside" else self._watched_at.get(node.key or 0, made_at(x))
+        kind = "unconnected" if known.issuperset([n.key for n in targeted]) else "outside"
+        loc = self._entered_at if kind == "outside" else self._watched_at.get(source.key or 0, made_at(x))
         return (Reason.of(kind, name, loc),)
 
     def _unwatched(self, name: str, x: Tensor | Variable) -> Reason:
@@ -423,21 +425,18 @@ def explain_gradient(tape: GradientTape, target: Any, sources: Any) -> Explanati
     return tape.explanation(target, sources)
 
 
-def _node(x: Tensor | Variable) -> Node:
-    return Node(x._key if isinstance(x, Variable) else key_of(x), x.type)
-
-
 def _name(path: str, whole: str) -> str:
     return f"{whole}{path}"
 
 
-def _tensors(tree: Any, what: str) -> list[Tensor | Variable]:
-    """The leaves of a structure of tensors. Raises TypeError naming the leaf that is none."""
+def _tensors(tree: Any, what: str) -> list[Any]:
+    """The leaves of a structure of tensors, targets among which may be rows. Raises TypeError naming the leaf that is
+    none."""
     if tree is None:
         raise TypeError(f"{what} is None at {user_loc()}; expected a nested structure of tensors or variables")
     leaves = []
     for path, x in leaves_with_paths(tree):
-        if not isinstance(x, (Tensor, Variable)):
+        if not isinstance(x, (Tensor, Variable)) and not (what in _ROWS and isinstance(x, IndexedRows)):
             raise TypeError(
                 f"{_name(path, what)} is a {type(x).__name__} at {user_loc()}; expected a nested structure of tensors "
                 "or variables, and a value computed outside of tapefuse has no gradient"
@@ -446,8 +445,11 @@ def _tensors(tree: Any, what: str) -> list[Tensor | Variable]:
     return leaves
 
 
-def _single(tree: Any, what: str) -> list[Tensor | Variable]:
-    leaves = _tensors(tree, f"the argument of {what}")
+_ROWS = "target", "the argument of jacobian"  # what may be rows
+
+
+def _single(tree: Any, what: str) -> list[Any]:
+    leaves = _tensors(tree, _ROWS[1] if what == "jacobian" else f"the argument of {what}")
     if len(leaves) != 1 or leaves[0] is not tree:
         raise TypeError(f"{what} takes one tensor at {user_loc()}, got {type(tree).__name__}; call it for each tensor")
     return leaves
@@ -457,7 +459,8 @@ def _seeds(targets: list[Tensor | Variable], given: Any) -> list[tuple[Node, Ten
     """Cotangents of the floating-point targets."""
     name, what = "output gradient", "target"
     seeds = [1.0] * len(targets) if given is None else _given_seeds(targets, given, "output_gradients", what)
-    return [(_node(t), _seed(t, s, name, what)) for t, s in zip(targets, seeds, strict=True) if t.dtype.kind == "f"]
+    pairs = [(t, s) for t, s in zip(targets, seeds, strict=True) if has_derivatives(t.dtype)]
+    return [end for t, s in pairs for end in seeded(t, _seed(t, s, name, what))]
 
 
 def _given_seeds(targets: list[Tensor | Variable], given: Any, name: str, what: str) -> list[Any]:
@@ -476,7 +479,7 @@ def _given_seeds(targets: list[Tensor | Variable], given: Any, name: str, what: 
 
 
 def _seed(target: Tensor | Variable, seed: Any, name: str, what: str) -> Tensor:
-    """A seed in the shape and dtype of its target; scalars are broadcast."""
+    """A seed of its target's dtype, and of its shape or a scalar."""
     g = as_tensor(seed, target.dtype) if python_kind(seed) is not None else as_tensor(seed)
     if g.dtype != target.dtype:
         raise DTypeError(f"{_a(name)} has dtype {g.dtype}, its {what} {target.dtype}; cast it to the {what}'s dtype")
@@ -485,7 +488,11 @@ def _seed(target: Tensor | Variable, seed: Any, name: str, what: str) -> Tensor:
             f"{_a(name)} has shape {show_shape(g.shape)}, its {what} {show_shape(target.shape)}; give the "
             f"{what}'s shape or a scalar"
         )
-    return g if g.shape == target.shape else functions.broadcast_to(g, target.shape)
+    return g
+
+
+def _broadcast(g: Tensor, shape: Shape) -> Tensor:
+    return g if g.shape == shape else functions.broadcast_to(g, shape)
 
 
 def _a(name: str) -> str:

@@ -22,11 +22,12 @@ import numpy as np
 from tapefuse._errors import ConcretizationError, DTypeError, LeakedValueError
 from tapefuse._tree import flatten
 from tapefuse.ir.graph import Value, here
+from tapefuse.ir.halves import is_bfloat16, kind_of
 from tapefuse.ir.interp import evaluate_region
 from tapefuse.ir.op import Op
 from tapefuse.ir.ops.effects import has_effects
 from tapefuse.ir.ops.region import graphs
-from tapefuse.ir.types import Poly, Shape, Type
+from tapefuse.ir.types import Poly, Shape, Type, has_derivatives, real_dtype
 from tapefuse.tracer.operators import Operators, functions
 from tapefuse.tracer.source import current_loc, made_here, user_loc, without_staging
 from tapefuse.tracer.state import new_key, state
@@ -34,8 +35,13 @@ from tapefuse.tracer.state import new_key, state
 if TYPE_CHECKING:
     from tapefuse.tracer.trace import Trace
 
-PYTHON_DEFAULTS = {bool: np.dtype(bool), int: np.dtype(np.int32), float: np.dtype(np.float32)}
-_NUMERIC = "biuf"
+PYTHON_DEFAULTS = {
+    bool: np.dtype(bool),
+    int: np.dtype(np.int32),
+    float: np.dtype(np.float32),
+    complex: np.dtype(np.complex128),
+}
+_NUMERIC = "biufc"
 
 
 class Tensor(Operators):
@@ -79,7 +85,7 @@ class Tensor(Operators):
         array = self._leaving("`.numpy()`")
         return array.copy() if array.ndim else array[()]
 
-    def item(self) -> bool | int | float:
+    def item(self) -> bool | int | float | complex:
         """The only element as a Python number. Raises ValueError if there are more."""
         return self._leaving("`.item()`").item()
 
@@ -109,6 +115,9 @@ class Tensor(Operators):
 
     def __float__(self) -> float:
         return float(self._leaving("`float()`").item())
+
+    def __complex__(self) -> complex:
+        return complex(self._leaving("`complex()`").item())
 
     def __int__(self) -> int:
         return int(self._leaving("`int()`").item())
@@ -233,9 +242,9 @@ class TracedNumber(TracedTensor):
     weak = True
 
 
-def number(x: int | float) -> Tensor:
+def number(x: int | float | complex) -> Tensor:
     """A Python number as a tensor that takes the dtype of what it meets, in as many bits as Python has or may have."""
-    return weakened(as_tensor(x, np.float64 if isinstance(x, float) else np.int64))
+    return weakened(as_tensor(x, np.int64 if isinstance(x, int) else np.float64 if isinstance(x, float) else None))
 
 
 def settled(x: Tensor) -> Tensor:
@@ -330,16 +339,16 @@ def normal(array: Any) -> np.ndarray:
     """The same array if it is C-contiguous, aligned and in native byte order, else such a copy."""
     array = np.asarray(array, order="C")
     if id(array.dtype) not in _NATIVE:
-        array = array.astype(native(array.dtype))
+        array = array if is_bfloat16(array.dtype) else array.astype(native(array.dtype))
     return array if array.flags.aligned else array.copy()
 
 
 def native(dtype: np.dtype) -> np.dtype:
     """NumPy's own object for a dtype of this kind and size, in native byte order; compiled code compares identities."""
-    return dtype if id(dtype) in _NATIVE else np.dtype(f"{dtype.kind}{dtype.itemsize}")
+    return dtype if id(dtype) in _NATIVE or is_bfloat16(dtype) else np.dtype(f"{dtype.kind}{dtype.itemsize}")
 
 
-_NATIVE = {id(np.dtype(t)) for t in ("?", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "f2", "f4", "f8")}
+_NATIVE = {id(np.dtype(t)) for t in (bool, *"bhilBHILefdFD")}
 
 
 def key_of(x: Tensor) -> int:
@@ -354,17 +363,18 @@ def key_of(x: Tensor) -> int:
 def check_dtype(dtype: Any, what: str) -> np.dtype:
     """`dtype` as a NumPy dtype that tensors can have. Raises DTypeError."""
     dtype = np.dtype(dtype)
-    if id(dtype) in _NATIVE:
+    if id(dtype) in _NATIVE or is_bfloat16(dtype):
         return dtype
-    if dtype.kind not in _NUMERIC or dtype.itemsize > 8:
+    if dtype.kind not in _NUMERIC or real_dtype(dtype).itemsize > 8:
         raise DTypeError(
-            f"{what} of dtype {dtype} cannot become a tensor; tensors hold bool, integer and float16/32/64"
+            f"{what} of dtype {dtype} cannot become a tensor; tensors hold bool, integer, bfloat16, float16/32/64 and "
+            "complex64/128"
         )
     return native(dtype)
 
 
 def python_kind(x: Any) -> type | None:
-    """bool, int or float if `x` is built of Python numbers only (the widest of them), else None."""
+    """bool, int, float or complex if `x` is built of Python numbers only (the widest of them), else None."""
     if type(x) in PYTHON_DEFAULTS:
         return type(x)
     if not isinstance(x, (list, tuple)):
@@ -373,8 +383,13 @@ def python_kind(x: Any) -> type | None:
     return max(kinds, key=list(PYTHON_DEFAULTS).index, default=float) if kinds <= PYTHON_DEFAULTS.keys() else None
 
 
+def takes(dtype: np.dtype, number: np.dtype) -> bool:
+    """Whether a Python number of the kind of `number` may become one of `dtype`: nothing but its precision changes."""
+    return number.kind not in "fc" or kind_of(dtype) in ("fc" if number.kind == "f" else "c")
+
+
 def as_tensor(x: Any, dtype: Any = None) -> Tensor:
-    """`x` as a tensor: tensors as they are, variables read, arrays copied, Python numbers as f32, i32 or bool.
+    """`x` as a tensor: tensors as they are, variables read, arrays copied, Python numbers as f32, i32, c128 or bool.
 
     `dtype` is used for what has none of its own (Python numbers and lists of them). Raises DTypeError for anything
     else.
@@ -412,9 +427,10 @@ def _short(x: Any) -> str:
 
 
 def constant(value: Any, dtype: Any = None) -> Tensor:
-    """A new tensor. Python floats become float32, ints int32, arrays keep their dtype unless `dtype` is given.
+    """A new tensor. Python floats become float32, ints int32, complex numbers complex128, arrays keep their dtype
+    unless `dtype` is given.
 
-    Raises DTypeError for objects, strings and complex numbers.
+    Raises DTypeError for objects and strings.
     """
     if isinstance(value, Operators):
         tensor = as_tensor(value)
@@ -468,7 +484,7 @@ def apply_region(op: Op, args: tuple, attrs: dict[str, Any]) -> tuple[Tensor, ..
             trace.effects.append(values[0])
     else:
         results = tuple([wrap(np.asarray(y)) for y in evaluate_region(op, [x._array for x in operands], attrs)])
-    if state.tapes and any(y.dtype.kind == "f" for y in results):
+    if state.tapes and any(has_derivatives(y.dtype) for y in results):
         keys, _ = [key_of(x) for x in operands], [key_of(y) for y in results]
         held, given = tuple([still(x) for x in operands]), tuple([still(y) for y in results])
         for tape in [tape for tape in state.tapes if tape.tracks(keys)]:
@@ -527,7 +543,7 @@ def _wrap_value(value: Value) -> Tensor:
 
 def _run(op: Op, operands: tuple[Tensor, ...], attrs: dict[str, Any]) -> Tensor:
     try:
-        return wrap(op.ref(*[x._array for x in operands], **attrs))
+        return wrap(op.compute([x._array for x in operands], attrs))
     except (TypeError, ValueError, IndexError) as error:
         outer, here.loc = here.loc, current_loc()
         try:
@@ -539,8 +555,8 @@ def _run(op: Op, operands: tuple[Tensor, ...], attrs: dict[str, Any]) -> Tensor:
 
 
 def record(op: Op, operands: tuple[Tensor, ...], attrs: dict[str, Any], result: Tensor) -> None:
-    """Show an operation to the tapes of this thread. Results that are not floating have no derivatives."""
-    if result.dtype.kind == "f":
+    """Show an operation to the tapes of this thread. Results that are integers or bools have no derivatives."""
+    if has_derivatives(result.dtype):
         keys = [key_of(x) for x in operands]
         tapes = [tape for tape in state.tapes if tape.tracks(keys)]
         if tapes:

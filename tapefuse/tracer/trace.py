@@ -18,7 +18,7 @@ from tapefuse.ir.graph import Graph, Value, here, param, reachable
 from tapefuse.ir.interp import evaluate
 from tapefuse.ir.op import OPS, Literal
 from tapefuse.ir.passes.bodies import rebuilt
-from tapefuse.ir.types import Dim, Type
+from tapefuse.ir.types import Dim, Type, has_derivatives
 from tapefuse.tracer.source import current_loc, refuse_overrides, user_loc
 from tapefuse.tracer.state import state, tracing
 from tapefuse.tracer.tensor import Tensor, TracedTensor, is_symbolic, key_of, leaked
@@ -133,7 +133,7 @@ class Trace:
         if _is_uniform(array):
             one = OPS["const"].emit(value=Literal(array.reshape(-1)[0]))
             return OPS["broadcast"].emit(one, shape=array.shape, axes=())
-        key = array.dtype, array.shape, hashlib.blake2b(array.data).digest()
+        key = array.dtype, array.shape, hashlib.blake2b(array.view(np.uint8)).digest()
         if key not in self._arrays:
             self._arrays[key] = array, param(Type(array.dtype, array.shape))
         return self._arrays[key][1]
@@ -202,7 +202,7 @@ class Trace:
 def credited(current: Value, source: Value) -> Value:
     """What is read of a variable after an assignment. `source`: the variable itself."""
     stopped = OPS["stop_gradient"].emit(current)
-    return OPS["credit"].emit(stopped, source) if source.dtype.kind == "f" else stopped
+    return OPS["credit"].emit(stopped, source) if has_derivatives(source.dtype) else stopped
 
 
 def without_credit(value: Value) -> Value:

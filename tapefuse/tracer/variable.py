@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 import ctypes
+import sys
 import time
 from collections.abc import Iterable
 from typing import Any
@@ -17,11 +18,22 @@ import numpy as np
 from tapefuse._errors import DTypeError, ShapeError, VariableError
 from tapefuse._locks import Lock
 from tapefuse.ir.op import Op
-from tapefuse.ir.types import Shape, Type, show_shape
+from tapefuse.ir.types import Shape, Type, has_derivatives, show_shape
 from tapefuse.tracer.operators import functions
+from tapefuse.tracer.rows import IndexedRows
 from tapefuse.tracer.source import made_here, user_loc
 from tapefuse.tracer.state import new_key, state
-from tapefuse.tracer.tensor import Readable, Tensor, TracedTensor, as_tensor, constant, key_of, python_kind, wrap
+from tapefuse.tracer.tensor import (
+    Readable,
+    Tensor,
+    TracedTensor,
+    as_tensor,
+    constant,
+    key_of,
+    python_kind,
+    takes,
+    wrap,
+)
 
 
 def _same(x: Any) -> Any:
@@ -42,6 +54,7 @@ identity = Op(
 )
 
 
+OWN_REFERENCES = 2  # of an array that a local name holds, and the call that counts
 WAITS = 600_000  # of 0.1 ms
 wanted = ctypes.c_uint64(0)  # the `id` of a variable that a thread waits for: a call that has it pauses when it ends
 
@@ -136,12 +149,33 @@ class Variable(Readable):
         return self._set(self._fitting(value, "assign"))
 
     def assign_add(self, delta: Any) -> Variable:
-        """`self.assign(self + delta)`."""
+        """`self.assign(self + delta)`. Of `IndexedRows`, the gradients of look-ups, only the named rows are changed."""
+        if isinstance(delta, IndexedRows) and state.trace is None:
+            return self._add_rows(delta, 1, "assign_add")
         return self._set(functions.add(self._unrecorded(), self._fitting(delta, "assign_add")))
 
     def assign_sub(self, delta: Any) -> Variable:
-        """`self.assign(self - delta)`."""
+        """`self.assign(self - delta)`, as `assign_add`."""
+        if isinstance(delta, IndexedRows) and state.trace is None:
+            return self._add_rows(delta, -1, "assign_sub")
         return self._set(functions.subtract(self._unrecorded(), self._fitting(delta, "assign_sub")))
+
+    def _add_rows(self, rows: IndexedRows, sign: int, method: str) -> Variable:
+        """Add rows in place where nobody else sees the array, else to a copy."""
+        self._check(rows, method)
+        first, sums = rows.summed()
+        for tape in state.tapes:
+            tape.note("assigned", self._name, [key_of(v) for v, _ in rows.terms], self)
+        with _unshare_lock:
+            array = self._array
+            _array_slot.__delete__(self)  # readers wait
+            try:
+                if sys.getrefcount(array) > OWN_REFERENCES:
+                    array = array.copy()
+                array[first] = array[first] + sums if sign > 0 else array[first] - sums
+            finally:
+                _array_slot.__set__(self, array)
+        return self
 
     def _unrecorded(self) -> Tensor:
         """The value for an update: assignment is no differentiable use, so tapes do not see it."""
@@ -151,26 +185,30 @@ class Variable(Readable):
 
     def _fitting(self, value: Any, method: str) -> Tensor:
         tensor = self._as_own_dtype(value, method)
-        if tensor.shape != self.shape:
+        self._check(tensor, method)
+        return tensor
+
+    def _check(self, value: Tensor | IndexedRows, method: str) -> None:
+        """Raises ShapeError, DTypeError for a value that is not of the variable's type."""
+        if value.dtype != self.dtype:
+            raise DTypeError(
+                f"{method} to the variable {self._name!r} at {user_loc()}: the value has dtype {value.dtype}, the "
+                f"variable {self.dtype}; convert it with tp.cast(value, {self._called}.dtype)"
+            )
+        if value.shape != self.shape:
             raise ShapeError(
                 f"{method} to the variable {self._name!r} at {user_loc()}: the value has shape "
-                f"{show_shape(tensor.shape)}, the variable {show_shape(self.shape)}; reshape the value, or make a new "
+                f"{show_shape(value.shape)}, the variable {show_shape(self.shape)}; reshape the value, or make a new "
                 "Variable for a new shape"
             )
-        return tensor
 
     def _as_own_dtype(self, value: Any, method: str) -> Tensor:
         kind = python_kind(value)
-        if kind is not None and (kind is not float or self.dtype.kind == "f"):
+        if kind is not None and takes(self.dtype, np.dtype(kind)):
             return as_tensor(value, self.dtype)
         tensor = as_tensor(value)
-        if tensor.weak and (tensor.dtype.kind != "f" or self.dtype.kind == "f"):
+        if tensor.weak and takes(self.dtype, tensor.dtype):
             return functions.astype(tensor, self.dtype)
-        if tensor.dtype != self.dtype:
-            raise DTypeError(
-                f"{method} to the variable {self._name!r} at {user_loc()}: the value has dtype {tensor.dtype}, the "
-                f"variable {self.dtype}; convert it with tp.cast(value, {self._called}.dtype)"
-            )
         return tensor
 
     def _set(self, value: Tensor) -> Variable:
@@ -186,7 +224,7 @@ class Variable(Readable):
         """The value as a fresh NumPy array (a NumPy scalar for shape `()`)."""
         return self.read().numpy()
 
-    def item(self) -> bool | int | float:
+    def item(self) -> bool | int | float | complex:
         return self.read().item()
 
     def tolist(self) -> Any:
@@ -200,6 +238,9 @@ class Variable(Readable):
 
     def __float__(self) -> float:
         return float(self.read())
+
+    def __complex__(self) -> complex:
+        return complex(self.read())
 
     def __int__(self) -> int:
         return int(self.read())
@@ -283,7 +324,7 @@ def alias(x: Tensor) -> Tensor:
 
 
 def _record_identity(x: Tensor | Variable, key: int, result: Tensor) -> None:
-    if result.dtype.kind == "f":
+    if has_derivatives(result.dtype):
         for tape in state.tapes:
             if tape.tracks([key]):
                 tape.add(identity, [key], (result,), {}, result, None)

@@ -7,7 +7,7 @@ from typing import Any
 
 from tapefuse._errors import ShapeError
 from tapefuse._tree import flatten, leaves_with_paths, unflatten
-from tapefuse.ir.types import show_shape
+from tapefuse.ir.types import has_derivatives, show_shape
 from tapefuse.tracer.source import user_loc
 from tapefuse.tracer.tensor import Tensor, as_tensor
 from tapefuse.tracer.variable import alias
@@ -25,7 +25,7 @@ def sources(f: Callable[..., Any], args: tuple, positions: Sequence[int]) -> tup
         leaves, tree = flatten(args[k])
         tensors = [alias(as_tensor(x)) for x in leaves]
         for (path, _), x in zip(leaves_with_paths(args[k], f"argument {k}"), tensors, strict=True):
-            if x.dtype.kind != "f":
+            if not has_derivatives(x.dtype):
                 raise TypeError(
                     f"{path} has dtype {x.dtype} at {user_loc()}; derivatives are for floating-point arguments; pass "
                     "a float, or cast it"
@@ -54,7 +54,7 @@ def scalar(f: Callable[..., Any], value: Any) -> Tensor:
             f"{name} must return a scalar to have a gradient, got shape {show_shape(y.shape)} at {user_loc()}; sum "
             "it, or use vjp"
         )
-    if y.dtype.kind != "f":
+    if not has_derivatives(y.dtype):
         raise TypeError(f"{name} must return a floating-point number to have a gradient, got {y.dtype} at {user_loc()}")
     return y
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from tapefuse._tree import flatten
+from tapefuse.tracer.rows import without_rows
 from tapefuse.tracer.source import user_loc
 from tapefuse.tracer.tape import GradientTape
 from tapefuse.transforms.arguments import check_pair, scalar, sources, tensors
@@ -33,7 +34,7 @@ def value_and_grad(
         if has_aux:
             check_pair(f, returned)
         value = scalar(f, returned[0] if has_aux else returned)
-        grads = tape.gradient(value, inputs, unconnected_gradients="zero")
+        grads = without_rows(tape.gradient(value, inputs, unconnected_gradients="zero"))
         return ((value, returned[1]) if has_aux else value), (grads[0] if isinstance(argnums, int) else grads)
 
     return with_gradient
@@ -66,6 +67,7 @@ def vjp(f: Callable[..., Any], *primals: Any) -> tuple[Any, Callable[[Any], tupl
             raise TypeError(
                 f"the pullback at {user_loc()} takes cotangents in the structure {tree} of the result, got {given}"
             )
-        return tape.gradient(leaves, inputs, output_gradients=seeds, unconnected_gradients="zero")
+        found = tape.gradient(leaves, inputs, output_gradients=seeds, unconnected_gradients="zero")
+        return without_rows(found)
 
     return out, pullback

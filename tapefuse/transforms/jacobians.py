@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from tapefuse._tree import flatten, leaves_with_paths, unflatten
-from tapefuse.ir.types import size
+from tapefuse.ir.types import has_derivatives, size
 from tapefuse.tracer.source import user_loc
 from tapefuse.tracer.tape import GradientTape
 from tapefuse.tracer.tensor import Tensor
@@ -84,7 +84,7 @@ def _shorter(ys: list[Tensor], xs: list[Tensor]) -> str:
 
 def _check_results(f: Callable[..., Any], value: Any) -> None:
     for path, y in leaves_with_paths(value, "the result"):
-        if y.dtype.kind != "f":
+        if not has_derivatives(y.dtype):
             name = getattr(f, "__name__", "the function")
             raise TypeError(
                 f"{path} of {name} has dtype {y.dtype} at {user_loc()}; a jacobian is for floating-point results; "

@@ -95,6 +95,7 @@ EXACT = {
     "shr": np.right_shift,
     "bits": lambda x: x.view(np.dtype(f"i{x.itemsize}")),
     "floating": lambda x: x.view(np.dtype(f"f{x.itemsize}")),
+    "complex": lambda a, b: np.stack([a, b]).view(np.dtype(f"c{2 * a.itemsize}"))[0],
 }
 
 

@@ -18,9 +18,9 @@ from tests.ir.rule_graphs import backwards, graph_of, run, vjp_graph
 
 pytestmark = pytest.mark.filterwarnings("error::RuntimeWarning")
 
-DTYPES = {"f": ("f8", "f4"), "i": ("i8", "i4"), "u": ("u1",), "b": ("?",)}
+DTYPES = {"f": ("f8", "f4"), "c": ("c16", "c8"), "i": ("i8", "i4"), "u": ("u1",), "b": ("?",)}
 HAS_NO_EMPTY_CASE = ("reduce_max", "reduce_min", "argmax", "argmin", "gather", "scatter_add", "add_at", "put_at")
-RTOL = {"f8": 1e-13, "f4": 3e-6}
+RTOL = {"f8": 1e-13, "f4": 3e-6, "c16": 1e-13, "c8": 3e-6}
 EXTENT, SIZES, N, BATCH = 7, {"N": 7}, Poly.symbol("N"), Poly.symbol("S")  # samples write 7 where a symbol may stand
 
 
@@ -59,8 +59,8 @@ def cases(op: Op, dtype: np.dtype) -> list[Case]:
 
 
 ALL = [c for op in OPS.values() for kind in op.dtypes for d in DTYPES[kind] for c in cases(op, np.dtype(d))]
-FLOATS = [c for c in ALL if c.dtype == np.float64 and c.op.vjp is not None and c.args]
-SMOOTH = [c for c in FLOATS if np.asarray(c.result).dtype.kind == "f" and np.size(c.result)]
+FLOATS = [c for c in ALL if c.dtype in (np.float64, np.complex128) and c.op.vjp is not None and c.args]
+SMOOTH = [c for c in FLOATS if np.asarray(c.result).dtype.kind in "fc" and np.size(c.result)]
 
 
 def has_symbol(case: Case) -> bool:
@@ -74,19 +74,33 @@ def each(found):
 def close(got, want, rtol=None, atol=0.0, what=""):
     got, want = np.asarray(got), np.asarray(want)
     assert (got.dtype, got.shape) == (want.dtype, want.shape), what
-    if want.dtype.kind == "f":
+    if want.dtype.kind in "fc":
         np.testing.assert_allclose(got, want, rtol or RTOL[want.dtype.str[1:]], atol, err_msg=what)
     else:
         np.testing.assert_array_equal(got, want, err_msg=what)
 
 
 def is_float(x) -> bool:
-    return np.asarray(x).dtype.kind == "f"
+    return np.asarray(x).dtype.kind in "fc"
 
 
 def tangents(args, seed=1):
     rng = np.random.default_rng(seed)
-    return [rng.standard_normal(a.shape).astype(a.dtype) if is_float(a) else None for a in args]
+    return [normal(rng, a).astype(a.dtype) if is_float(a) else None for a in args]
+
+
+def normal(rng, like):
+    x = rng.standard_normal(like.shape)
+    return x + 1j * rng.standard_normal(like.shape) if np.asarray(like).dtype.kind == "c" else x
+
+
+def wider(x):
+    """In double precision."""
+    return np.asarray(x, np.complex128 if np.asarray(x).dtype.kind == "c" else np.float64)
+
+
+def is_single(x) -> bool:
+    return np.asarray(x).dtype in (np.float32, np.complex64)
 
 
 def moved(args, ts, e):
@@ -94,7 +108,8 @@ def moved(args, ts, e):
 
 
 def dot(a, b) -> float:
-    return float(np.sum(np.asarray(a) * np.asarray(b)))
+    """The sum of the products of real parts and of imaginary parts."""
+    return float(np.sum(np.conj(a) * np.asarray(b)).real)
 
 
 # -- types, lowering --------------------------------------------------------------------------------------------------
@@ -131,8 +146,9 @@ def test_symbolic_type_rule_for_other_sizes(case, n):
     assert got == type_of(case.op.ref(*args, **attrs))
 
 
-@each(ALL)
+@each([c for c in ALL if all(t.dtype.kind != "c" for t in (*c.types, type_of(c.result)))])
 def test_lowering_agrees_with_ref(case):
+    """Complex ones become operations on real numbers before they are lowered: test_complex.py."""
     atol = {"f4": 1e-5, "f8": 1e-14}.get(case.dtype.str[1:], 0)  # sums in another order
     close(lower(case.op, case.args, case.attrs, case.types, {}), case.result, atol=atol)
     got = lower(case.op, case.args, case.symbolic_attrs, case.symbolic_types, {"N": EXTENT})
@@ -164,7 +180,7 @@ def _cotangents(op, g, xs, attrs):
 
 def slope_by_differences(f, args, ts, e=1e-6):
     up, down = f(*moved(args, ts, e)), f(*moved(args, ts, -e))
-    return [(np.asarray(u, np.float64) - d) / (2 * e) for u, d in zip(up, down, strict=True)]
+    return [(wider(u) - d) / (2 * e) for u, d in zip(up, down, strict=True)]
 
 
 @each(SMOOTH)
@@ -173,14 +189,14 @@ def test_jvp_agrees_with_finite_differences(case):
     ts = tangents(args)
     (want,) = slope_by_differences(lambda *xs: [op.ref(*xs, **attrs)], args, ts)
     if op.name == "credit":  # whose derivative is that of its second operand
-        want = np.asarray(ts[1], np.float64)
+        want = wider(ts[1])
     got = op.jvp(ts, y, *args, **attrs)
     if got is None:
         assert op.name in ("stop_gradient", "nextafter") or not np.any(want)
     else:
         assert type_of(got) == type_of(y)
-        tolerance = 2e-2 if np.asarray(y).dtype == np.float32 else 2e-7
-        close(np.asarray(got, np.float64), want, rtol=tolerance, atol=tolerance * 10 + (0.1 if tolerance > 1e-3 else 0))
+        tolerance = 2e-2 if is_single(y) else 2e-7
+        close(wider(got), want, rtol=tolerance, atol=tolerance * 10 + (0.1 if tolerance > 1e-3 else 0))
 
 
 @each([c for c in SMOOTH if len(c.args) > 1])
@@ -210,13 +226,13 @@ def test_vjp_is_the_transpose_of_jvp(case):
     by_vjp = sum(dot(t, c) for t, c in zip(ts, cotangents, strict=True) if c is not None)
     assert (slope is None) == all(c is None for c in cotangents)
     if slope is not None:
-        np.testing.assert_allclose(dot(slope, g), by_vjp, rtol=1e-6 if y.dtype == np.float32 else 1e-10, atol=1e-10)
+        np.testing.assert_allclose(dot(slope, g), by_vjp, rtol=1e-6 if is_single(y) else 1e-10, atol=1e-10)
 
 
 @each([c for c in SMOOTH if any(x is not None for x in c.op.vjp(c.result, c.result, *c.args, **c.attrs))])
 def test_second_derivatives(case):
     """The graph of the vjp, differentiated forwards and backwards, agrees with finite differences of the vjp."""
-    if np.asarray(case.result).dtype == np.float32:
+    if is_single(case.result):
         return  # finite differences say nothing in single precision
     op, attrs = case.op, case.attrs
     graph = vjp_graph(op, type_of(case.result), case.types, attrs)
@@ -231,9 +247,9 @@ def test_second_derivatives(case):
         close(value[out], want)
     cts = {}
     for k, (out, want) in enumerate(zip(graph.outs, slope_by_differences(eager, args, ts), strict=True)):
-        got = np.zeros(out.shape) if slope[out] is None else slope[out]
+        got = np.zeros(out.shape, out.dtype) if slope[out] is None else slope[out]
         np.testing.assert_allclose(got, want, rtol=1e-6, atol=1e-6)
-        cts[out] = cts.get(out, 0) + np.random.default_rng(k).standard_normal(out.shape)
+        cts[out] = cts.get(out, 0) + normal(np.random.default_rng(k), want)
     forward = sum(dot(slope[out], c) for out, c in cts.items() if slope[out] is not None)
     cts = backwards(graph, value, dict(cts))
     backward = sum(dot(cts[p], t) for p, t in zip(graph.params, ts, strict=True) if t is not None and p in cts)
@@ -259,17 +275,18 @@ def test_derivative_rules_on_symbolic_values(case):
     value, _ = run(graph, g, *args, *(t for t, _ in floats), env=SIZES)
     want = [w for w in (op.jvp(ts, y, *args, **attrs), *op.vjp(g, y, *args, **attrs)) if w is not None]
     for out, w in zip(graph.outs, want, strict=True):
-        close(value[out], w, rtol=1e-12 if w.dtype == np.float64 else 1e-5, atol=1e-12)
+        close(value[out], w, rtol=1e-5 if is_single(w) else 1e-12, atol=1e-12)
 
 
 # -- batching ---------------------------------------------------------------------------------------------------------
 
 
 def variants(a, count=3):
-    return [np.roll(a, k) + a.dtype.type(k / 100) if is_float(a) else np.roll(a, k) for k in range(count)]
+    step = 1 + 1j if a.dtype.kind == "c" else 1
+    return [np.roll(a, k) + a.dtype.type(step * k / 100) if is_float(a) else np.roll(a, k) for k in range(count)]
 
 
-@each([c for c in ALL if c.args and c.dtype.name in ("float64", "float32", "int64", "bool")])
+@each([c for c in ALL if c.args and c.dtype.name in ("float64", "float32", "complex128", "int64", "bool")])
 def test_batching_agrees_with_stacking(case):
     op, args, attrs = case.op, case.args, case.attrs
     for flags in itertools.product([False, True], repeat=len(args)):
@@ -280,7 +297,7 @@ def test_batching_agrees_with_stacking(case):
         batched = [np.stack(r) if f else r[0] for r, f in zip(rows, flags, strict=True)]
         rtol = 1e-5 if case.dtype == np.float32 else 1e-12
         close(op.batch(flags, *batched, **attrs), want, rtol, what=str(flags))
-        if case.dtype in (np.float64, bool):
+        if case.dtype in (np.float64, np.complex128, bool):
             pairs = zip(case.symbolic_types, flags, strict=True)
             types = [Type(t.dtype, (BATCH, *t.shape) if f else t.shape) for t, f in pairs]
             graph = graph_of(lambda *xs, f=flags: [op.batch(f, *xs, **case.symbolic_attrs)], types)

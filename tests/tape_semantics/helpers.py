@@ -17,7 +17,7 @@ def plain(tree):
         return {k: plain(v) for k, v in tree.items()}
     if isinstance(tree, (list, tuple)):
         return [plain(v) for v in tree]
-    return tree.tolist() if isinstance(tree, (tp.Tensor, tp.Variable)) else tree
+    return tree.tolist() if isinstance(tree, (tp.Tensor, tp.Variable, tp.IndexedRows)) else tree
 
 
 def close(got, want):

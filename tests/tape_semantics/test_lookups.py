@@ -1,31 +1,71 @@
-"""Section 11: gradients of lookups. Deliberate difference: they are dense; duplicates are summed."""
+"""Section 11: gradients of look-ups are rows, `IndexedRows`. Deliberate difference: norms count rows that are named
+twice as their sum, as those of the dense gradient do."""
+
+import warnings
 
 import numpy as np
 import pytest
 
 import tapefuse as tp
+from tapefuse.compat import tensorflow as tf
 from tests.tape_semantics.helpers import C, close, plain, slope, taped
 
 ROWS = [[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]]
 TWICE = np.array([0, 2, 0])
+ENDS = np.array([0, 2])
 
 
-def test_122_duplicates_are_summed(run):
-    def f(table):
-        tape, y = taped(lambda table: tp.take(table, TWICE, axis=0), table)
-        return tape.gradient(y, table, output_gradients=C([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]]))
+def parts(g):
+    """What rows consist of, plainly."""
+    assert isinstance(g, tp.IndexedRows)
+    return plain(g.values), plain(g.indices), g.dense_shape
 
-    assert run(f, C(ROWS)) == [[6.0, 8.0], [0.0, 0.0], [3.0, 4.0]]
-    table = tp.Variable(ROWS)
+
+@pytest.mark.parametrize("compiled", [False, True])
+@pytest.mark.parametrize("look", [lambda t: t[TWICE], lambda t: tp.take(t, TWICE, axis=0), lambda t: np.take(t, TWICE, 0)])
+@pytest.mark.parametrize("source", [C, tp.Variable])
+def test_122_values_indices_and_dense_shape_with_duplicates(compiled, look, source):
+    table, seed = source(ROWS), C([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]])
+
+    def f():
+        with tp.GradientTape() as tape:
+            tape.watch(table)
+            y = look(table)
+        return tape.gradient(y, table, output_gradients=seed)
+
+    g = (tp.tape_function(f) if compiled else f)()
+    assert parts(g) == (plain(seed), [0, 2, 0], (3, 2))
+    assert plain(g.to_dense()) == np.asarray(g).tolist() == [[6.0, 8.0], [0.0, 0.0], [3.0, 4.0]]
+
+
+def test_122_an_embedding_layer():
+    layer = tp.nn.Embedding(4, 2)
     with tp.GradientTape() as tape:
-        y = table[TWICE]
-    assert plain(tape.gradient(y, table)) == [[2.0, 2.0], [0.0, 0.0], [1.0, 1.0]]
+        y = tp.sum(layer(C([[0, 3], [3, 3]])) * 2.0)
+    g = tape.gradient(y, layer.table)
+    assert parts(g) == ([[2.0, 2.0]] * 4, [0, 3, 3, 3], (4, 2))
 
 
-def test_123_several_uses(run):
+def test_123_two_look_ups_are_rows_one_after_the_other(run):
+    def f(table):
+        tape, y = taped(lambda t: tp.sum(t[TWICE]) + tp.sum(t[np.array([1, 2])]) * 2.0, table)
+        g = tape.gradient(y, table)
+        assert isinstance(g, tp.IndexedRows)
+        return g.values, g.indices, g.to_dense()
+
+    values, indices, dense = run(f, C(ROWS))
+    assert sorted(zip(indices, values, strict=True)) == [
+        (0, [1.0, 1.0]), (0, [1.0, 1.0]), (1, [2.0, 2.0]), (2, [1.0, 1.0]), (2, [2.0, 2.0]),
+    ]  # fmt: skip
+    assert dense == [[2.0, 2.0], [2.0, 2.0], [3.0, 3.0]]
+
+
+def test_123_a_look_up_and_a_dense_use(run):
     def f(table):
         tape, y = taped(lambda t: tp.sum(t[TWICE]) + tp.sum(t[np.array([1, 2])]) + tp.sum(t), table)
-        return tape.gradient(y, table)
+        g = tape.gradient(y, table)
+        assert isinstance(g, tp.Tensor)
+        return g
 
     assert run(f, C(ROWS)) == [[3.0, 3.0], [2.0, 2.0], [3.0, 3.0]]
 
@@ -34,13 +74,30 @@ def test_124_the_dense_form_is_that_of_scattered_additions():
     g = np.arange(6, dtype=np.float32).reshape(3, 2)
     wanted = np.zeros((3, 2), np.float32)
     np.add.at(wanted, TWICE, g)
-    table = C(ROWS)
-    tape, y = taped(lambda t: t[TWICE], table)
-    assert plain(tape.gradient(y, table, output_gradients=g)) == wanted.tolist()
+    rows = tp.IndexedRows(g, TWICE, (3, 2))
+    assert plain(rows.to_dense()) == plain(tf.convert_to_tensor(rows)) == wanted.tolist()
+
+
+def test_124_a_huge_dense_form_is_warned_of():
+    rows = tp.IndexedRows(np.ones((1, 1), bool), [5], (10**8, 1))
+    with pytest.warns(tp.PerformanceWarning, match="dense array of 100000000 elements"), pytest.raises(tp.DTypeError):
+        rows.to_dense()  # bools cannot be added: only what is said before counts here
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        tp.IndexedRows(np.ones((1, 1), np.float32), [5], (9, 1)).to_dense()
+
+
+def test_124_without_dense_shape():
+    rows = tp.IndexedRows(C([[1.0, 2.0]]), [1])
+    for use in (lambda: rows.to_dense(), lambda: np.asarray(rows), lambda: rows + 1.0, lambda: rows.shape):
+        with pytest.raises(ValueError, match="without dense_shape"):
+            use()
+    assert parts(-rows * 3.0) == ([[-3.0, -6.0]], [1], None)
 
 
 @pytest.mark.parametrize("compiled", [False, True])
-def test_125_optimizers_sum_duplicates_first(compiled):
+@pytest.mark.parametrize("lazy", [False, True])
+def test_125_optimizers_sum_duplicates_first(compiled, lazy):
     tables = [tp.Variable(ROWS), tp.Variable(ROWS)]
 
     def step(optimizer, table, use):
@@ -48,20 +105,54 @@ def test_125_optimizers_sum_duplicates_first(compiled):
             loss = tp.sum(use(table))
         optimizer.apply_gradients([(tape.gradient(loss, table), table)])
 
-    for table, use in zip(tables, (lambda t: t[TWICE], lambda t: t[np.array([0, 2])] * [[2.0], [1.0]]), strict=True):
-        optimizer = tp.optim.Adam(0.1)
+    for table, use in zip(tables, (lambda t: t[TWICE], lambda t: t[ENDS] * [[2.0], [1.0]]), strict=True):
+        optimizer = tp.optim.Adam(0.1, lazy=lazy)
         run = lambda o=optimizer, t=table, u=use: step(o, t, u)
         (tp.tape_function(run) if compiled else run)()
     close(plain(tables[0]), plain(tables[1]))
     assert plain(tables[0])[1] == ROWS[1]
 
 
+@pytest.mark.parametrize("compiled", [False, True])
+@pytest.mark.parametrize("make", [lambda: tp.optim.SGD(0.5), lambda: tp.optim.Adam(0.1, lazy=True)])
+def test_125_rows_that_are_not_named_stay(compiled, make):
+    """Even where they are nan, and where moments of earlier steps would move them on."""
+    table, optimizer = tp.Variable([*ROWS, [np.nan, np.inf]]), make()
+
+    def step(ids):
+        with tp.GradientTape() as tape:
+            loss = tp.sum(table[ids] ** 2)
+        optimizer.apply_gradients([(tape.gradient(loss, table), table)])
+
+    take = tp.tape_function(step) if compiled else step
+    take(C([1, -2, 1]))
+    before = table.numpy()
+    take(C([0, 0]))
+    after = table.numpy()
+    assert np.array_equal(before[1:], after[1:], equal_nan=True) and (before[0] != after[0]).all()
+
+
 def test_126_across_a_compiled_function():
     look = tp.tape_function(lambda table, ids: table[ids])
     table = tp.Variable(ROWS)
-    with tp.GradientTape() as tape:
-        y = tp.sum(look(table.read(), TWICE))
-    assert plain(tape.gradient(y, table)) == [[2.0, 2.0], [0.0, 0.0], [1.0, 1.0]]
+    for run in (lambda: look(table.read(), TWICE), tp.tape_function(lambda: table[TWICE] * 1.0)):
+        with tp.GradientTape() as tape:
+            y = tp.sum(run())
+        assert parts(tape.gradient(y, table)) == ([[1.0, 1.0]] * 3, [0, 2, 0], (3, 2))
+
+
+def test_126_as_argument_and_result_of_a_compiled_function():
+    def halved(g):
+        assert isinstance(g, tp.IndexedRows)
+        return {"half": g / 2.0, "norm": tp.optim.global_norm([g])}
+
+    found = tp.tape_function(halved)
+    for n in (3, 3, 5):
+        rows = tp.IndexedRows(np.ones((3, 2), np.float32), TWICE, (n, 2))
+        out = found(rows)
+        assert parts(out["half"]) == ([[0.5, 0.5]] * 3, [0, 2, 0], (n, 2))
+        close(plain(out["norm"]), 10.0**0.5)
+    assert found.trace_count == 2
 
 
 def test_127_an_index_out_of_range(run):
@@ -78,9 +169,26 @@ def test_128_clipping(run):
         tape, y = taped(lambda t: t[np.array([0, 0])] * [[3.0, 0.0]], table)
         g = tape.gradient(y, table)
         clipped, norm = tp.optim.clip_by_global_norm([g], 3.0)
-        return tp.optim.clip_by_norm(g, 1.0), clipped[0], norm
+        found = tp.optim.clip_by_norm(g, 1.0), clipped[0], norm
+        assert all(isinstance(x, tp.IndexedRows) for x in found[:2])
+        return found
 
     one, both, norm = run(f, C(ROWS))
     close(one, [[1.0, 0.0], [0.0, 0.0], [0.0, 0.0]])
     close(both, [[3.0, 0.0], [0.0, 0.0], [0.0, 0.0]])
     close(norm, 6.0)
+
+
+def test_098_jacobians_are_dense(run):
+    def f(table):
+        with tp.GradientTape(persistent=True) as outer:
+            outer.watch(table)
+            with tp.GradientTape() as inner:
+                inner.watch(table)
+                y = tp.sum(table[np.array([1, 0, 1])] ** 3)
+            g = inner.gradient(y, table)
+        assert isinstance(g, tp.IndexedRows)
+        return outer.jacobian(table[TWICE], table), outer.jacobian(g, table)
+
+    found, second = run(f, C([1.0, 2.0, 3.0]))
+    assert second == [[6.0, 0.0, 0.0], [0.0, 24.0, 0.0], [0.0, 0.0, 0.0]]

@@ -2,16 +2,22 @@
 
 from tapefuse.ir.op import OPS
 from tapefuse.ir.ops import (  # noqa: F401
+    complex,
     convolution,
     cumulative,
+    decompositions,
     effects,
     elementary,
     elementwise,
+    failure,
+    fourier,
+    half,
     index,
     linalg,
     logic,
     order,
     pooling,
+    random,
     reduce,
     region,
     shape,
@@ -41,7 +47,10 @@ broadcast = OPS["broadcast"]
 cast = OPS["cast"]
 cbrt = OPS["cbrt"]
 ceil = OPS["ceil"]
+cholesky = OPS["cholesky"]
+complex_ = OPS["complex"]
 concat = OPS["concat"]
+conj = OPS["conj"]
 const = OPS["const"]
 conv = OPS["conv"]
 conv_input = OPS["conv_input"]
@@ -51,8 +60,10 @@ credit = OPS["credit"]
 cosh = OPS["cosh"]
 cumsum = OPS["cumsum"]
 debug_print = OPS["debug_print"]
+dft = OPS["dft"]
 dim = OPS["dim"]
 div = OPS["div"]
+empty = OPS["empty"]
 eq = OPS["eq"]
 erf = OPS["erf"]
 erfc = OPS["erfc"]
@@ -62,11 +73,15 @@ erfinv = OPS["erfinv"]
 exp = OPS["exp"]
 exp2 = OPS["exp2"]
 expm1 = OPS["expm1"]
+failed = OPS["failed"]
 flip = OPS["flip"]
 floor = OPS["floor"]
 floordiv = OPS["floordiv"]
 fmod = OPS["fmod"]
 for_ = OPS["for"]
+from_pairs = OPS["from_pairs"]
+from_bf16 = OPS["from_bf16"]
+from_f16 = OPS["from_f16"]
 gamma = OPS["gamma"]
 gather = OPS["gather"]
 ge = OPS["ge"]
@@ -77,7 +92,9 @@ i0 = OPS["i0"]
 i0e = OPS["i0e"]
 i1 = OPS["i1"]
 i1e = OPS["i1e"]
+imag = OPS["imag"]
 iota = OPS["iota"]
+irdft = OPS["irdft"]
 le = OPS["le"]
 lgamma = OPS["lgamma"]
 log = OPS["log"]
@@ -92,6 +109,7 @@ maximum = OPS["maximum"]
 minimum = OPS["minimum"]
 missing_gradient = OPS["missing_gradient"]
 mod = OPS["mod"]
+modulus = OPS["modulus"]
 mul = OPS["mul"]
 ndtr = OPS["ndtr"]
 ndtri = OPS["ndtri"]
@@ -102,10 +120,13 @@ not_ = OPS["not"]
 or_ = OPS["or"]
 pad = OPS["pad"]
 polygamma = OPS["polygamma"]
+pairs = OPS["pairs"]
 pow = OPS["pow"]
 put = OPS["put"]
 put_add = OPS["put_add"]
 put_at = OPS["put_at"]
+rdft = OPS["rdft"]
+real = OPS["real"]
 reduce_all = OPS["reduce_all"]
 reduce_any = OPS["reduce_any"]
 reduce_max = OPS["reduce_max"]
@@ -138,6 +159,9 @@ sub = OPS["sub"]
 switch = OPS["switch"]
 tan = OPS["tan"]
 tanh = OPS["tanh"]
+threefry = OPS["threefry"]
+to_bf16 = OPS["to_bf16"]
+to_f16 = OPS["to_f16"]
 transpose = OPS["transpose"]
 while_ = OPS["while"]
 window_argmax = OPS["window_argmax"]

@@ -9,7 +9,7 @@ import numpy as np
 
 from tapefuse.ir.op import defop
 from tapefuse.ir.ops.family import INT64, check_axes, draw, quiet, same_dtype
-from tapefuse.ir.ops.logic import NUMBERS
+from tapefuse.ir.ops.logic import ARITHMETIC
 from tapefuse.ir.types import Type
 
 
@@ -27,7 +27,7 @@ class cumsum:
 
     def type(x, *, axis, reverse):
         check_axes((axis,), len(x.shape))
-        return Type(same_dtype([x], NUMBERS), x.shape)
+        return Type(same_dtype([x], ARITHMETIC), x.shape)
 
     def vjp(g, y, x, *, axis, reverse):
         return [cumsum(g, axis=axis, reverse=not reverse)]
@@ -52,4 +52,4 @@ class cumsum:
         ]
 
     library = "scan"
-    dtypes = NUMBERS
+    dtypes = ARITHMETIC

@@ -96,7 +96,7 @@ class having:
     def sample(rng, dtype):
         return [((draw(rng, dtype, (7, 3)), np.array(True)), {}), ((draw(rng, dtype, (4,)),), {})]
 
-    dtypes = "fiub"
+    dtypes = "fciub"
 
 
 @defop

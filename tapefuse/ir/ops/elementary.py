@@ -13,9 +13,10 @@ from typing import Any
 
 import numpy as np
 
+from tapefuse.ir.halves import kind_of
 from tapefuse.ir.op import Op
 from tapefuse.ir.ops.elementwise import add, binary, ceil, div, floor, mul, neg, sigmoid, sqrt, sub, unary
-from tapefuse.ir.ops.family import BOOL, binary_sample, elementwise, unary_sample
+from tapefuse.ir.ops.family import BOOL, binary_sample, dtype_of, elementwise, unary_sample
 from tapefuse.ir.ops.logic import and_, eq, lt, select
 from tapefuse.ir.ops.scalar import Scalar, lowering, where
 
@@ -89,7 +90,7 @@ def logaddexp2_value(x: Scalar, y: Scalar) -> Scalar:
 
 
 def fmod_value(x: Scalar, y: Scalar) -> Scalar:
-    if x.dtype.kind == "f":
+    if kind_of(x.dtype) == "f":
         return signed_as(abs(abs(x).op("mod", abs(y))), x)
     rest = x.op("mod", y)
     return where(rest.differs(0) & ((x < 0) ^ (y < 0)), rest - y, rest)
@@ -128,6 +129,11 @@ def _cbrt(g: Any, y: Any, x: Any) -> Any:
     return div(mul(g, 1 / 3), select(and_(eq(g, 0), eq(y, 0)), 1, mul(y, y)))
 
 
+def _asinh(g: Any, y: Any, x: Any) -> Any:
+    """g / sqrt(1 + x**2)."""
+    return div(g, sqrt(add(mul(x, x), 1)) if dtype_of(x).kind == "c" else hypot(x, 1))
+
+
 def _share(g: Any, x: Any, y: Any) -> Any:
     """g e**x / (e**x + e**y): half at a tie, of infinities too."""
     same = eq(x, y)
@@ -151,7 +157,7 @@ hypot: Op = binary(
 )
 cbrt: Op = unary("cbrt", np.cbrt, _cbrt, "Cube root.", low=0.5, at=lowering(cbrt_value))
 asinh: Op = unary(
-    "asinh", np.arcsinh, lambda g, y, x: div(g, hypot(x, 1)), "Inverse hyperbolic sine.", at=lowering(asinh_value)
+    "asinh", np.arcsinh, _asinh, "Inverse hyperbolic sine.", kinds="fc", at=lowering(asinh_value)
 )
 acosh: Op = unary(
     "acosh",
@@ -160,6 +166,7 @@ acosh: Op = unary(
     "Inverse hyperbolic cosine; nan below 1.",
     low=1.5,
     high=3.0,
+    kinds="fc",
     at=lowering(acosh_value),
 )
 atanh: Op = unary(
@@ -169,6 +176,7 @@ atanh: Op = unary(
     "Inverse hyperbolic tangent; nan beyond 1.",
     low=-0.9,
     high=0.9,
+    kinds="fc",
     at=lowering(atanh_value),
 )
 logaddexp: Op = binary(

@@ -14,9 +14,10 @@ from typing import Any
 
 import numpy as np
 
+from tapefuse.ir.halves import kind_of
 from tapefuse.ir.op import Op
-from tapefuse.ir.ops.family import Rule, binary_sample, elementwise, unary_sample, zeros_like
-from tapefuse.ir.ops.logic import NUMBERS, and_, eq, ge, gt, le, select
+from tapefuse.ir.ops.family import Rule, binary_sample, dtype_of, elementwise, unary_sample, zeros_like
+from tapefuse.ir.ops.logic import ARITHMETIC, NUMBERS, and_, eq, ge, gt, le, select
 
 
 def unary(name: str, ref: Any, rule: Rule, doc: str, low: float = -2.0, high: float = 2.0, **row: Any) -> Op:
@@ -57,10 +58,10 @@ def _rounding(name: str, ufunc: np.ufunc, doc: str) -> Op:
 
     def ref(x: Any) -> Any:
         x = np.asarray(x)
-        return ufunc(x) if x.dtype.kind == "f" else x
+        return ufunc(x) if kind_of(x.dtype) == "f" else x
 
     def at(b: Any, dtype: np.dtype, x: Any) -> Any:
-        return b.op(name, x) if dtype.kind == "f" else x
+        return b.op(name, x) if kind_of(dtype) == "f" else x
 
     return unary(name, ref, None, doc, kinds=NUMBERS, at=at)
 
@@ -83,15 +84,17 @@ def _mod_below(g, y, a, b):
     return neg(mul(g, floordiv(a, b)))
 
 
-add: Op = binary("add", np.add, lambda g, y, a, b: g, lambda g, y, a, b: g, "a + b.")
-sub: Op = binary("sub", np.subtract, lambda g, y, a, b: g, lambda g, y, a, b: neg(g), "a - b.")
-mul: Op = binary("mul", np.multiply, lambda g, y, a, b: mul(g, b), lambda g, y, a, b: mul(g, a), "a b.")
-div: Op = binary("div", np.divide, lambda g, y, a, b: div(g, b), _div_below, "a / b of floats.", low=0.5, kinds="f")
+add: Op = binary("add", np.add, lambda g, y, a, b: g, lambda g, y, a, b: g, "a + b.", kinds=ARITHMETIC)
+sub: Op = binary("sub", np.subtract, lambda g, y, a, b: g, lambda g, y, a, b: neg(g), "a - b.", kinds=ARITHMETIC)
+mul: Op = binary(
+    "mul", np.multiply, lambda g, y, a, b: mul(g, b), lambda g, y, a, b: mul(g, a), "a b.", kinds=ARITHMETIC
+)
+div: Op = binary("div", np.divide, lambda g, y, a, b: div(g, b), _div_below, "a / b of floats.", low=0.5, kinds="fc")
 floordiv: Op = binary("floordiv", np.floor_divide, None, None, "a / b rounded down; integer a // 0 is 0.", low=0.5)
 mod: Op = binary(
     "mod", np.remainder, lambda g, y, a, b: g, _mod_below, "a - b floor(a / b); integer a % 0 is 0.", low=0.5
 )
-neg: Op = unary("neg", np.negative, lambda g, y, x: neg(g), "-x; unsigned integers wrap.", kinds=NUMBERS)
+neg: Op = unary("neg", np.negative, lambda g, y, x: neg(g), "-x; unsigned integers wrap.", kinds=ARITHMETIC)
 abs: Op = unary("abs", np.abs, lambda g, y, x: mul(g, sign(x)), "|x|, with derivative 0 at 0.", kinds=NUMBERS)
 sign: Op = unary("sign", np.sign, lambda g, y, x: zeros_like(g), "-1, 0 or 1; nan for nan.", kinds=NUMBERS)
 maximum: Op = binary(
@@ -129,8 +132,8 @@ def _pow_base(g, y, a, p):
 
 
 def _pow_exponent(g, y, a, p):
-    """g y log(a), with 0 where a <= 0 and the logarithm is not real."""
-    outside = le(a, 0)
+    """g y log(a), with 0 where a is a number <= 0 and the logarithm is not real; of complex numbers at 0 alone."""
+    outside = eq(a, 0) if dtype_of(a).kind == "c" else le(a, 0)
     return mul(g, select(outside, 0, mul(y, log(select(outside, 1, a)))))
 
 
@@ -150,9 +153,9 @@ pow: Op = elementwise(
     (_pow_base, _pow_exponent),
     binary_sample((0.5, 2.0), (0.25, 2.0)),
     doc="a ** b; integers take non-negative exponents.",
-    kinds=NUMBERS,
+    kinds=ARITHMETIC,
 )
-sqrt: Op = unary("sqrt", np.sqrt, _sqrt, "Square root; nan below 0.", low=0.5)
+sqrt: Op = unary("sqrt", np.sqrt, _sqrt, "Square root; nan below 0.", low=0.5, kinds="fc")
 rsqrt: Op = unary(
     "rsqrt",
     lambda x: np.divide(1, np.sqrt(x)),
@@ -163,14 +166,16 @@ rsqrt: Op = unary(
 
 # -- transcendental functions -----------------------------------------------------------------------------------------
 
-exp: Op = unary("exp", np.exp, lambda g, y, x: mul(g, y), "e ** x.")
-expm1: Op = unary("expm1", np.expm1, lambda g, y, x: mul(g, add(y, 1)), "e ** x - 1, exact near 0.")
-log: Op = unary("log", np.log, lambda g, y, x: div(g, x), "Natural logarithm.", low=0.5)
-log1p: Op = unary("log1p", np.log1p, lambda g, y, x: div(g, add(x, 1)), "log(1 + x), exact near 0.", low=-0.5)
-sin: Op = unary("sin", np.sin, lambda g, y, x: mul(g, cos(x)), "Sine.")
-cos: Op = unary("cos", np.cos, lambda g, y, x: neg(mul(g, sin(x))), "Cosine.")
-tan: Op = unary("tan", np.tan, lambda g, y, x: mul(g, add(mul(y, y), 1)), "Tangent.", low=-1.0, high=1.0)
-tanh: Op = unary("tanh", np.tanh, lambda g, y, x: mul(g, sub(1, mul(y, y))), "Hyperbolic tangent.")
+exp: Op = unary("exp", np.exp, lambda g, y, x: mul(g, y), "e ** x.", kinds="fc")
+expm1: Op = unary("expm1", np.expm1, lambda g, y, x: mul(g, add(y, 1)), "e ** x - 1, exact near 0.", kinds="fc")
+log: Op = unary("log", np.log, lambda g, y, x: div(g, x), "Natural logarithm.", low=0.5, kinds="fc")
+log1p: Op = unary(
+    "log1p", np.log1p, lambda g, y, x: div(g, add(x, 1)), "log(1 + x), exact near 0.", low=-0.5, kinds="fc"
+)
+sin: Op = unary("sin", np.sin, lambda g, y, x: mul(g, cos(x)), "Sine.", kinds="fc")
+cos: Op = unary("cos", np.cos, lambda g, y, x: neg(mul(g, sin(x))), "Cosine.", kinds="fc")
+tan: Op = unary("tan", np.tan, lambda g, y, x: mul(g, add(mul(y, y), 1)), "Tangent.", low=-1.0, high=1.0, kinds="fc")
+tanh: Op = unary("tanh", np.tanh, lambda g, y, x: mul(g, sub(1, mul(y, y))), "Hyperbolic tangent.", kinds="fc")
 erf: Op = unary(
     "erf",
     _erf,
@@ -183,13 +188,19 @@ erfc: Op = unary(
     lambda g, y, x: mul(g, mul(exp(neg(mul(x, x))), -2 / math.sqrt(math.pi))),
     "1 - erf(x), exact where that is small.",
 )
-exp2: Op = unary("exp2", np.exp2, lambda g, y, x: mul(g, mul(y, math.log(2))), "2 ** x.")
-log2: Op = unary("log2", np.log2, lambda g, y, x: div(g, mul(x, math.log(2))), "Logarithm to base 2.", low=0.5)
-sinh: Op = unary("sinh", np.sinh, lambda g, y, x: mul(g, cosh(x)), "Hyperbolic sine.")
-cosh: Op = unary("cosh", np.cosh, lambda g, y, x: mul(g, sinh(x)), "Hyperbolic cosine.")
-atan: Op = unary("atan", np.arctan, lambda g, y, x: div(g, add(mul(x, x), 1)), "Arc tangent.")
-asin: Op = unary("asin", np.arcsin, lambda g, y, x: div(g, _other_leg(x)), "Arc sine; nan beyond 1.", -0.9, 0.9)
-acos: Op = unary("acos", np.arccos, lambda g, y, x: neg(div(g, _other_leg(x))), "Arc cosine; nan beyond 1.", -0.9, 0.9)
+exp2: Op = unary("exp2", np.exp2, lambda g, y, x: mul(g, mul(y, math.log(2))), "2 ** x.", kinds="fc")
+log2: Op = unary(
+    "log2", np.log2, lambda g, y, x: div(g, mul(x, math.log(2))), "Logarithm to base 2.", low=0.5, kinds="fc"
+)
+sinh: Op = unary("sinh", np.sinh, lambda g, y, x: mul(g, cosh(x)), "Hyperbolic sine.", kinds="fc")
+cosh: Op = unary("cosh", np.cosh, lambda g, y, x: mul(g, sinh(x)), "Hyperbolic cosine.", kinds="fc")
+atan: Op = unary("atan", np.arctan, lambda g, y, x: div(g, add(mul(x, x), 1)), "Arc tangent.", kinds="fc")
+asin: Op = unary(
+    "asin", np.arcsin, lambda g, y, x: div(g, _other_leg(x)), "Arc sine; nan beyond 1.", -0.9, 0.9, kinds="fc"
+)
+acos: Op = unary(
+    "acos", np.arccos, lambda g, y, x: neg(div(g, _other_leg(x))), "Arc cosine; nan beyond 1.", -0.9, 0.9, kinds="fc"
+)
 atan2: Op = binary(
     "atan2",
     np.arctan2,

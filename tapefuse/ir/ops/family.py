@@ -16,11 +16,12 @@ from typing import Any
 import numpy as np
 
 from tapefuse._errors import DTypeError, ShapeError
+from tapefuse.ir.halves import kind_of
 from tapefuse.ir.op import OPS, Op, register
 from tapefuse.ir.types import Dim, Shape, Type, broadcast_shapes, show_dtype, type_of
 
 BOOL, INT64 = np.dtype(bool), np.dtype(np.int64)
-KINDS = {"f": "floating-point", "i": "signed integer", "u": "unsigned integer", "b": "bool"}
+KINDS = {"f": "floating-point", "c": "complex", "i": "signed integer", "u": "unsigned integer", "b": "bool"}
 
 Rule = Callable[..., Any] | None  # g, y, *xs -> g times the partial derivative for one operand, linear in g
 Sample = Callable[[np.random.Generator, np.dtype], list[tuple[tuple, dict[str, Any]]]]
@@ -29,11 +30,13 @@ quiet = np.errstate(all="ignore")  # decorates each `ref` that computes: nan and
 
 
 def shape_of(x: Any) -> Shape:
-    return type_of(x).shape
+    shape = getattr(x, "shape", None)  # of a Python number there is none
+    return type_of(x).shape if shape is None else shape
 
 
 def dtype_of(x: Any) -> np.dtype:
-    return type_of(x).dtype
+    dtype = getattr(x, "dtype", None)
+    return type_of(x).dtype if dtype is None else dtype
 
 
 # -- checks of type rules ---------------------------------------------------------------------------------------------
@@ -45,7 +48,7 @@ def same_dtype(types: Sequence[Type], kinds: str) -> np.dtype:
     if any(t.dtype != dtype for t in types):
         found = ", ".join(show_dtype(t.dtype) for t in types)
         raise DTypeError(f"operands have dtypes {found}; cast them to one dtype")
-    if dtype.kind not in kinds:
+    if kind_of(dtype) not in kinds:
         wanted = " or ".join(KINDS[k] for k in kinds)
         raise DTypeError(f"operands must be {wanted}, not {show_dtype(dtype)}; cast them first")
     return dtype
@@ -62,11 +65,23 @@ def check_axes(axes: tuple[int, ...], rank: int) -> None:
 
 def zeros_like(x: Any) -> Any:
     """Zeros of the shape and dtype of `x`, whatever `x` holds (nan included)."""
-    return OPS["cast"](OPS["lt"](x, x), dtype=dtype_of(x))
+    return OPS["cast"](nowhere(x), dtype=dtype_of(x))
 
 
 def ones_like(x: Any) -> Any:
-    return OPS["cast"](OPS["not"](OPS["lt"](x, x)), dtype=dtype_of(x))
+    return OPS["cast"](OPS["not"](nowhere(x)), dtype=dtype_of(x))
+
+
+def nowhere(x: Any) -> Any:
+    """False in the shape of `x`, whatever `x` holds."""
+    x = OPS["real"](x) if dtype_of(x).kind == "c" else x
+    return OPS["lt"](x, x)
+
+
+def conjugate(x: Any) -> Any:
+    """The complex conjugate; real values as they are."""
+    dtype = getattr(x, "dtype", None)
+    return OPS["conj"](x) if dtype is not None and dtype.kind == "c" else x
 
 
 def expand(x: Any, shape: Shape, axes: Iterable[int]) -> Any:
@@ -79,6 +94,8 @@ def expand(x: Any, shape: Shape, axes: Iterable[int]) -> Any:
 def unbroadcast(g: Any, x: Any) -> Any:
     """`g` summed down to the shape of `x`: the transpose of broadcasting."""
     big, small = shape_of(g), shape_of(x)
+    if big == small:
+        return g
     lead = len(big) - len(small)
     axes = (*range(lead), *(lead + k for k, n in enumerate(small) if n == 1 and big[lead + k] != 1))
     total = OPS["reduce_sum"](g, axes=axes) if axes else g
@@ -144,9 +161,12 @@ def read_aligned(b: Any, i: tuple, xs: Sequence[Any]) -> list[Any]:
 
 
 def draw(rng: np.random.Generator, dtype: Any, shape: tuple[int, ...], low: float = -2, high: float = 2) -> np.ndarray:
-    """Random numbers of a dtype: floats from `low` to `high`, integers from -9 to 9, from 1 if `low` > 0."""
+    """Random numbers of a dtype: floats and parts of complex numbers from `low` to `high`, integers from -9 to 9, from
+    1 if `low` > 0."""
     dtype = np.dtype(dtype)
-    if dtype.kind == "f":
+    if kind_of(dtype) == "c":
+        return np.asarray(rng.uniform(low, high, shape) + 1j * rng.uniform(low, high, shape), dtype)
+    if kind_of(dtype) == "f":
         return np.asarray(rng.uniform(low, high, shape), dtype)
     if dtype.kind == "b":
         return np.asarray(rng.integers(0, 2, shape), dtype)
@@ -166,8 +186,14 @@ def binary_sample(first: tuple[float, float] = (-2.0, 2.0), second: tuple[float,
 
 
 def products(rules: Sequence[Rule], g: Any, y: Any, *xs: Any) -> list[Any]:
-    """Cotangents of elementwise operands from the products of `g` with the partial derivatives."""
-    return [None if rule is None else unbroadcast(rule(g, y, *xs), x) for rule, x in zip(rules, xs, strict=True)]
+    """Cotangents of elementwise operands from the products of `g` with the partial derivatives.
+
+    Those of complex operands are the products with the conjugate derivatives: rules are linear in `g`, so they are the
+    conjugates of what the rules give for the conjugate of `g`.
+    """
+    g = conjugate(g)
+    parts = [None if rule is None else conjugate(rule(g, y, *xs)) for rule in rules]
+    return [None if part is None else unbroadcast(part, x) for part, x in zip(parts, xs, strict=True)]
 
 
 def tangent(rules: Sequence[Rule], ts: Sequence[Any], y: Any, *xs: Any) -> Any:

@@ -144,7 +144,7 @@ class gather:
         cases = [case((5, 2), (7, 3)), case((7, 4, 2), (3,), (2, 1)), case((4,), ()), case((3, 2), (0,))]
         return [*cases, case((3, 7), (2,), index_dtype="i4"), case((3, 2), (7,), (7,), index_dtype="u1")]
 
-    dtypes = "fiub"
+    dtypes = "fciub"
 
 
 @defop
@@ -163,7 +163,7 @@ class scatter_add:
 
     def type(v, *idx, shape):
         check_values(v, shape, idx)
-        return Type(same_dtype([v], "fiu"), tuple(shape))
+        return Type(same_dtype([v], "fciu"), tuple(shape))
 
     def vjp(g, y, v, *idx, shape):
         return [gather(g, *idx), *[None] * len(idx)]
@@ -193,7 +193,7 @@ class scatter_add:
         cases = [case((5, 2), (7, 3)), case((7, 4, 2), (3,), (2, 1)), case((4,), ()), case((3, 2), (0,))]
         return [*cases, case((3, 2), (7,), (7,))]
 
-    dtypes = "fiu"
+    dtypes = "fciu"
 
 
 @defop
@@ -211,7 +211,7 @@ class add_at:
 
     def type(x, v, *idx):
         check_values(v, x.shape, idx)
-        return Type(same_dtype([x, v], "fiu"), x.shape)
+        return Type(same_dtype([x, v], "fciu"), x.shape)
 
     def vjp(g, y, x, v, *idx):
         return [g, gather(g, *idx), *[None] * len(idx)]
@@ -233,4 +233,4 @@ class add_at:
         return [((draw(rng, dtype, attrs["shape"]), *args), {}) for args, attrs in scatter_add.sample(rng, dtype)]
 
     has_base = True
-    dtypes = "fiu"
+    dtypes = "fciu"

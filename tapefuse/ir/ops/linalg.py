@@ -12,15 +12,15 @@ import numpy as np
 from tapefuse._errors import ShapeError
 from tapefuse.ir.op import defop
 from tapefuse.ir.ops.elementwise import add
-from tapefuse.ir.ops.family import align, draw, quiet, same_dtype, same_inner_rank, shape_of, unbroadcast
+from tapefuse.ir.ops.family import align, conjugate, draw, quiet, same_dtype, same_inner_rank, shape_of, unbroadcast
 from tapefuse.ir.ops.shape import reshape, transpose
 from tapefuse.ir.types import Type, broadcast_shapes, size
 
 
 def _transposed(x: Any) -> Any:
-    """The last two axes exchanged."""
+    """The last two axes exchanged; of complex numbers the conjugates."""
     n = len(shape_of(x))
-    return transpose(x, perm=(*range(n - 2), n - 1, n - 2))
+    return transpose(conjugate(x), perm=(*range(n - 2), n - 1, n - 2))
 
 
 def _rows(x: Any) -> Any:
@@ -38,7 +38,7 @@ class matmul:
         return np.matmul(a, b)
 
     def type(a, b):
-        dtype = same_dtype([a, b], "fiu")
+        dtype = same_dtype([a, b], "fciu")
         if min(len(a.shape), len(b.shape)) < 2:
             raise ShapeError(f"operands need at least 2 axes; reshape a vector to a row or a column: {a} @ {b}")
         if a.shape[-1] != b.shape[-2]:
@@ -74,4 +74,4 @@ class matmul:
         return [((draw(rng, dtype, s), draw(rng, dtype, t)), {}) for s, t in cases]
 
     library = "matmul"
-    dtypes = "fiu"
+    dtypes = "fciu"

@@ -8,6 +8,7 @@ from __future__ import annotations
 import numpy as np
 
 from tapefuse._errors import DTypeError
+from tapefuse.ir.halves import kind_of
 from tapefuse.ir.op import Op, defop
 from tapefuse.ir.ops.family import (
     BOOL,
@@ -16,18 +17,19 @@ from tapefuse.ir.ops.family import (
     draw,
     dtype_of,
     elementwise,
-    products,
     quiet,
     read_aligned,
     same_dtype,
     same_inner_rank,
     tangent,
     unary_sample,
+    unbroadcast,
     with_batch,
 )
-from tapefuse.ir.types import Type, broadcast_shapes, show_dtype
+from tapefuse.ir.types import Type, broadcast_shapes, has_derivatives, show_dtype
 
-NUMBERS, BITS = "fiu", "iub"
+NUMBERS, BITS = "fiu", "iub"  # what has an order, what has bits
+ARITHMETIC = "fciu"  # what has sums and products
 
 
 def comparison(name: str, ref: np.ufunc, doc: str, kinds: str = NUMBERS) -> Op:
@@ -38,8 +40,8 @@ def bitwise(name: str, ref: np.ufunc, doc: str) -> Op:
     return elementwise(name, ref, (None, None), binary_sample(), doc=doc, kinds=BITS)
 
 
-eq = comparison("eq", np.equal, "a == b; nan equals nothing.", kinds="fiub")
-ne = comparison("ne", np.not_equal, "a != b; nan differs from everything.", kinds="fiub")
+eq = comparison("eq", np.equal, "a == b; nan equals nothing.", kinds="fciub")
+ne = comparison("ne", np.not_equal, "a != b; nan differs from everything.", kinds="fciub")
 lt = comparison("lt", np.less, "a < b.")
 le = comparison("le", np.less_equal, "a <= b.")
 gt = comparison("gt", np.greater, "a > b.")
@@ -64,10 +66,10 @@ class select:
     def type(c, a, b):
         if c.dtype != BOOL:
             raise DTypeError(f"the condition must be bool, not {show_dtype(c.dtype)}; compare it with something")
-        return Type(same_dtype([a, b], "fiub"), broadcast_shapes(c.shape, a.shape, b.shape))
+        return Type(same_dtype([a, b], "fciub"), broadcast_shapes(c.shape, a.shape, b.shape))
 
     def vjp(g, y, c, a, b):
-        return products(_SELECT, g, y, c, a, b)
+        return [None, unbroadcast(select(c, g, 0), a), unbroadcast(select(c, 0, g), b)]
 
     def jvp(ts, y, c, a, b):
         return tangent(_SELECT, ts, y, c, a, b)
@@ -83,23 +85,27 @@ class select:
         return [((draw(rng, bool, c), draw(rng, dtype, a), draw(rng, dtype, b)), {}) for c, a, b in shapes]
 
     elementwise = True
-    dtypes = "fiub"
+    dtypes = "fciub"
 
 
 def _is_smooth(x, dtype) -> bool:
-    return dtype_of(x).kind == np.dtype(dtype).kind == "f"
+    return has_derivatives(dtype_of(x)) and has_derivatives(np.dtype(dtype))
 
 
 @defop
 class cast:
-    """Convert to `dtype` as `ndarray.astype` does. Differentiable between floating-point dtypes only."""
+    """Convert to `dtype` as `ndarray.astype` does; of complex numbers the real part becomes a real number.
+
+    Differentiable between floating-point and complex dtypes only.
+    """
 
     @quiet
     def ref(x, *, dtype):
-        return np.asarray(x).astype(dtype)
+        x = np.asarray(x)
+        return (x.real if x.dtype.kind == "c" and kind_of(np.dtype(dtype)) in "fiu" else x).astype(dtype)
 
     def type(x, *, dtype):
-        same_dtype([x, Type(x.dtype, ())], "fiub")
+        same_dtype([x, Type(x.dtype, ())], "fciub")
         return Type(np.dtype(dtype), x.shape)
 
     def vjp(g, y, x, *, dtype):
@@ -116,10 +122,10 @@ class cast:
 
     def sample(rng, dtype):
         x = draw(rng, dtype, (7, 3), 0.0)
-        return [((x,), {"dtype": np.dtype(d)}) for d in ("f8", "f4", "i8", "i4", "u1", "?")]
+        return [((x,), {"dtype": np.dtype(d)}) for d in ("f8", "f4", "i8", "i4", "u1", "?", "c16", "c8")]
 
     elementwise = True
-    dtypes = "fiub"
+    dtypes = "fciub"
 
 
 @defop
@@ -148,7 +154,7 @@ class stop_gradient:
         return [((draw(rng, dtype, (7, 3)),), {})]
 
     elementwise = True
-    dtypes = "fiub"
+    dtypes = "fciub"
 
 
 @defop
@@ -182,7 +188,7 @@ class credit:
     def sample(rng, dtype):
         return [((draw(rng, dtype, (7, 3)), draw(rng, dtype, (7, 3))), {})]
 
-    dtypes = "f"
+    dtypes = "fc"
 
 
 @defop
@@ -208,4 +214,4 @@ class missing_gradient:
         return [((draw(rng, dtype, (7, 3)),), {"name": "adjust_contrast"})]
 
     elementwise = True
-    dtypes = "fiub"
+    dtypes = "fciub"

@@ -44,4 +44,4 @@ class after:
         cases: list[tuple[Any, ...]] = [((7, 3), (2,)), ((), (7, 3)), ((0, 2), ())]
         return [((draw(rng, dtype, s), draw(rng, dtype, t)), {}) for s, t in cases]
 
-    dtypes = "fiub"
+    dtypes = "fciub"

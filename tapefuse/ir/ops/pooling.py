@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from tapefuse._errors import DTypeError, ShapeError
+from tapefuse.ir.halves import kind_of
 from tapefuse.ir.op import defop
 from tapefuse.ir.ops import windows
 from tapefuse.ir.ops.family import INT64, batch_size, draw, quiet, same_dtype, shape_of, with_batch
@@ -39,7 +40,7 @@ def index_dtype(window: Sizes) -> np.dtype:
 
 
 def lowest(dtype: np.dtype) -> Any:
-    return -np.inf if dtype.kind == "f" else np.iinfo(dtype).min
+    return -np.inf if kind_of(dtype) == "f" else np.iinfo(dtype).min
 
 
 def _taps(x: np.ndarray, fill: Any, window: Sizes, strides: Sizes, low: Sizes, high: Sizes):
@@ -122,7 +123,7 @@ def _samples(rng: np.random.Generator, dtype: np.dtype) -> list[tuple[np.ndarray
     found = []
     for shape, *attrs in _CASES:
         x = rng.permutation(prod(shape)).reshape(shape) - prod(shape) // 3
-        found.append((np.asarray(x / 8 if dtype.kind == "f" else x, dtype), dict(zip(_NAMES, attrs, strict=True))))
+        found.append((np.asarray(x / 8 if kind_of(dtype) == "f" else x, dtype), dict(zip(_NAMES, attrs, strict=True))))
     return found
 
 
@@ -212,7 +213,7 @@ class window_argmax:
             for a, k in zip(axes, ks, strict=True):
                 position[a] = k
             hit = b.op("eq", value, best)
-            if x.dtype.kind == "f":
+            if kind_of(x.dtype) == "f":
                 hit = b.op("or", hit, b.op("ne", value, value))
             number = b.cast(_flat(b, position, window), dtype)
             return b.op("select", windows.both(b, inside, hit), number, last)

@@ -11,10 +11,23 @@ from typing import Any
 import numpy as np
 
 from tapefuse._errors import ShapeError
+from tapefuse.ir.halves import kind_of
 from tapefuse.ir.op import Op, register
 from tapefuse.ir.ops.elementwise import div, mul
-from tapefuse.ir.ops.family import INT64, check_axes, draw, dtype_of, expand, ones_like, reduction, same_dtype, shape_of
-from tapefuse.ir.ops.logic import NUMBERS, cast, eq, lt, not_, select
+from tapefuse.ir.ops.family import (
+    INT64,
+    check_axes,
+    conjugate,
+    draw,
+    dtype_of,
+    expand,
+    nowhere,
+    ones_like,
+    reduction,
+    same_dtype,
+    shape_of,
+)
+from tapefuse.ir.ops.logic import ARITHMETIC, NUMBERS, cast, eq, not_, select
 from tapefuse.ir.ops.shape import broadcast, reshape, transpose
 from tapefuse.ir.ops.slicing import concat, pad, slice_
 from tapefuse.ir.types import Dim, Poly, Type, size
@@ -50,7 +63,7 @@ def _others(x: Any) -> Any:
 def _others_by_mask(x: Any, n: Dim) -> Any:
     """The same for an extent not known while tracing, in n**2 steps: the diagonal of n copies is replaced by 1."""
     *lead, _ = shape_of(x)
-    true = not_(lt(x, x))
+    true = not_(nowhere(x))
     diagonal = reshape(_pad_last(true, 0, n, False), shape=(*lead, n, n))  # n falses between two trues
     rank = len(lead)
     copies = broadcast(x, shape=(*lead, n, n), axes=(*range(rank), rank + 1))
@@ -76,7 +89,7 @@ reduce_sum: Op = reduction(
     lambda x, axis: np.sum(x, axis=axis, dtype=x.dtype),
     "add",
     doc="Sum over axes.",
-    kinds=NUMBERS,
+    kinds=ARITHMETIC,
     vjp=lambda g, y, x, *, axes: [expand(g, shape_of(x), axes)],
     jvp=lambda ts, y, x, *, axes: reduce_sum(ts[0], axes=axes),
 )
@@ -85,8 +98,8 @@ reduce_prod: Op = reduction(
     lambda x, axis: np.prod(x, axis=axis, dtype=x.dtype),
     "mul",
     doc="Product over axes; its derivatives are right at zeros too.",
-    kinds=NUMBERS,
-    vjp=lambda g, y, x, *, axes: [mul(expand(g, shape_of(x), axes), _product_of_others(x, axes))],
+    kinds=ARITHMETIC,
+    vjp=lambda g, y, x, *, axes: [mul(expand(g, shape_of(x), axes), conjugate(_product_of_others(x, axes)))],
     jvp=lambda ts, y, x, *, axes: reduce_sum(mul(ts[0], _product_of_others(x, axes)), axes=axes),
 )
 
@@ -150,7 +163,7 @@ def _arg_extreme(name: str, ref: Callable[..., Any], kind: str, doc: str) -> Op:
         def candidate(ks: tuple) -> Any:
             v = element(ks)
             wins = b.op("eq", v, extreme)
-            if x.dtype.kind == "f":
+            if kind_of(x.dtype) == "f":
                 wins = b.op("or", wins, b.op("ne", v, v))  # the first nan wins as in NumPy
             return b.op("select", wins, ks[0], b.dim(x.shape[axis]))
 

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from tapefuse._errors import ShapeError
+from tapefuse.ir.halves import kind_of
 from tapefuse.ir.op import OPS, defop
 from tapefuse.ir.ops.family import INT64, check_axes, draw, shape_of
 from tapefuse.ir.types import Shape, Type, show_dtype, show_shape, size
@@ -88,7 +89,7 @@ class reshape:
         cases += [((2, 7, 3), (14, 3)), ((1,), ()), ((4, 6), (3, 8)), ((0, 3), (3, 0, 2)), ((0, 3), (0,))]
         return [((draw(rng, dtype, old),), {"shape": new}) for old, new in cases]
 
-    dtypes = "fiub"
+    dtypes = "fciub"
 
 
 @defop
@@ -119,7 +120,7 @@ class transpose:
         cases = ((2, 7, 3), (2, 0, 1)), ((7, 3), (1, 0)), ((), ())
         return [((draw(rng, dtype, s),), {"perm": perm}) for s, perm in cases]
 
-    dtypes = "fiub"
+    dtypes = "fciub"
 
 
 @defop
@@ -152,7 +153,7 @@ class broadcast:
         cases = ((3,), (7, 3, 4), (1,)), ((), (2, 7), ()), ((7, 2), (7, 2), (0, 1)), ((2, 7), (2, 1, 7), (0, 2))
         return [((draw(rng, dtype, s),), {"shape": shape, "axes": axes}) for s, shape, axes in cases]
 
-    dtypes = "fiub"
+    dtypes = "fciub"
 
 
 @defop
@@ -182,7 +183,7 @@ class flip:
         cases = ((7, 3), (0,)), ((2, 3, 7), (1, 2)), ((3,), ())
         return [((draw(rng, dtype, s),), {"axes": axes}) for s, axes in cases]
 
-    dtypes = "fiub"
+    dtypes = "fciub"
 
 
 def _no_batch(flags, **attrs):
@@ -251,6 +252,39 @@ class basis:
 
 
 @defop
+class empty:
+    """An array that is written before it is read, as a loop's stack of rows is: its elements are not defined.
+
+    The interpreter fills it with nan and smallest integers, so that nobody reads it unnoticed. In compiled programs it
+    is memory alone.
+    """
+
+    def ref(*, shape, dtype):
+        dtype = np.dtype(dtype)
+        return np.full(shape, np.iinfo(dtype).min if dtype.kind in "iu" else dtype.type(np.nan), dtype)
+
+    def type(*, shape, dtype):
+        return Type(np.dtype(dtype), tuple(shape))
+
+    def vjp(g, y, *, shape, dtype):
+        return []
+
+    def jvp(ts, y, *, shape, dtype):
+        return None
+
+    batch = _no_batch
+
+    def at(b, i, *, shape, dtype):
+        return b.number(0, np.dtype(dtype))
+
+    def sample(rng, dtype):
+        return [((), {"shape": shape, "dtype": np.dtype(dtype)}) for shape in ((0,), (7, 0))]
+
+    interned = False  # each is memory of its own
+    dtypes = "fciub"
+
+
+@defop
 class dim:
     """A dimension, symbolic perhaps, as a 0-d number."""
 
@@ -259,7 +293,7 @@ class dim:
 
     def type(*, value, dtype):
         dtype = np.dtype(dtype)
-        if dtype.kind not in "fiu":
+        if kind_of(dtype) not in "fiu":
             raise ShapeError(f"a dimension is a number, not {show_dtype(dtype)}")
         return Type(dtype, ())
 

@@ -91,7 +91,7 @@ class slice_:
         names = "starts", "limits", "strides"
         return [((draw(rng, dtype, s),), dict(zip(names, bounds, strict=True))) for s, *bounds in cases]
 
-    dtypes = "fiub"
+    dtypes = "fciub"
 
 
 @defop
@@ -148,7 +148,7 @@ class pad:
         value = dtype.type(1)
         return [((draw(rng, dtype, s),), dict(zip(names, p, strict=True), value=value.item())) for s, *p in cases]
 
-    dtypes = "fiub"
+    dtypes = "fciub"
 
 
 def unpadded(b: Any, k: Any, n: Dim, low: Dim, high: Dim, gap: Dim) -> tuple[Any, Any]:
@@ -184,7 +184,7 @@ class concat:
                 f"shapes {', '.join(show_shape(x.shape) for x in xs)} differ outside axis {axis}; only the axis that "
                 "is joined may differ: choose another axis, or reshape or slice the operands"
             )
-        return Type(same_dtype(xs, "fiub"), (*first[:axis], sum(x.shape[axis] for x in xs), *first[axis + 1 :]))
+        return Type(same_dtype(xs, "fciub"), (*first[:axis], sum(x.shape[axis] for x in xs), *first[axis + 1 :]))
 
     def vjp(g, y, *xs, axis):
         shape, cotangents, start = shape_of(g), [], 0
@@ -218,7 +218,7 @@ class concat:
         cases += [(((7,), (7,)), 0), (((0, 2), (0, 2)), 0)]
         return [(tuple(draw(rng, dtype, s) for s in shapes), {"axis": axis}) for shapes, axis in cases]
 
-    dtypes = "fiub"
+    dtypes = "fciub"
 
 
 def _without(shape: Shape, axis: int) -> Shape:

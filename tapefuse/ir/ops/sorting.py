@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from tapefuse._errors import ShapeError
+from tapefuse.ir.halves import kind_of
 from tapefuse.ir.op import defop
 from tapefuse.ir.ops.family import INT64, batch_size, check_axes, draw, nullary, same_dtype, shape_of, with_batch
 from tapefuse.ir.ops.index import gather, scatter_add
@@ -27,7 +28,7 @@ STEPS = 40  # of a binary search in an axis whose extent is known at run time on
 def comes_before(b: Any, x: Any, y: Any) -> Any:
     """Whether scalar `x` stands strictly before `y` in sorted order: nan is larger than everything else."""
     less = b.op("lt", x, y)
-    if x.dtype.kind != "f":
+    if kind_of(x.dtype) != "f":
         return less
     return b.op("or", less, b.op("and", b.op("ne", y, y), b.op("eq", x, x)))
 

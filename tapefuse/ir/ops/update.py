@@ -103,12 +103,12 @@ class put:
     """x with its elements starts + strides j replaced by v[j], for all j of v; both have one rank."""
 
     def ref(x, v, *, starts, strides):
-        y, region = _updated(x, v, starts, strides, "fiub")
+        y, region = _updated(x, v, starts, strides, "fciub")
         y[region] = v
         return y
 
     def type(x, v, *, starts, strides):
-        return _update_type(x, v, starts, strides, "fiub")
+        return _update_type(x, v, starts, strides, "fciub")
 
     def vjp(g, y, x, v, *, starts, strides):
         kept = put(g, zeros_like(v), starts=starts, strides=strides)
@@ -135,7 +135,7 @@ class put:
 
     has_base = True
     overwrites = True
-    dtypes = "fiub"
+    dtypes = "fciub"
 
 
 @defop
@@ -144,12 +144,12 @@ class put_add:
 
     @quiet
     def ref(x, v, *, starts, strides):
-        y, region = _updated(x, v, starts, strides, "fiu")
+        y, region = _updated(x, v, starts, strides, "fciu")
         y[region] += v
         return y
 
     def type(x, v, *, starts, strides):
-        return _update_type(x, v, starts, strides, "fiu")
+        return _update_type(x, v, starts, strides, "fciu")
 
     def vjp(g, y, x, v, *, starts, strides):
         return [g, slice_(g, **_region(v, starts, strides))]
@@ -178,7 +178,7 @@ class put_add:
         return _samples(rng, dtype)
 
     has_base = True
-    dtypes = "fiu"
+    dtypes = "fciu"
 
 
 @defop
@@ -195,7 +195,7 @@ class put_at:
 
     def type(x, v, *idx):
         check_values(v, x.shape, idx)
-        return Type(same_dtype([x, v], "fiub"), x.shape)
+        return Type(same_dtype([x, v], "fciub"), x.shape)
 
     def vjp(g, y, x, v, *idx):
         return [put_at(g, zeros_like(v), *idx), _to_winners(gather(g, *idx), x, *idx), *[None] * len(idx)]
@@ -215,7 +215,7 @@ class put_at:
 
     has_base = True
     overwrites = True
-    dtypes = "fiub"
+    dtypes = "fciub"
 
 
 def _to_winners(g: Any, x: Any, *idx: Any) -> Any:

@@ -18,7 +18,7 @@ from tapefuse._records import dataclass
 from tapefuse.ir import ops
 from tapefuse.ir.graph import Graph, Loc, Value, here, param
 from tapefuse.ir.op import Op, constant
-from tapefuse.ir.types import Type, type_of
+from tapefuse.ir.types import Type, has_derivatives, type_of
 
 
 class Record(Protocol):
@@ -89,7 +89,7 @@ def missing_rule(op: Op, xs: Sequence[Any], attrs: dict[str, Any], loc: Loc | No
 
 
 def is_differentiable(x: Any) -> bool:
-    return x.dtype.kind in "fc"
+    return has_derivatives(x.dtype)
 
 
 def adjoint(

@@ -15,6 +15,7 @@ import numpy as np
 
 from tapefuse.ir import ops
 from tapefuse.ir.graph import Value
+from tapefuse.ir.halves import kind_of, limits
 from tapefuse.ir.op import Op, constant
 from tapefuse.ir.passes.fold import folded
 from tapefuse.ir.rewrite import Pattern, is_scalar, p, rule, scalar, variables
@@ -41,7 +42,7 @@ def stretched(v: Value, root: Value) -> Value:
 
 
 def is_float(v: Value) -> bool:
-    return v.dtype.kind == "f"
+    return kind_of(v.dtype) == "f"
 
 
 def negated(k: Value) -> Value:
@@ -55,7 +56,7 @@ def reciprocal(x: Value, c: Value) -> Value | None:
         return None
     with np.errstate(all="ignore"):
         inverse = k.dtype.type(1) / k
-    if not np.isfinite(inverse) or abs(inverse) < np.finfo(k.dtype).tiny:
+    if not np.isfinite(inverse) or abs(inverse) < limits(k.dtype).tiny:
         return None
     return ops.mul(x, constant(inverse, x.dtype))
 
@@ -76,12 +77,12 @@ def power(x: Value, c: Value) -> Value | None:
 
 def is_exact_cast(a: np.dtype, b: np.dtype) -> bool:
     """Whether every number of dtype `a` is one of dtype `b`. (NumPy calls int64 -> float64 safe, which rounds.)"""
-    return np.can_cast(a, b, "safe") and not (b.kind == "f" and a.kind in "iu" and a.itemsize == 8)
+    return np.can_cast(a, b, "safe") and not (kind_of(b) == "f" and a.kind in "iu" and a.itemsize == 8)
 
 
 def shorter_cast(x: Value, inner: np.dtype, to: np.dtype) -> Value | None:
     """Past an exact conversion, unless an overflow from float to integer would become one between integers."""
-    may_overflow = inner.kind == "f" and to.kind in "iu" and not is_exact_cast(x.dtype, to)
+    may_overflow = kind_of(inner) == "f" and to.kind in "iu" and not is_exact_cast(x.dtype, to)
     return ops.cast(x, dtype=to) if is_exact_cast(x.dtype, inner) and not may_overflow else None
 
 
@@ -156,7 +157,7 @@ RULES = (
     rule("mul_neg", p.mul(p.neg(x), y), lambda x, y: ops.neg(ops.mul(x, y))),                  # (-x) y = -(x y)
     rule("div_neg_left", p.div(p.neg(x), y), lambda x, y: ops.neg(ops.div(x, y))),             # (-x) / y = -(x / y)
     rule("div_neg_right", p.div(x, p.neg(y)), lambda x, y: ops.neg(ops.div(x, y))),            # x / (-y) = -(x / y)
-    rule("abs_neg", p.abs(p.neg(x)), lambda x: ops.abs(x) if x.dtype.kind in "fi" else None),  # |-x| = |x|
+    rule("abs_neg", p.abs(p.neg(x)), lambda x: ops.abs(x) if kind_of(x.dtype) in "fi" else None),  # |-x| = |x|
     rule("abs_abs", p.abs(p.abs(x)), lambda root: root.args[0]),                               # ||x|| = |x|
     # products and powers
     rule("mul_one", p.mul(x, 1), lambda x: x),                                                 # x 1 = x

@@ -91,6 +91,8 @@ def _tests(v: Value, known: Known) -> Iterator[Test]:
         yield from _emptiness_tests(v)
     elif v.op is ops.pow and v.dtype.kind == "i":
         yield from _exponent_tests(v)
+    elif v.op is not None and v.op.failure:
+        yield Test(ops.failed(v), Check(v.op.failure, v.loc, np.linalg.LinAlgError))
     elif v.op is ops.require:
         a = v.attributes
         yield Test(ops.not_(v.args[0]), Check("", None, error_class(a["error"]), a["arguments"], a["where"]))

@@ -31,7 +31,7 @@ def folded(root: Value) -> Value | None:
         return None
     try:
         with np.errstate(all="ignore"):
-            result = op.ref(*(a.attrs[0][1].array for a in root.args), **root.attributes)
+            result = op.compute([a.attrs[0][1].array for a in root.args], root.attributes)
     except (TapefuseError, ArithmeticError, ValueError):
         return None
     return constant(np.asarray(result))

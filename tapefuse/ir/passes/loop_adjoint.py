@@ -155,7 +155,7 @@ def _filled(loop: Loop, stacks: Sequence[Stack]) -> tuple[Value, ...]:
     n, params, k = loop.carried, loop.body.params, Poly.symbol(loop.index)
     empty, rows = [], []
     for s in stacks:
-        start = zeros(s.array.type)
+        start = ops.empty.emit(shape=s.array.shape, dtype=s.array.dtype)
         if s.carry is None:
             empty.append(start)
             rows.append(with_row(s.array, k, s.value))
@@ -191,7 +191,8 @@ def _reversed(
     consts = [p for p in operands if p in read]
     body = Graph((*carry, *consts), outs, loop.body.name).substitute({loop.index: loop.trips - 1 - Poly.symbol(back)})
     started = [zeros(loop.xs[i].type) if (g := gs[i]) is None else g for i in step.seeds]
-    started += [zeros(p.type) for p in carry[len(started) :]]
+    started += [zeros(p.type) for p in left]
+    started += [ops.empty.emit(shape=p.shape, dtype=p.dtype) for p in late.stacks.values()]
     xs = (*started, *(operands[p] for p in consts))
     found = dict(zip(carry, Loop(xs, body, loop.trips, back, len(carry)).results(), strict=True))
     cotangent = {i: found[p] for i, p in step.seeds.items()}

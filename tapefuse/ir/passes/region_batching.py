@@ -171,7 +171,7 @@ def one_by_one(op: Op, flags: Flags, xs: Sequence[Value], **attrs: Any) -> Pairs
     stacks = [param(Type(y.dtype, (n, *y.shape))) for y in results]
     outs = tuple(with_row(s, k, y) for s, y in zip(stacks, results, strict=True))
     found = ops.for_.emit_results(
-        *(zeros(s.type) for s in stacks),
+        *(ops.empty.emit(shape=s.shape, dtype=s.dtype) for s in stacks),
         *xs,
         body=Graph((*stacks, *params), outs),
         trips=n,

@@ -20,6 +20,7 @@ from collections.abc import Iterator, Sequence
 
 from tapefuse.ir import ops
 from tapefuse.ir.graph import Graph, Value, here
+from tapefuse.ir.halves import kind_of
 from tapefuse.ir.passes.checks import never_negative
 from tapefuse.ir.passes.updates import is_zero, reads_region
 from tapefuse.ir.types import Dim, size
@@ -54,6 +55,16 @@ def run(graph: Graph) -> tuple[Graph, Counter[str]]:
     return (result, Counter({"rows": count})) if count else (graph, Counter())
 
 
+def row_terms(v: Value) -> list[tuple[Value, Value]] | None:
+    """(values, indices) for each of the scatters into rows that `v` is the sum of; None if it is something else."""
+    if v.op is ops.scatter_add and len(v.args) == 2:
+        return [(v.args[0], v.args[1])]
+    if v.op is ops.add and v.args[0].type == v.args[1].type == v.type:
+        terms = [row_terms(a) for a in v.args]
+        return None if terms[0] is None or terms[1] is None else [*terms[0], *terms[1]]
+    return None
+
+
 def _sparse(graph: Graph) -> set[Value]:
     """Values that are sums of multiples of scatters into few enough rows."""
     found: set[Value] = set()
@@ -62,7 +73,7 @@ def _sparse(graph: Graph) -> set[Value]:
             if _is_worth(size(v.args[0].shape), size(v.shape), v.shape[: len(v.args) - 1]):
                 found.add(v)
         elif v.op is ops.pad:
-            if v.attributes["value"] == 0 and v.dtype.kind in "fiu" and _is_part(v.args[0], v):
+            if v.attributes["value"] == 0 and kind_of(v.dtype) in "fiu" and _is_part(v.args[0], v):
                 found.add(v)
         elif v.op in (ops.add, ops.sub):
             if all(a in found and a.shape == v.shape for a in v.args):

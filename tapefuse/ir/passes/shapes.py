@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from tapefuse.ir import ops
 from tapefuse.ir.graph import Value
+from tapefuse.ir.halves import kind_of
 from tapefuse.ir.op import Op
 from tapefuse.ir.passes.arithmetic import fill, number
 from tapefuse.ir.passes.one_hot import one_hot
@@ -42,7 +43,7 @@ def without_unit_axes(root: Value) -> Value | None:
     small = ops.reshape(x, shape=tuple(x.shape[a] for a in kept))
     if len(units) < len(axes):
         return root.op.emit(small, axes=tuple(kept.index(a) for a in axes if a not in units))
-    return ops.add(small, number(0, x)) if root.op is ops.reduce_sum and x.dtype.kind == "f" else small
+    return ops.add(small, number(0, x)) if root.op is ops.reduce_sum and kind_of(x.dtype) == "f" else small
 
 
 def merged_reductions(root: Value) -> Value | None:

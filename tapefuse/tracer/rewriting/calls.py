@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from tapefuse._errors import ConcretizationError, DTypeError, ShapeError
+from tapefuse.ir.halves import kind_of
 from tapefuse.ir.types import Poly
 from tapefuse.tracer.control_counting import trips_of
 from tapefuse.tracer.operators import functions
@@ -154,7 +155,7 @@ def items_of(x: Any) -> Items | None:
         return x
     if isinstance(x, range):
         return Range(x.start, x.stop, x.step)
-    is_array = isinstance(x, (Tensor, Readable)) or (isinstance(x, np.ndarray) and x.dtype.kind in "biuf")
+    is_array = isinstance(x, (Tensor, Readable)) or (isinstance(x, np.ndarray) and kind_of(x.dtype) in "biufc")
     return Rows(x) if is_array and x.shape else None
 
 

@@ -178,7 +178,7 @@ def _zeros(leaf: Leaf) -> Any:
     if leaf.type is None:
         return None
     if leaf.weak:
-        return 0.0 if leaf.type.dtype.kind == "f" else 0
+        return {"f": 0.0, "c": 0j}.get(leaf.type.dtype.kind, 0)
     return functions.zeros(leaf.type.shape, leaf.type.dtype)
 
 
