@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import numpy as _np
 
-from tapefuse import nn, numpy, optim, special
+from tapefuse import nn, numpy, optim, random, special
 from tapefuse._config import config
 from tapefuse._errors import (
     CacheWarning,
@@ -32,8 +32,9 @@ from tapefuse._errors import (
     VerifyError,
 )
 from tapefuse.function import TapeFunction, kept_memory, run_functions_eagerly, tape_function
+from tapefuse.ir.halves import bfloat16 as bfloat16_dtype
 from tapefuse.numpy import *  # noqa: F403
-from tapefuse.numpy import linalg
+from tapefuse.numpy import fft, linalg
 from tapefuse.tracer.control import associative_scan, cond, fori_loop, map, scan, switch, while_loop
 from tapefuse.tracer.custom import custom_gradient, grad_pass_through, override_gradient, recompute
 from tapefuse.tracer.debugging import check_finite, debug_print
@@ -49,6 +50,7 @@ float16, float32, float64 = _np.dtype(_np.float16), _np.dtype(_np.float32), _np.
 int8, int16, int32, int64 = (_np.dtype(f"i{n}") for n in (1, 2, 4, 8))
 uint8, uint16, uint32, uint64 = (_np.dtype(f"u{n}") for n in (1, 2, 4, 8))
 bool_ = _np.dtype(bool)
+bfloat16: _np.dtype
 newaxis = None
 
 __version__ = "0.1.0"
@@ -78,6 +80,7 @@ __all__ = [
     "VerifyError",
     "as_written",
     "associative_scan",
+    "bfloat16",
     "bool_",
     "check_finite",
     "cond",
@@ -86,6 +89,7 @@ __all__ = [
     "custom_gradient",
     "debug_print",
     "explain_gradient",
+    "fft",
     "float16",
     "float32",
     "float64",
@@ -109,6 +113,7 @@ __all__ = [
     "numpy",
     "optim",
     "override_gradient",
+    "random",
     "recompute",
     "run_functions_eagerly",
     "scan",
@@ -127,3 +132,10 @@ __all__ = [
     "while_loop",
 ]
 __all__ += numpy.__all__
+
+
+def __getattr__(name: str) -> _np.dtype:
+    """`tapefuse.bfloat16`, whose package is imported when it is first asked for."""
+    if name == "bfloat16":
+        return bfloat16_dtype()
+    raise AttributeError(f"module 'tapefuse' has no attribute {name!r}")

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from tapefuse._config import Options, config
 from tapefuse.codegen.pipeline import Request, compiled
 from tapefuse.ir.graph import Graph
 from tapefuse.ir.passes import EXACT, PASSES, optimise
 from tapefuse.ir.passes.checks import with_checks
+from tapefuse.ir.passes.complex import has_complex
 from tapefuse.ir.program import Check, Program, State
 from tapefuse.tracer.trace import Traced
 
 
 def program(traced: Traced, options: Options = Options()) -> Program:  # noqa: B008
     """Optimise and generate code. Raises CompileError for what compiled code cannot express."""
-    return compiled(request(traced, options))
+    made, graph = compiled(request(traced, options)), traced.graph
+    if not has_complex(graph):
+        return made
+    inputs = tuple(v.type for v in graph.params[: traced.n_inputs])
+    return replace(made, inputs=inputs, outputs=tuple(v.type for v in graph.outs[: traced.n_results]))
 
 
 def request(traced: Traced, options: Options = Options()) -> Request:  # noqa: B008

@@ -31,7 +31,7 @@ def _pairs(d: Draft) -> Value:
 
 
 def _transformed(d: Draft, y: Value, x: Value, n: Dim, norm: str, inverse: bool) -> Value:
-    points = max(max(sizes(n)), 1)
+    points = max(*sizes(n), 1)
     power = {"ortho": 0.5, "forward" if inverse else "backward": 0}.get(norm, 1)
     most = max(2 * points * d.magnitude(x) / math.pow(points, power), 1e-3)
     return d.new(y, -most, most)
@@ -40,22 +40,26 @@ def _transformed(d: Draft, y: Value, x: Value, n: Dim, norm: str, inverse: bool)
 @maker("dft")
 def transformed(d: Draft, name: str) -> Value:
     x, norm, inverse = _pairs(d), d.one_of(tuple(TRANSPOSED)), d.chance(2)
-    return _transformed(d, d.emit(name, x, inverse=inverse, norm=norm), x, x.shape[-2], norm, inverse)
+    axis = d.pick(0, len(x.shape) - 2)
+    y = d.emit(name, x, axis=axis, inverse=inverse, norm=norm)
+    return _transformed(d, y, x, x.shape[axis], norm, inverse)
 
 
 @maker("rdft")
 def half_spectrum(d: Draft, name: str) -> Value | None:
     x, norm = _rows(d), d.one_of(tuple(TRANSPOSED))
-    if bins(x.shape[-1]) is None:
+    axis = d.pick(0, len(x.shape) - 1)
+    if bins(x.shape[axis]) is None:
         return None
-    return _transformed(d, d.emit(name, x, norm=norm), x, x.shape[-1], norm, False)
+    return _transformed(d, d.emit(name, x, axis=axis, norm=norm), x, x.shape[axis], norm, False)
 
 
 @maker("irdft")
 def from_half_spectrum(d: Draft, name: str) -> Value:
     x, norm = _pairs(d), d.one_of(tuple(TRANSPOSED))
-    if min(sizes(x.shape[-2])) < 1:
-        x = d.param(d.dtype, (3, 2))
-    m = x.shape[-2]
+    axis = d.pick(0, len(x.shape) - 2)
+    if min(sizes(x.shape[axis])) < 1:
+        x, axis = d.param(d.dtype, (3, 2)), 0
+    m = x.shape[axis]
     n = 2 * m - (1 if d.chance(2) or min(sizes(m)) < 2 else 2)
-    return _transformed(d, d.emit(name, x, n=n, norm=norm), x, n, norm, True)
+    return _transformed(d, d.emit(name, x, axis=axis, n=n, norm=norm), x, n, norm, True)

@@ -17,7 +17,7 @@ LEAVES = ("_config", "_errors", "_locks", "_progress", "_records", "_tree")
 IR = ("ir", *LEAVES)
 TRACED = ("tracer", *IR)
 COMPILED = ("compilation", "compiler", "codegen", "runtime")
-FACE = ("", "numpy", "transforms", "function", "reports", "tracer", *COMPILED, *IR)
+FACE = ("", "numpy", "random", "transforms", "function", "reports", "tracer", *COMPILED, *IR)
 LAYERS: dict[str, tuple[str, ...]] = {
     "_errors": (),
     "_records": (),
@@ -31,12 +31,13 @@ LAYERS: dict[str, tuple[str, ...]] = {
     "runtime": IR,
     "numpy": TRACED,
     "special": ("numpy", *TRACED),
+    "random": ("numpy", "special", *TRACED),
     "transforms": TRACED,
     "compiler": ("tracer", "codegen", *IR),
     "compilation": ("compiler", "tracer", "runtime", *IR),
     "reports": ("compilation", "compiler", "tracer", "codegen", "runtime", *IR),
     "function": ("reports", "compilation", "tracer", *IR),
-    "": ("numpy", "special", "transforms", "function", "tracer", "nn", "optim", *IR),  # tapefuse/__init__.py
+    "": ("numpy", "random", "special", "transforms", "function", "tracer", "nn", "optim", *IR),  # tapefuse/__init__.py
     "nn": FACE,
     "optim": (*FACE, "nn"),  # an optimizer is a Module, which collects its variables
     "compat": (*FACE, "nn", "optim"),

@@ -150,6 +150,27 @@ def test_a_call_that_has_begun_to_write_is_ended(alarm):
         np.testing.assert_allclose(total, wanted)
 
 
+@pytest.mark.parametrize("steps", [4_000_000, None], ids=["known", "unknown"])
+def test_a_long_loop_over_a_variable_is_ended(alarm, steps):
+    """The loop carries the variable, and another one is assigned before it: both keep their values."""
+    v, count = tp.Variable(np.zeros(100)), tp.Variable(0)
+
+    @tp.tape_function
+    def train(x, limit):
+        count.assign_add(1)
+        for _ in range(limit if steps is None else steps):
+            v.assign(tp.sin(v) + x)
+
+    assert callable(train.specialise(1.0, 4_000_000).entry)
+    for _ in range(2):
+        assert interrupted(lambda: train(1.0, 4_000_000), alarm) < 1
+        assert v.tolist() == [0] * 100 and count.item() == 0 and holders(v) == 1
+    if steps is None:
+        train(1.0, 1)
+        np.testing.assert_allclose(v, 1)
+        assert count.item() == 1
+
+
 class TestHandlersThatDoNotRaise:
     """They run while the call waits, find whole variables, and may use and change them."""
 

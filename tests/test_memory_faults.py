@@ -246,3 +246,26 @@ def test_ten_thousand_calls_of_everything():
     done = subprocess.run([sys.executable, "-c", _EVERYTHING], capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
     assert int(done.stdout) < MB
+
+
+@pytest.mark.parametrize("engine", ["llvm", "numba"])
+def test_no_memory_for_a_size_computed_after_a_variable_was_assigned(engine):
+    v, u = tp.Variable(np.zeros(3)), tp.Variable(np.array(1.0))
+
+    @tp.tape_function(engine=engine)
+    def step(x, n):
+        v.assign_add(x * np.ones(3))
+
+        def repeated(y):
+            for _ in range(n):
+                y = tp.sin(y) * v[0]
+            return y
+
+        u.assign(tp.grad(repeated)(u.read() + v[1]))
+
+    step(1.0, np.int64(2))
+    before = v.tolist(), u.item()
+    np.testing.assert_allclose(u, np.cos(np.sin(2)) * np.cos(2))
+    with pytest.raises(MemoryError):
+        step(1.0, np.int64(1 << 48))
+    assert (v.tolist(), u.item()) == before

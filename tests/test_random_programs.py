@@ -37,6 +37,7 @@ NEVER_DRAWN = frozenset(op.name for op in OPS.values() if op.library == "region"
     "having",
     "debug_print",  # is interpreted
     "credit",  # means something to tapes alone
+    "ruled",
     "empty",  # means nothing
 }
 EXACT = np.zeros(())

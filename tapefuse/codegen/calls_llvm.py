@@ -1,4 +1,4 @@
-"""Calls of inner loops of NumPy's as LLVM text.
+"""Calls of inner loops of NumPy's, and of BLAS for triangular systems, as LLVM text.
 
 The module imports a record of two words for each function, the loop's address and what is handed to it as `data`:
 
@@ -13,7 +13,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from tapefuse.codegen.loops import Call
+import numpy as np
+
+from tapefuse.codegen.llvm_instructions import literal, register_type
+from tapefuse.codegen.loops import Call, Num, Substitute
 
 if TYPE_CHECKING:
     from tapefuse.codegen.emit_llvm import Writer
@@ -34,6 +37,20 @@ def called(w: Writer, s: Call) -> str:
     w.line(f"call i32 {clear}(i32 {INVALID})")
     w.line(f"call void {loop}(ptr {arguments}, ptr {sizes}, ptr {steps_at}, ptr {data})")
     return w.new(f"icmp ne i32 {w.new(f'call i32 {test}(i32 {INVALID})')}, 0")
+
+
+def substitute(w: Writer, s: Substitute) -> None:
+    """Append a call of BLAS's trsm on row-major matrices."""
+    dtype = s.y.type.dtype
+    t, letter = register_type(dtype), "s" if dtype == np.float32 else "d"
+    types = ["i32"] * 7 + [t, "ptr", "i32", "ptr", "i32"]
+    function = w.needs.external(f"scipy_cblas_{letter}trsm", "void", *types)
+    flags = 101, 141, 122 if s.lower else 121, 112 if s.transpose else 111, 132 if s.unit else 131
+    rows, columns = w.use(s.rows), w.use(s.columns)
+    m, n, lda, ldb = (w.new(f"trunc i64 {x} to i32") for x in (rows, columns, *map(w.at_least_one, (rows, columns))))
+    a, y = w.element(s.a, s.at_a), w.element(s.y, s.at_y)
+    sizes = f"i32 {m}, i32 {n}, {t} {literal(Num(1.0, dtype))}, ptr {a}, i32 {lda}, ptr {y}, i32 {ldb}"
+    w.line(f"call void {function}({', '.join(f'i32 {x}' for x in flags)}, {sizes})")
 
 
 def _table(w: Writer, type: str, values: Sequence[str]) -> str:

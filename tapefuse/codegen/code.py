@@ -11,6 +11,7 @@ import operator
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 
@@ -40,6 +41,7 @@ from tapefuse.codegen.loops import (
     folded,
 )
 from tapefuse.codegen.reuse import Known, Slot, buffers, slots, with_slots
+from tapefuse.codegen.windows import Window, windows, with_window
 from tapefuse.ir.ops.scalar import result_dtype
 from tapefuse.ir.types import Dim, Poly, Type, size, substitute, symbols
 
@@ -313,16 +315,33 @@ class Code:
     def _append_loop(self, s: For, symbol: str) -> None:
         """A loop with what it can keep in registers there."""
         start = self.polynomial(s.start) if not any(map(bodies, s.body)) else None
-        found = slots(s.body, self._known(s, symbol)) if start is not None else []
-        if not found or start is None:
+        found, moving = self._registers(s, symbol) if start is not None else ([], [])
+        if start is None or not found and not moving:
             return self.append(replace(s, body=self._ordered(s.body)))
         runs = isinstance(s.start, Num) and isinstance(s.stop, Num) and s.start.value < s.stop.value
         parts: list[tuple[Stmt, ...]] = []
         condition = self.op("lt", s.start, s.stop) if not runs else None
         with self.scope(parts) if not runs else nullcontext():
+            for window in moving:
+                s = replace(s, body=self._with_window(s.body, window, {symbol: start}))
             self._with_slots(s, found, {symbol: start})
         if condition is not None:
             self.append(If(condition, parts[0]))
+
+    def _registers(self, s: For, symbol: str) -> tuple[list[Slot], list[Window]]:
+        """What an innermost loop keeps in registers."""
+        known = self._known(s, symbol)
+        found = slots(s.body, known)
+        kept = {known.memory[slot.buffer.name] for slot in found}
+        return found, [w for w in windows(s.body, known) if known.memory[w.buffer.name] not in kept]
+
+    def _with_window(self, body: tuple[Stmt, ...], window: Window, first: dict[str, Dim]) -> tuple[Stmt, ...]:
+        dtype = window.buffer.type.dtype
+        kept = [self.declare(dtype, self.number(0, dtype))]
+        for place in window.places[1:]:
+            index = tuple(self.dim(substitute(d, first)) for d in place)
+            kept.append(self.declare(dtype, self.load(window.buffer, index)))
+        return with_window(body, window, kept, iter(partial(self.fresh, "t", dtype), None))
 
     def _with_slots(self, s: For, found: list[Slot], first: dict[str, Dim]) -> None:
         kept: list[tuple[Slot, Var]] = []

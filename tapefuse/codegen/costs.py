@@ -21,6 +21,7 @@ WEIGHTS = {
     **dict.fromkeys(("hypot", "cbrt", "asinh", "acosh", "atanh", "logaddexp", "logaddexp2"), 60),
     **dict.fromkeys(("ndtr", "log_ndtr", "ndtri", "erfinv", "erfcinv", "erfcx", "i0", "i1", "i0e", "i1e"), 100),
     **dict.fromkeys(("lgamma", "gamma", "polygamma"), 160),
+    "to_bf16": 8,
     "threefry": 80,  # 1.2 ns
 }
 
@@ -90,7 +91,7 @@ def typical(cost: Dim) -> int:
 def weight(node: Value) -> int:
     """Instructions of one element."""
     assert node.op is not None
-    if node.dtype.kind == "f" or node.op.name in ("floordiv", "mod", "pow"):
+    if node.dtype.kind == "f" or node.op.name in ("floordiv", "mod", "pow", "to_bf16"):
         return WEIGHTS.get(node.op.name, 1)
     return 1
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from tapefuse.codegen.calls_llvm import called
+from tapefuse.codegen.calls_llvm import called, substitute
 from tapefuse.codegen.contraction_llvm import contraction
 from tapefuse.codegen.llvm_instructions import Declarations, Instructions, dim_text, literal, memory_type, register_type
 from tapefuse.codegen.loops import (
@@ -39,6 +39,7 @@ from tapefuse.codegen.loops import (
     Scalar,
     Stmt,
     Store,
+    Substitute,
     Transpose,
     Update,
     Var,
@@ -112,6 +113,8 @@ class Writer(Instructions):
                 self.contract(s)
             case Transpose():
                 self.transpose(s)
+            case Substitute():
+                substitute(self, s)
             case Call():
                 self.names[s.failed] = called(self, s)
             case Assign(acc, value):

@@ -51,6 +51,7 @@ from tapefuse.codegen.loops import (
     Scalar,
     Stmt,
     Store,
+    Substitute,
     Term,
     Transpose,
     Update,
@@ -60,6 +61,7 @@ from tapefuse.codegen.loops import (
     dimension,
 )
 from tapefuse.codegen.loops_walk import defined_symbols, reads, walk
+from tapefuse.ir.ops.scalar import HALVES
 from tapefuse.ir.types import Type, show_dtype, size
 
 LONGEST = 72  # an expression longer than this gets a name of its own
@@ -156,6 +158,8 @@ class _Writer:
                     self.effect(self.contract(s))
                 case Transpose():
                     self.effect(self.transpose(s))
+                case Substitute():
+                    self.effect(self.substitute(s))
                 case Call():
                     self.names[s.failed] = s.failed.name
                     self.effect(f"{s.failed.name} = {self.call(s)}")
@@ -296,7 +300,7 @@ class _Writer:
             x, y = map(self.operand, args)
             text = f"{x} {OPERATORS[op]} {y}"
             return text if op in COMPARISONS else self.narrow(text, dtype)
-        if op in ("bits", "floating"):
+        if op in ("bits", "floating", *HALVES):
             return f"{self.imports.function(op)}({self.plain(args[0])})"
         if op in ("neg", "not"):
             return self.narrow(f"{'-' if op == 'neg' else '~'}{self.operand(args[0])}", dtype)
@@ -340,6 +344,12 @@ class _Writer:
         operands = [text for x, at in ((s.y, s.at_y), (s.x, s.at_x)) for text in (x.name, self.linear(x, at))]
         sizes = [self.plain(x) for x in (s.rows, s.columns, s.row_y, s.row_x)]
         return f"{self.imports.function('transposed')}({', '.join([*operands, *sizes])})"
+
+    def substitute(self, s: Substitute) -> str:
+        operands = [text for x, at in ((s.a, s.at_a), (s.y, s.at_y)) for text in (x.name, self.linear(x, at))]
+        sizes = [self.plain(x) for x in (s.rows, s.columns)]
+        kind = map(str, (s.lower, s.transpose, s.unit))
+        return f"{self.imports.function('substituted')}({', '.join([*operands, *sizes, *kind])})"
 
     def call(self, s: Call) -> str:
         given = [[o.buffer.name for o in s.operands], [self.linear(o.buffer, o.at) for o in s.operands]]

@@ -10,7 +10,7 @@ from tapefuse._errors import CompileError
 from tapefuse.codegen.loops import INT, Num
 from tapefuse.ir.types import Dim, Poly, Shape, show_dtype
 
-ARRAY_FUNCTIONS = frozenset({"carve", "reshaped", "matmul_rows", "matmul_columns", "contract", "transposed"})
+ARRAY_FUNCTIONS = frozenset({"carve", "reshaped", "matmul_rows", "matmul_columns", "contract", "transposed", "substituted"})
 ARRAY_FUNCTIONS |= {"allocated", "release"}
 
 

@@ -17,12 +17,12 @@ from tapefuse.codegen.llvm_vectors import kernel_text
 from tapefuse.codegen.loops import HI, INT, LO, For, If, Kernel, Num, Poll, Stmt, While
 from tapefuse.codegen.memory import ALIGN, memory_of
 from tapefuse.codegen.plan import Plan, pieces
+from tapefuse.ir.program import NO_MEMORY, STOPPED
 from tapefuse.ir.types import Dim
 
 _STEP = "{ ptr, ptr, i64, i64, i64, i64 }"
 _RUN = "declare i64 @tapefuse_run(ptr, ptr, i64, i64, ptr, i64, ptr, ptr, ptr, ptr)"
 _FIXED = "{ i64, i64 }"  # kind (a number, a pointer of the table, an address in the arena) and number
-STOPPED, NO_MEMORY = -1, -2  # statuses of a program
 _FEW = 64  # rows from which kernels of different sizes rather share their code
 _POOL = """\
 @tapefuse_threads = external global i32

@@ -30,6 +30,7 @@ from tapefuse.codegen.loops import (
     Scalar,
     Stmt,
     Store,
+    Substitute,
     Term,
     Transpose,
     Update,
@@ -211,7 +212,7 @@ class _Inlined:
                 sizes, (rows, pieces) = self.scalars(s.sizes), self.scalars((s.rows, s.pieces))
                 kernel = replace(s.kernel, name=f"{self.prefix}_{s.kernel.name}")
                 code.append(Launch(kernel, arrays, sizes, rows, pieces))
-            case Gemm() | Contract() | Transpose():
+            case Gemm() | Contract() | Transpose() | Substitute():
                 code.append(self.library(s))
             case Call(function, operands, sizes, failed):
                 cores = (Core(self.array(o.buffer), self.scalars(o.at), self.scalars(o.steps)) for o in operands)
@@ -255,7 +256,7 @@ class _Inlined:
         with code.loop(var, start, stop):
             self.statements(s.body)
 
-    def library(self, s: Gemm | Contract | Transpose) -> Stmt:
+    def library(self, s: Gemm | Contract | Transpose | Substitute) -> Stmt:
         changed: dict[str, Any] = {}
         for f in fields(s):
             x = getattr(s, f.name)

@@ -19,8 +19,8 @@ import numpy as np
 
 from tapefuse._records import dataclass
 from tapefuse.codegen.context import Context, Place, Step
-from tapefuse.codegen.costs import CALLED_TERM, CHUNKS, GRAIN, NUMPY_CALL
-from tapefuse.codegen.loops import CHUNK, HI, INT, LO, ZERO, Core, Num, Scalar
+from tapefuse.codegen.costs import CALLED_TERM, CHUNKS, GRAIN, MULTIPLY_ADD, NUMPY_CALL
+from tapefuse.codegen.loops import CHUNK, HI, INT, LO, ZERO, Core, Num, Scalar, Substitute
 from tapefuse.codegen.products_operands import folded
 from tapefuse.ir.graph import Value
 from tapefuse.ir.ops.failure import MARKS
@@ -39,6 +39,7 @@ class Part:
     start: Dim
     steps: tuple[Dim, ...]
     apart: Dim
+    between: Dim | None = None  # from one to the next of those that one call does, if several do each repetition
 
 
 class Library(Context):
@@ -47,10 +48,14 @@ class Library(Context):
     def build(self, name: str) -> list[Step]:
         (self.node,) = self.group.nodes
         assert self.node.op is not None and self.node.op.calls is not None
-        self.flat, self.name, self.lead, self.cost = True, name, (), 0
+        self.flat, self.name = True, name
+        self.lead: Shape = ()
+        self.cost: Dim = 0
         self.first: Scalar = LO
         self.count: Scalar = self.b.op("sub", HI, LO)
+        self.failed: Scalar | None = None
         self.node.op.calls(self, self.node, *self.node.args, **self.node.attributes)
+        self._mark()
         rows = size(self.lead)
         cost = rows * self.cost
         chunks = 1 if not self.lead or isinstance(cost, int) and cost < 2 * GRAIN else CHUNKS
@@ -60,25 +65,43 @@ class Library(Context):
     def operand(self, x: Value, rank: int, dtype: np.dtype | None = None) -> Part:
         """All of a value whose last `rank` axes belong to one repetition; a transposed matrix is read where it is."""
         value, is_turned = folded(x) if rank == 2 else (x, False)
-        *_, m, n = (1, *value.shape)
-        steps: tuple[Dim, ...] = (1, n) if is_turned else _row_major(x.shape[len(x.shape) - rank :])
+        steps: tuple[Dim, ...] = (1, value.shape[-1]) if is_turned else _row_major(x.shape[len(x.shape) - rank :])
         return self.part(value, rank, 0, steps, dtype)
 
     def part(self, x: Value, rank: int, start: Dim, steps: Sequence[Dim], dtype: np.dtype | None = None) -> Part:
         """A part of each repetition of a value, whose last `rank` axes belong to one."""
         lead = x.shape[: len(x.shape) - rank]
+        return self.spread(x, lead, size(x.shape[len(lead) :]) if lead else 0, start, steps, dtype)
+
+    def spread(
+        self,
+        x: Value,
+        lead: Shape,
+        apart: Dim,
+        start: Dim,
+        steps: Sequence[Dim],
+        dtype: np.dtype | None = None,
+        between: Dim | None = None,
+    ) -> Part:
+        """A part of a value of which there are `lead` repetitions, `apart` elements from one to the next."""
+        assert self.lead in ((), lead) or not lead, "operands have the same leading axes, or none"
         self.lead = self.lead or lead
-        apart = size(x.shape[len(lead) :]) if lead else 0
         place = self.place(x)
         if x is self.node:
             self.written.add(place)
-        return Part(place, dtype or x.dtype, start, tuple(steps), apart)
+        return Part(place, dtype or x.dtype, start, tuple(steps), apart, between)
 
     def scratch(self, dtype: np.dtype, shape: Shape, tag: str) -> Part:
-        """Memory for one repetition, inside of `each`."""
-        place = Place(self.node, Type(np.dtype(dtype), (CHUNKS, *shape)), f"{self.name} {tag}")
+        """Memory for one repetition, inside of `each`. Comes after an operand has told whether there are several."""
+        place = Place(self.node, Type(np.dtype(dtype), (CHUNKS if self.lead else 1, *shape)), f"{self.name} {tag}")
         self.written.add(place)
-        return Part(place, np.dtype(dtype), 0, _row_major(shape), size(shape))
+        return Part(place, np.dtype(dtype), 0, _row_major(shape), 0)
+
+    def constant(self, value: float, dtype: np.dtype) -> Part:
+        """A number that is the same for all repetitions."""
+        part = self.scratch(dtype, (), f"constant {value}")
+        self.store(part.place, (self._element(part),), Num(value, np.dtype(dtype)))
+        return part
 
     # -- statements --------------------------------------------------------------------------------
     @contextmanager
@@ -87,16 +110,43 @@ class Library(Context):
         with self.b.loop(LO, HI) as i:
             self.first, self.count = i, _ONE
             yield
+            self._mark()
 
-    def call(self, function: str, sizes: Sequence[Dim], *parts: Part, terms: Dim = 0) -> None:
-        """Call a loop of NumPy's for the dtypes of its operands. `terms`: multiply-adds of one repetition."""
+    @contextmanager
+    def when(self, condition: Scalar) -> Iterator[None]:
+        """Statements that run once, or not at all."""
+        with self.b.loop(ZERO, self.b.cast(condition, INT)):
+            yield
+
+    def call(
+        self, function: str, sizes: Sequence[Dim], *parts: Part, terms: Dim = 0, times: Dim | None = None
+    ) -> Scalar:
+        """Call a loop of NumPy's for the dtypes of its operands. `terms`: multiply-adds of one repetition; `times`: how
+        often each repetition of `each` does it, in places that are `between` apart.
+
+        The result is whether it has failed. If the op says what that means, its own result is marked then.
+        """
         b = self.b
         letters = "".join(p.dtype.char for p in parts)
         operands = [Core(self.buffer(p.place), (self._element(p),), self._steps(p)) for p in parts]
-        failed = b.call(f"{function}.{letters}", operands, [self.count, *map(b.dim, sizes)])
+        count = self.count if times is None else b.dim(times)
+        failed = b.call(f"{function}.{letters}", operands, [count, *map(b.dim, sizes)])
         self.cost = self.cost + NUMPY_CALL + terms * CALLED_TERM
         if self.node.op is not None and self.node.op.failure:
-            self._mark(failed)
+            self.failed = failed if self.failed is None else b.op("or", self.failed, failed)
+        return failed
+
+    def solve_triangular(
+        self, a: Part, b: Part, y: Part, n: Dim, m: Dim, lower: bool, transpose: bool, unit: bool
+    ) -> None:
+        """BLAS's solution of a y = b for triangular n x n matrices, or their transposes, and m columns."""
+        if a.steps[1] != 1:  # in memory it is the transpose
+            lower, transpose = not lower, not transpose
+        with self.each():
+            self.fill(y, (n, m), lambda i, j: self.read(b, i, j))
+            places = (self.buffer(a.place), self.buffer(y.place), (self._element(a),), (self._element(y),))
+            self.b.append(Substitute(*places, self.b.dim(n), self.b.dim(m), lower, transpose, unit))
+        self.cost = self.cost + n * n * m * MULTIPLY_ADD
 
     def fill(self, target: Part, shape: Shape, element: Callable[..., Scalar]) -> None:
         """Every element of a part, by its index, as the element of the result's dtype."""
@@ -109,18 +159,25 @@ class Library(Context):
         return self.b.reload(self.buffer(source.place), (self._element(source, index),))
 
     def _element(self, p: Part, index: Sequence[Scalar] = ()) -> Scalar:
-        b, repetition = self.b, CHUNK if p.place.tag else self.first
-        linear = b.op("add", b.op("mul", repetition, b.dim(p.apart)), b.dim(p.start))
+        b = self.b
+        if p.place.tag:
+            linear = b.op("mul", CHUNK, b.dim(size(p.place.type.shape[1:]))) if p.place.type.shape[0] != 1 else ZERO
+        else:
+            linear = b.op("mul", self.first, b.dim(p.apart))
+        linear = b.op("add", linear, b.dim(p.start))
         for i, step in zip(index, p.steps, strict=False):
             linear = b.op("add", linear, b.op("mul", i, b.dim(step)))
         return linear
 
     def _steps(self, p: Part) -> tuple[Scalar, ...]:
         item = self.buffer(p.place).type.dtype.itemsize
-        return tuple(self.b.dim(step * item) for step in (p.apart, *p.steps))
+        return tuple(self.b.dim(step * item) for step in (p.apart if p.between is None else p.between, *p.steps))
 
-    def _mark(self, failed: Scalar) -> None:
+    def _mark(self) -> None:
         """Where a call has failed, put the mark into the first element of its results, if there are elements."""
+        if self.failed is None:
+            return
+        failed, self.failed = self.failed, None
         b, dtype, place = self.b, self.node.dtype, self.place(self.node)
         apart = size(self.node.shape[len(self.lead) :])
         stop = b.op("minimum", b.op("add", self.first, _ONE), HI)

@@ -13,6 +13,7 @@ from tapefuse._errors import CompileError
 from tapefuse.codegen import vector_math
 from tapefuse.codegen.contraction import registers
 from tapefuse.codegen.loops import COMPARISONS, Num
+from tapefuse.ir.ops.scalar import HALVES
 from tapefuse.ir.types import Dim, Poly, show_dtype
 
 FLAGS = "contract "  # a*b+c may round once; anything looser changes what users' formulas mean
@@ -138,6 +139,8 @@ class Instructions:
             return self.select(xs[0], of, xs[1], xs[2])
         if op in ("bits", "floating"):
             return self.new(f"bitcast {self.t(of)} {xs[0]} to {self.t(dtype)}")
+        if op in HALVES:
+            return self.half(op, xs[0])
         if op in COMPARISONS:
             return self.compare(op, of, *xs)
         if op == "not":
@@ -148,6 +151,13 @@ class Instructions:
         if of.kind == "f":
             return self.float_instruction(op, of, xs)
         return self.int_instruction(op, of, xs, divisor)
+
+    def half(self, op: str, x: str) -> str:
+        """Between float32 and the bits of a float16; rounds to nearest, ties to even."""
+        half, bits, single = map(self.lanes, ("half", "i16", "float"))
+        if op == "to_half":
+            return self.new(f"bitcast {half} {self.new(f'fptrunc {single} {x} to {half}')} to {bits}")
+        return self.new(f"fpext {half} {self.new(f'bitcast {bits} {x} to {half}')} to {single}")
 
     def select(self, condition: str, dtype: np.dtype, x: str, y: str) -> str:
         return self.new(f"select {self.lanes('i1')} {condition}, {self.t(dtype)} {x}, {self.t(dtype)} {y}")

@@ -21,6 +21,7 @@ from contextlib import contextmanager
 from dataclasses import field
 
 import numpy as np
+from numpy._core import _multiarray_umath  # type: ignore[attr-defined]
 
 from tapefuse._records import dataclass
 from tapefuse.ir.ops import scalar
@@ -184,6 +185,24 @@ class Transpose:
 
 
 @dataclass(frozen=True, slots=True)
+class Substitute:
+    """`y = op(a)^-1 y` for a triangular matrix of `rows` rows: y, row-major, has `columns` columns. BLAS's trsm.
+
+    `lower`: which triangle of `a` is read; `transpose`: `op` transposes it; `unit`: its diagonal is taken for 1.
+    """
+
+    a: Buffer
+    y: Buffer
+    at_a: tuple[Scalar, ...]
+    at_y: tuple[Scalar, ...]
+    rows: Scalar
+    columns: Scalar
+    lower: bool
+    transpose: bool
+    unit: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Core:
     """An operand of a `Call`: element `at` is its first one; `steps`, in bytes, lead from one repetition to the next
     and then along each axis of one repetition's elements."""
@@ -291,7 +310,7 @@ class Poll:
 
 
 Stmt = (
-    Let | Load | Store | Declare | Update | For | Gemm | Contract | Transpose | Call
+    Let | Load | Store | Declare | Update | For | Gemm | Contract | Transpose | Substitute | Call
     | Assign | While | If | View | Move | Launch | Allocate | Free | Poll
 )  # fmt: skip
 
@@ -334,6 +353,8 @@ class Builder:
 
     This is the builder that the lowering rules (`Op.at`) are called with.
     """
+
+    converts_halves = bool(_multiarray_umath.__cpu_features__.get("F16C"))  # instructions to_half and from_half
 
     def __init__(self) -> None:
         self.prologue: list[Stmt] = []
@@ -386,7 +407,7 @@ class Builder:
         if x.dtype == dtype:
             return x
         if isinstance(x, Num) and (dtype.kind == "f" or x.dtype.kind in "iub"):
-            return Num(dtype.type(x.value).item(), dtype)
+            return Num(np.asarray(x.value, x.dtype).astype(dtype).item(), dtype)  # integers wrap around
         return self._once(("cast", dtype, (x,)), lambda dst: Let(dst, "cast", (x,)), dtype)
 
     def load(self, buffer: Buffer, index: Sequence[Scalar]) -> Var:

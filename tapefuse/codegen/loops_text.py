@@ -22,6 +22,7 @@ from tapefuse.codegen.loops import (
     Poll,
     Stmt,
     Store,
+    Substitute,
     Transpose,
     Update,
     View,
@@ -94,6 +95,9 @@ def _line(s: Stmt) -> str:
                 f"{at(s.y, s.at_y)} = transposed {at(s.x, s.at_x)}  ({s.rows} rows by {s.row_y}, "
                 f"{s.columns} columns by {s.row_x})"
             )
+        case Substitute():
+            kind = f"{'unit ' * s.unit}{'lower' if s.lower else 'upper'} triangle of {at(s.a, s.at_a)}{'.T' * s.transpose}"
+            return f"{at(s.y, s.at_y)} = solution for the {kind}  ({s.rows} rows, {s.columns} columns)"
         case Call():
             operands = ", ".join(f"{at(o.buffer, o.at)} by {' '.join(map(str, o.steps))}" for o in s.operands)
             return f"{s.failed} = call {s.function}({operands}; {', '.join(map(str, s.sizes))})"

@@ -21,6 +21,7 @@ from tapefuse.codegen.loops import (
     Poll,
     Stmt,
     Store,
+    Substitute,
     Transpose,
     Update,
     Var,
@@ -83,6 +84,8 @@ def reads(s: Stmt) -> Iterator[Var]:
         case Contract():
             sizes = (x for t in s.terms for x in (t.extent, t.a, t.b))
             found = (*s.at_c, *s.at_a, *s.at_b, s.rows, s.columns, s.row_c, s.row_a, *sizes)
+        case Substitute():
+            found = (*s.at_a, *s.at_y, s.rows, s.columns)
         case Call():
             found = s.scalars
         case Transpose():

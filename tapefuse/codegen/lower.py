@@ -102,4 +102,5 @@ _KINDS: dict[str, type[Rows] | type[_Product] | type[Convolution] | type[Scatter
     "scan": Scan,
     "sort": Sort,
     "numpy": Library,
+    "fourier": Library,
 }

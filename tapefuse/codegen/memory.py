@@ -21,16 +21,21 @@ LATE = 8 << 20  # bytes of states up to which all are overwritten last
 
 
 # -- in place ----------------------------------------------------------------------------------------
-def in_place(plan: Schedule, updates: Mapping[Value, Value], checks: Sequence[Value]) -> dict[Value, Value]:
+def in_place(
+    plan: Schedule, updates: Mapping[Value, Value], checks: Sequence[Value], before: Collection[Group] = ()
+) -> dict[Value, Value]:
     """Which values are written into memory that is there already, and whose memory that is.
 
     That is the new values of states (`updates`: new value -> parameter) as they are computed, and arrays with a part
     changed, where nobody reads the old one afterwards. The old value must be read by earlier kernels only, or at the
-    very element that is overwritten; and `checks` must be decided before anything is overwritten.
+    very element that is overwritten; and `checks` must be decided before anything is overwritten. What `before` needs
+    is never written into the memory of a state.
     """
     deciding = _sources(plan, {plan.group_of[c] for c in checks})
     steps = {n: s for n, s in _candidates(plan, updates) if plan.group_of[n] not in deciding}
     steps = {n: old for n, old in steps.items() if _overwrites_own_element(plan, n, old)}
+    early, states = _sources(plan, set(before)), set(updates.values())
+    steps = {n: s for n, s in steps.items() if plan.group_of[n] not in early or _first(steps, n) not in states}
     late = _dependents(plan, {plan.group_of[n] for n in steps})
     rank = {g: k for k, g in enumerate(plan.groups)}
     readers: dict[Value, set[Group]] = {old: set() for old in steps.values()}
@@ -67,6 +72,13 @@ def _candidates(plan: Schedule, updates: Mapping[Value, Value]) -> Iterator[tupl
         if new in plan.group_of and state not in taken:
             taken.add(state)
             yield new, state
+
+
+def _first(steps: Mapping[Value, Value], value: Value) -> Value:
+    """The value in whose memory all after it up to `value` would lie."""
+    while value in steps:
+        value = steps[value]
+    return value
 
 
 def _memories(plan: Schedule, updates: Mapping[Value, Value], steps: Mapping[Value, Value]) -> dict[Value, Value]:
@@ -228,11 +240,13 @@ def _sources(plan: Schedule, groups: set[Group]) -> set[Group]:
     return found
 
 
-def ordered(plan: Schedule, chosen: Mapping[Value, Value], checks: Sequence[Value], frugal: bool) -> Schedule:
+def ordered(
+    plan: Schedule, chosen: Mapping[Value, Value], checks: Sequence[Value], frugal: bool, first: Collection[Group] = ()
+) -> Schedule:
     """The same groups in the order in which they run.
 
     A group runs once what it reads is there; one that overwrites a value also once all others have read the old one,
-    and where that is a state's, once the checks are decided. Among those that can run, lower levels go first, which
+    and where that is a state's, once the checks are decided and the groups `first` have run. Among those that can run, lower levels go first, which
     uses gradients up soon; what depends on parameters alone waits until just before its first reader. States that are
     small in all are overwritten last unless `frugal`: a call can be stopped until then, at the cost of as much memory
     for gradients.
@@ -253,7 +267,7 @@ def ordered(plan: Schedule, chosen: Mapping[Value, Value], checks: Sequence[Valu
                 before[writer].add(group)
     deciding = {plan.group_of[c] for c in checks}
     for writer in of_states.values():
-        before[writer] |= deciding
+        before[writer] |= deciding.union(first)
     size: Dim = sum((state.type.nbytes for state in {chosen.get(old, old) for old in of_states}), start=0)
     late = set(of_states.values()) if not frugal and isinstance(size, int) and size <= LATE else set()
     priority = {g: (g in late, *_priority(g, before[g], readers[g], g in deciding, rank[g])) for g in plan.groups}

@@ -17,19 +17,18 @@ __all__ = ["Request", "compiled", "stages"]
 
 def compiled(request: Request) -> Program:
     """Schedule, lower, lay out and print. Raises CompileError for what compiled code cannot express."""
-    return _program(within(request))
+    return _program(within(request), request)
 
 
-def _program(p: Plan) -> Program:
+def _program(p: Plan, request: Request) -> Program:
     llvm, externals = program_text(p)
-    graph = p.request.graph  # whose types are those of the arrays outside
     return Program(
         name=p.request.name,
         symbols=p.graph.symbols,
-        inputs=tuple(v.type for v in graph.params[: p.request.inputs]),
+        inputs=tuple(v.type for v in request.graph.params[: request.inputs]),  # the plan has bits for halves
         states=p.request.states,
         constants=p.constants,
-        outputs=tuple(v.type for v in graph.outs[: p.request.outputs]),
+        outputs=tuple(v.type for v in request.graph.outs[: request.outputs]),
         arena=p.layout.nbytes,
         work=_nanoseconds(p.cost),
         checks=p.request.checks,

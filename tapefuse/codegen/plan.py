@@ -16,6 +16,7 @@ from tapefuse.codegen.prepare import prepared
 from tapefuse.codegen.products import described
 from tapefuse.codegen.regions import lowering
 from tapefuse.codegen.schedule import Group, Schedule, schedule
+from tapefuse.codegen.whole import before_writing
 from tapefuse.ir.graph import Value
 from tapefuse.ir.op import OPS
 from tapefuse.ir.types import Type, show_shape
@@ -33,8 +34,10 @@ def plan(request: Request) -> Plan:
     fixed = frozenset(graph.params).difference(updates.values()).union(renewed)
     decided = replace(schedule(graph, request.choices, fixed), ends=request.ends)
     checks = graph.outs[len(graph.outs) - len(request.checks) :]
-    chosen = in_place(decided, updates, checks)
-    decided = ordered(decided, chosen, checks, request.memory_budget is not None)
+    frugal = request.memory_budget is not None
+    first = frozenset() if request.inner or not updates else before_writing(decided, updates.values(), frugal)
+    chosen = in_place(decided, updates, checks, first)
+    decided = ordered(decided, chosen, checks, frugal, first)
     moved = {n: s for n, s in updates.items() if n not in chosen}
     found = steps(decided, chosen, request.strict, partial(lowering, plan))
     if not request.inner:

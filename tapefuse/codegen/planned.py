@@ -84,8 +84,10 @@ class Plan:
 
 def pieces(step: Step) -> tuple[int, Dim] | int:
     """How many pieces a step is cut into: a number, or (most, cost) if symbols decide: at least 1, at most `most`, else
-    cost // GRAIN."""
+    cost // GRAIN; a number is rounded up to a power of two, so that 2 or 4 threads have the same to do each."""
     if step.chunks == 1:
         return 1
     cost = step.kernel.cost if step.cut is None else step.cut
-    return max(1, min(step.chunks, cost // GRAIN)) if isinstance(cost, int) else (step.chunks, cost)
+    if not isinstance(cost, int):
+        return step.chunks, cost
+    return min(step.chunks, 1 << max(cost // GRAIN - 1, 0).bit_length())

@@ -64,6 +64,11 @@ def folded(operand: Value) -> tuple[Value, bool]:
     return operand, False
 
 
+def called_bases(node: Value) -> tuple[Value, ...]:
+    """The values whose memory a call of NumPy's reads: matrices without their transpositions."""
+    return tuple(folded(a)[0] for a in node.args) if node.op and node.op.library == "numpy" else node.args
+
+
 def bases(node: Value) -> tuple[Value, ...]:
     """The values whose memory a product reads."""
     if is_contraction(node):

@@ -263,7 +263,7 @@ def constant_steps(p: Plan, constants: Collection[Value], index: str | None) -> 
     for step in p.steps:
         for place in step.written:
             writers.setdefault(memory_of(place), []).append(step)
-    found = [s for s in p.steps if s.group.kind != "region" and index not in _symbols_of(s)]
+    found = [s for s in p.steps if s.group.kind != "region" and index not in symbols_of(s)]
 
     def is_constant(place: Place, steps: Sequence[Step]) -> bool:
         where = memory_of(place)
@@ -278,7 +278,8 @@ def constant_steps(p: Plan, constants: Collection[Value], index: str | None) -> 
         found = fewer
 
 
-def _symbols_of(step: Step) -> frozenset[str]:
+def symbols_of(step: Step) -> frozenset[str]:
+    """The dimension symbols that a step depends on."""
     dims = [d for place in step.places for d in place.type.shape]
     dims += [step.kernel.rows, step.kernel.cost, *(d for _, d in step.bindings)]
     return symbols(dims) | {*step.kernel.symbols}

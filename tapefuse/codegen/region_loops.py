@@ -7,13 +7,18 @@ that the last one is written where the result is; where it is not known, the las
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from tapefuse.codegen.bounds import bound
 from tapefuse.codegen.code import Array, Cell, Storage
+from tapefuse.codegen.context import Step
 from tapefuse.codegen.costs import LONG
-from tapefuse.codegen.loops import INT, ZERO, Num, Scalar, Var, dimension
+from tapefuse.codegen.loops import INT, ZERO, For, Let, Load, Num, Scalar, Stmt, Store, Var, dimension
 from tapefuse.codegen.planned import Plan
 from tapefuse.codegen.region_body import Body, Memory, constant_steps, in_memory, unwatched
+from tapefuse.ir import ops
 from tapefuse.ir.graph import Graph, Value
+from tapefuse.ir.types import symbols
 
 ONE = Num(1, INT)
 
@@ -53,10 +58,22 @@ class Loop(Body):
         self.once = constant_steps(p, [self.state[k] for k in self.constant], self.attributes.get("index"))
         self.give_memory(p, self.once)
         self.run(p, self.once, {self.state[k]: storage for k, storage in self.fixed.items()})
+        self.frames = [s for k in self.carried for s in self._frames(p, k)]
         return p
 
+    def _frames(self, p: Plan, k: int) -> list[Step]:
+        """The steps that copy what an iteration leaves as it is, where all iterations leave the same elements: once
+        both arrays of the pair have them, nothing changes them any more."""
+        new, state = self.new[k], self.state[k]
+        if new.op is not ops.put or new.args[0] is not state or self.is_in_place(p, k):
+            return []
+        if self.attributes.get("index") in symbols(new.attributes["starts"]):
+            return []
+        return [s for s in p.steps if {q.value for q in s.places} == {state, new} and _is_copy(s.kernel.body)]
+
     def body(self, p: Plan, memory: Memory) -> None:
-        self.run(p, [s for s in p.steps if not any(s is t for t in self.once)], memory)
+        before = (*self.once, *self.frames)
+        self.run(p, [s for s in p.steps if not any(s is t for t in before)], memory)
         self.leave(p, memory)
 
     def is_in_place(self, p: Plan, k: int) -> bool:
@@ -89,6 +106,7 @@ class Loop(Body):
                 self._begin(pair.now, value)
             else:
                 self._begin(pair.now, value, at)
+        self.run(p, self.frames, self.enter())
 
     def _begin(self, target: Array, value: Value, really: Array | None = None) -> None:
         """Copy an operand, unless it is there; `really`: the memory that `target` is another name for."""
@@ -199,3 +217,14 @@ class WhileLoop(Loop):
         if (home := self.result(self.attributes["carried"])) is not None:
             code.store(home.buffer, (), done)
         self.cost = p.cost + LONG
+
+
+def _is_copy(body: Sequence[Stmt]) -> bool:
+    """Whether statements do nothing but store elements at the index from which they are loaded."""
+    loaded = {s.dst: s.index for s in body if isinstance(s, Load)}
+    return all(
+        _is_copy(s.body)
+        if isinstance(s, For)
+        else isinstance(s, Load | Let) or isinstance(s, Store) and loaded.get(s.value) == s.index  # type: ignore[arg-type]
+        for s in body
+    )

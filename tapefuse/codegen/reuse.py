@@ -24,6 +24,7 @@ from tapefuse.codegen.loops import (
     Move,
     Stmt,
     Store,
+    Substitute,
     Transpose,
     Var,
     bodies,
@@ -63,9 +64,9 @@ class Slot:
 
 def slots(body: Sequence[Stmt], known: Known) -> list[Slot]:
     """What to keep in registers in an innermost loop."""
-    if any(bodies(s) for s in body) or any(isinstance(s, Move) for s in body):
+    if not is_innermost(body):
         return []
-    clobbered = {known.memory[b.name] for s in body for b in _written(s)}
+    clobbered = {known.memory[b.name] for s in body for b in written(s)}
     loads: dict[tuple[str, tuple], list[Load]] = {}
     for s in body:
         if isinstance(s, Load):
@@ -91,9 +92,14 @@ def slots(body: Sequence[Stmt], known: Known) -> list[Slot]:
         elif len(writes) == 1 and targets[0] is not None and _precede(body, same, writes[0]):
             if is_fixed and targets[0] == index and _alone(index, load, loads.values(), known):
                 found.append(Slot(load.buffer, index, reads, writes[0], True))
-            elif not is_fixed and _earlier(targets[0], known.symbol) == index:
+            elif not is_fixed and earlier(targets[0], known.symbol) == index:
                 found.append(Slot(load.buffer, index, reads, writes[0], False))
     return found
+
+
+def is_innermost(body: Sequence[Stmt]) -> bool:
+    """Whether the body of a loop has no loops and branches in it, and its buffers stay what they are."""
+    return not any(bodies(s) or isinstance(s, Move) for s in body)
 
 
 def buffers(body: Sequence[Stmt]) -> Iterator[Buffer]:
@@ -107,11 +113,12 @@ def buffers(body: Sequence[Stmt]) -> Iterator[Buffer]:
             yield from (y for y in (x if isinstance(x, tuple) else (x,)) if isinstance(y, Buffer))
 
 
-def _written(s: Stmt) -> Iterator[Buffer]:
+def written(s: Stmt) -> Iterator[Buffer]:
+    """The buffers that a statement other than a store writes."""
     match s:
         case Gemm() | Contract():
             yield s.c
-        case Transpose():
+        case Transpose() | Substitute():
             yield s.y
         case Launch():
             yield from s.buffers
@@ -136,7 +143,7 @@ def _alone(index: Index, load: Load, loads: object, known: Known) -> bool:
     return True
 
 
-def _earlier(index: Index, symbol: str) -> Index:
+def earlier(index: Index, symbol: str) -> Index:
     """An index in the iteration before."""
     before = {symbol: Poly.symbol(symbol) - 1}
     return tuple(d.substitute(before) if isinstance(d, Poly) else d for d in index)

@@ -19,7 +19,7 @@ from tapefuse.codegen.bounds import bound
 from tapefuse.codegen.choices import AS_MEASURED, AsMeasured
 from tapefuse.codegen.convolution_shape import is_copied_once, is_tiled
 from tapefuse.codegen.costs import CALL, INLINE_CHAIN, LIMIT, MOVED_CHAIN, weight
-from tapefuse.codegen.products_operands import bases, folded, is_contraction, is_product
+from tapefuse.codegen.products_operands import bases, called_bases, is_contraction, is_product
 from tapefuse.codegen.updates import Reads, is_placed, is_scatter, reads, reads_of_base, writes_into_base
 from tapefuse.ir.graph import Graph, Value
 from tapefuse.ir.op import OPS
@@ -126,7 +126,7 @@ def _needs_memory(graph: Graph, fixed: frozenset[Value]) -> set[Value]:
             if writes_into_base(node) and unaliased(node.args[0]) not in fixed:
                 needed.update(_disturbed(node))
         elif node.op is not None and node.op.calls is not None:
-            needed.update(folded(a)[0] for a in node.args)
+            needed.update(called_bases(node))
         elif node.op is not None and (node.op.name == "matmul" or node.op.is_region):
             needed.update(node.args)
     return needed
@@ -201,7 +201,7 @@ def _inline(graph: Graph, needed: set[Value], kept: frozenset[Value], choices: A
             chain[node] = cheap[node]
             stack.extend(a for a in node.args if a in cheap and a not in kept)
     stored = {base for node in graph.nodes if is_product(node) for base in bases(node)}.union(graph.outs)
-    stored.update(folded(a)[0] for node in graph.nodes if node.op is not None and node.op.calls for a in node.args)
+    stored.update(base for n in graph.nodes if n.op is not None and n.op.calls for base in called_bases(n))
     literals = (n for n in needed if n in chain and n.type.size == 1 and not n.args and n not in stored)
     return frozenset((*(n for n in chain if n not in needed), *literals, *_continued(graph)))
 
@@ -275,7 +275,7 @@ class _Scheduler:
         if is_product(node):
             return tuple(Access(base, ()) for base in bases(node))
         if node.op is not None and node.op.calls is not None:
-            return tuple(Access(folded(a)[0], ()) for a in node.args)
+            return tuple(Access(base, ()) for base in called_bases(node))
         if node.op is not None and node.op.is_region:
             return tuple(Access(a, ()) for a in node.args)
         if is_placed(node):
@@ -331,7 +331,7 @@ class _Scheduler:
             kind = "scatter" if is_scatter(node) else "rows"
             kind = "gemm" if is_product(node) and not is_contraction(node) else kind
             kind = "conv" if is_tiled(node) else kind
-            kind = node.op.library if node.op.library in ("scan", "sort", "region", "numpy") else kind
+            kind = node.op.library if node.op.library in ("scan", "sort", "region", "numpy", "fourier") else kind
             return self._start(node, level, kind, f"{node.op.name} has a kernel of its own")
         if (pooled := self._pooled(node, reads)) is not None:
             return self._join(node, pooled, (a.value for a in reads if self.group_of.get(a.value) is not pooled))

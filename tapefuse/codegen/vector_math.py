@@ -6,8 +6,8 @@
       %1 = fcmp olt float %x, 0xC05A000000000000
       ...
 
-The float operations carry `contract` and no other flag: with or without FMA a function keeps its error bound (2 ulp;
-erfc 3), and no pass may reassociate the compensated sums. The mathematics is in vector_math_functions and
+The float operations carry `contract` and no other flag: with or without FMA a function keeps its error bound of 2 ulp,
+and no pass may reassociate the compensated sums. The mathematics is in vector_math_functions and
 vector_math_circular, its notation in vector_math_builder, the polynomials in vector_math_coefficients.
 
 With a width, `("exp", "f32", 16)`, the same function takes and returns <16 x float>; where such vectors fill

@@ -45,11 +45,13 @@ from tapefuse.tracer.rewriting.calls import counts
 from tapefuse.tracer.signature import TensorSpec
 from tapefuse.tracer.state import state
 from tapefuse.tracer.tape import GradientTape, UnconnectedGradients
+from tapefuse.tracer.rows import IndexedRows
 from tapefuse.tracer.tensor import Tensor, as_tensor
 from tapefuse.tracer.tensor import constant as _constant
 from tapefuse.tracer.variable import Variable, alias
 
 function = tape_function
+IndexedSlices = IndexedRows
 recompute_grad = recompute
 autodiff = SimpleNamespace(ForwardAccumulator=ForwardAccumulator)
 

@@ -85,7 +85,7 @@ def param(type: Type, name: str | None = None) -> Value:
 
 def intern(op: Op, args: tuple[Value, ...], attrs: tuple[tuple[str, Any], ...], infer) -> Value:
     """The value of `op(*args, **attrs)`: the one made before, or a new one of type `infer()`."""
-    exact = repr(attrs) if any(type(x) is float for _, x in attrs) else attrs  # 0.0 == -0.0, and nan != nan
+    exact = repr(attrs) if any(type(x) in (float, complex) for _, x in attrs) else attrs  # 0.0 == -0.0, and nan != nan
     key = (op, args, exact)
     if not op.interned or (value := _interned.get(key)) is None:
         value = Value(infer(), op, args, attrs, loc=here.loc)

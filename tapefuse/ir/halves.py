@@ -66,7 +66,10 @@ def of_ufunc(ufunc: np.ufunc, operands: Sequence[Any]) -> tuple[np.dtype, ...]:
     return _standing_in(lambda found: ufunc.resolve_dtypes((*found, *[None] * ufunc.nout)), operands)
 
 
-def _standing_in(rule: Callable[[Sequence[Any]], tuple[np.dtype, ...]], operands: Sequence[Any]) -> tuple[np.dtype, ...]:
+Rule = Callable[[Sequence[Any]], tuple[np.dtype, ...]]  # dtypes and Python's numbers -> dtypes
+
+
+def _standing_in(rule: Rule, operands: Sequence[Any]) -> tuple[np.dtype, ...]:
     """What a rule of NumPy says that knows float16 and no bfloat16."""
     dtypes = [_dtype(x) for x in operands]
     if not any(d is not None and is_bfloat16(d) for d in dtypes):

@@ -47,16 +47,19 @@ class Op:
     interned: bool = True  # False for effectful and random ops: equal applications stay apart
     results: Callable[..., tuple[Type, ...]] | None = None  # a region's: *in_types, **attrs -> types of its results
     dtypes: str = "f"  # NumPy kinds of the first sample operand worth testing: of "f", "c", "i", "u", "b"
-    partials: Sequence[Any] | None = None  # of an elementwise op: for each operand g times its derivative (`family`)
+    linear: bool = False  # in its operands together, of which the rules read shapes and dtypes alone
+    partials: Sequence[Any] | None = None  # g, y, *xs -> cotangent, for each operand alone (None: it has none), where
+    # `vjp` is these and nothing more; before broadcasting is undone
     raw: Callable[..., Any] = np.positive  # `ref` for whoever has told NumPy to be quiet and has no halves; set here
 
     def __call__(self, *args: Any, **attrs: Any) -> Any:
+        if here.plain:
+            return self.raw(*args, **attrs)
         for a in args:
-            if type(a) is not np.ndarray:
-                apply = getattr(a, "__tapefuse_apply__", None)
-                if apply is not None:
-                    return apply(self, args, attrs)
-        return self.raw(*args, **attrs) if here.plain else self.compute(args, attrs)
+            apply = getattr(a, "__tapefuse_apply__", None)
+            if apply is not None:
+                return apply(self, args, attrs)
+        return self.compute(args, attrs)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "raw", getattr(self.ref, "__wrapped__", self.ref))

@@ -27,7 +27,7 @@ from tapefuse.ir.types import Poly, show_dtype, show_shape
 MAX_NAME = 80  # longer names of parameters are dropped, as are names that are no identifiers
 MAX_LISTED = 256  # constants with more elements print as hexadecimal bytes
 WORD = re.compile(r"[^\W\d]\w*")
-RESERVED = re.compile(r"bool|[iufc](8|16|32|64|128)|True|False|None|inf|nan")  # words with a meaning in attributes
+RESERVED = re.compile(r"bool|bf16|[iufc](8|16|32|64|128)|True|False|None|inf|nan")  # words with a meaning in attributes
 
 
 def show(graph: Graph, locs: bool = True) -> str:

@@ -12,6 +12,8 @@ from tapefuse._records import dataclass
 from tapefuse.ir.graph import Loc
 from tapefuse.ir.types import Dim, Type
 
+STOPPED, NO_MEMORY = -1, -2  # statuses of a program: an interrupt; no memory for a size that it has computed
+
 
 @dataclass(frozen=True, slots=True)
 class State:

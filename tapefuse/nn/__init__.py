@@ -18,6 +18,7 @@ from tapefuse.nn.activations import (
 from tapefuse.nn.attention import MultiHeadAttention, scaled_dot_product_attention
 from tapefuse.nn.convolution import Conv1D, Conv2D, conv1d, conv2d
 from tapefuse.nn.dense import Dense, glorot_uniform, he_normal, initializer
+from tapefuse.nn.dropout import Dropout
 from tapefuse.nn.embedding import Embedding
 from tapefuse.nn.losses import mse, softmax_cross_entropy
 from tapefuse.nn.module import Module
@@ -40,6 +41,7 @@ __all__ = [
     "Conv1D",
     "Conv2D",
     "Dense",
+    "Dropout",
     "Embedding",
     "Flatten",
     "LayerNorm",

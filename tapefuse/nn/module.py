@@ -16,11 +16,12 @@ from collections.abc import Iterator
 from typing import Any, ClassVar
 
 from tapefuse._tree import sorted_keys
+from tapefuse.random import Generator
 from tapefuse.tracer.variable import Variable
 
 
 class Module:
-    """Collects the variables in its attributes, also inside lists, tuples, dicts and other modules.
+    """Collects the variables in its attributes, also inside lists, tuples, dicts, other modules and random generators.
 
     Attributes are visited sorted by name, a module's own variables before those of the modules in it, and a variable
     that is held twice counts once. Nothing is registered: what an attribute holds now is what is found, so
@@ -101,6 +102,8 @@ def _leaves(path: tuple[str, ...], value: Any) -> Iterator[tuple[tuple[str, ...]
     """Variables and modules in nested lists, tuples and dicts; dict entries sorted by key."""
     if isinstance(value, (Variable, Module)):
         yield path, value
+    elif isinstance(value, Generator):
+        yield (*path, "state"), value.state
     elif isinstance(value, dict):
         for key in sorted_keys(value):
             yield from _leaves((*path, str(key)), value[key])

@@ -16,9 +16,12 @@ import numpy as np
 
 from tapefuse._tree import tree_map
 from tapefuse.numpy import (
+    complex,
     creation,
     diagonals,
     elementwise,
+    fft,
+    fitting,
     floats,
     inspection,
     joining,
@@ -37,14 +40,18 @@ from tapefuse.numpy import (
 )
 from tapefuse.numpy import einsum as contraction
 from tapefuse.numpy import shape as shapes
+from tapefuse.numpy.complex import *  # noqa: F403
 from tapefuse.numpy.creation import *  # noqa: F403
 from tapefuse.numpy.diagonals import *  # noqa: F403
 from tapefuse.numpy.einsum import *  # noqa: F403
 from tapefuse.numpy.elementwise import *  # noqa: F403
+from tapefuse.numpy.fitting import *  # noqa: F403
 from tapefuse.numpy.floats import *  # noqa: F403
 from tapefuse.numpy.inspection import *  # noqa: F403
 from tapefuse.numpy.joining import *  # noqa: F403
-from tapefuse.numpy.linalg import *  # noqa: F403
+from tapefuse.numpy.linalg.norms import matrix_norm, norm, vector_norm  # noqa: F401
+from tapefuse.numpy.linalg.products import *  # noqa: F403
+from tapefuse.numpy.linalg.systems import matrix_power  # noqa: F401
 from tapefuse.numpy.nans import *  # noqa: F403
 from tapefuse.numpy.padding import *  # noqa: F403
 from tapefuse.numpy.polynomials import *  # noqa: F403
@@ -58,9 +65,10 @@ from tapefuse.numpy.sorting import *  # noqa: F403
 from tapefuse.numpy.statistics import *  # noqa: F403
 from tapefuse.tracer import operators
 
-__all__ = elementwise.__all__ + linalg.__all__ + reduce.__all__ + shapes.__all__
+__all__ = elementwise.__all__ + linalg.FLAT + reduce.__all__ + shapes.__all__
+__all__ += complex.__all__
 __all__ += creation.__all__ + contraction.__all__ + diagonals.__all__ + inspection.__all__ + joining.__all__
-__all__ += padding.__all__ + polynomials.__all__ + segments.__all__ + selecting.__all__ + sets.__all__
+__all__ += fitting.__all__ + padding.__all__ + polynomials.__all__ + segments.__all__ + selecting.__all__ + sets.__all__
 __all__ += sorting.__all__ + floats.__all__ + nans.__all__ + running.__all__ + statistics.__all__
 
 
@@ -91,10 +99,6 @@ _ON_VALUES = (
 
 _LAST_TWO_AXES = {
     np.linalg.cross: lambda x, y, *, axis=-1: linalg.cross(x, y, axis=axis),
-    np.linalg.diagonal: lambda x, *, offset=0: diagonals.diagonal(x, offset, -2, -1),
-    np.linalg.matrix_transpose: shapes.matrix_transpose,
-    np.linalg.outer: linalg.outer,
-    np.linalg.trace: lambda x, *, offset=0, dtype=None: diagonals.trace(x, offset, -2, -1, dtype),
 }
 
 def _install() -> None:
@@ -107,9 +111,10 @@ def _install() -> None:
             operators.ufuncs[theirs, "__call__"] = function
         elif callable(theirs):
             operators.array_functions[theirs] = function
-    for name in ("matmul", "matrix_norm", "matrix_power", "multi_dot", "norm", "tensordot", "vecdot", "vector_norm"):
+    for name in (n for n in linalg.__all__ if hasattr(np.linalg, n) and n != "cross"):
         operators.array_functions[getattr(np.linalg, name)] = getattr(linalg, name)
     operators.array_functions.update(_LAST_TWO_AXES)
+    operators.array_functions.update({getattr(np.fft, name): getattr(fft, name) for name in fft.__all__})
     operators.array_functions.update({f: _leave_tape(f) for f in _ON_VALUES})
     operators.ufuncs.update(ufunc_methods.methods({k: f for k, f in operators.ufuncs.items() if k[1] == "__call__"}))
 

@@ -15,8 +15,8 @@ from tapefuse._errors import ShapeError
 from tapefuse.ir import ops
 from tapefuse.ir.halves import kind_of, promoted
 from tapefuse.ir.op import Literal
-from tapefuse.ir.types import Dim, Poly, Shape
-from tapefuse.numpy.elementwise import add, astype, exp, log, multiply, power, subtract, where
+from tapefuse.ir.types import Dim, Poly, Shape, real_dtype
+from tapefuse.numpy.elementwise import add, astype, exp, log, multiply, power, real_only, subtract, where
 from tapefuse.numpy.shape import (
     _counter,
     _fixed,
@@ -148,7 +148,7 @@ def _is_fixed(*ends: Any) -> bool:
 def _ends(*ends: Any) -> list[Tensor]:
     """The ends of a range as tensors of the floating-point dtype that NumPy gives them."""
     arrays = [as_tensor(v, np.float64) for v in ends]
-    whole = any(kind_of(x.dtype) != "f" for x in arrays)
+    whole = any(kind_of(x.dtype) not in "fc" for x in arrays)
     dtype = promoted(*[x.dtype for x in arrays], np.dtype(np.float64) if whole else 0.0)
     return [astype(x, dtype) for x in arrays]
 
@@ -157,7 +157,7 @@ def _fractions(num: int, endpoint: bool, like: Tensor) -> Tensor:
     """0 to 1 in `num` even steps, along a first axis in front of those of `like`."""
     steps = num - 1 if endpoint else num
     values = np.arange(num) / steps if steps > 0 else np.zeros(num)
-    return reshape(constant(values, like.dtype), (num, *(1,) * like.ndim))
+    return reshape(constant(values, real_dtype(like.dtype)), (num, *(1,) * like.ndim))
 
 
 def linspace(
@@ -170,7 +170,7 @@ def linspace(
     num = _count(num)
     if _is_fixed(start, stop):
         values, step = np.linspace(start, stop, num, endpoint, retstep=True, axis=axis)
-        dtype = dtype or (np.float32 if _is_weak(start, stop) else None)
+        dtype = dtype or (np.float32 if _is_weak(start, stop) and values.dtype.kind == "f" else None)
         y = constant(np.floor(values) if dtype is not None and np.dtype(dtype).kind in "iu" else values, dtype)
         return (y, constant(step, y.dtype if kind_of(y.dtype) == "f" else np.float64)) if retstep else y
     first, last = _ends(start, stop)
@@ -192,7 +192,8 @@ def logspace(
     """base ** start to base ** stop with evenly spaced exponents; float32 for Python numbers."""
     if _is_fixed(start, stop, base):
         values = np.logspace(start, stop, _count(num), endpoint, base, None, axis)
-        return constant(values, dtype or (np.float32 if _is_weak(start, stop, base) else None))
+        weak = _is_weak(start, stop, base) and values.dtype.kind == "f"
+        return constant(values, dtype or (np.float32 if weak else None))
     y = power(base, linspace(start, stop, num, endpoint, axis=axis))
     return y if dtype is None else astype(y, dtype)
 
@@ -201,8 +202,9 @@ def geomspace(start: Any, stop: Any, num: int = 50, endpoint: bool = True, dtype
     """start to stop with equal ratios of neighbours; float32 for Python numbers, else float64. Ends have one sign."""
     if _is_fixed(start, stop):
         values = np.geomspace(start, stop, _count(num), endpoint, None, axis)
-        return constant(values, dtype or (np.float32 if _is_weak(start, stop) else None))
-    first, last = (astype(as_tensor(v, np.float64), np.float64) for v in (start, stop))
+        weak = _is_weak(start, stop) and values.dtype.kind == "f"
+        return constant(values, dtype or (np.float32 if weak else None))
+    first, last = (astype(real_only(as_tensor(v, np.float64)), np.float64) for v in (start, stop))
     ratio = log(ops.div(*[broadcast_to(x, np.broadcast_shapes(first.shape, last.shape)) for x in (last, first)]))
     y = multiply(first, exp(multiply(_fractions(_count(num), endpoint, ratio), ratio)))
     y = moveaxis(y, 0, axis) if axis != 0 else y

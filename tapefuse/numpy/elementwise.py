@@ -12,9 +12,11 @@ from tapefuse._errors import DTypeError
 from tapefuse.ir import ops
 from tapefuse.ir.halves import kind_of, of_ufunc
 from tapefuse.ir.op import Op
+from tapefuse.numpy import lexicographic
+from tapefuse.tracer import eager
 from tapefuse.tracer.promote import cast as _cast
 from tapefuse.tracer.promote import common, floats, operands, strength
-from tapefuse.tracer.source import user_loc
+from tapefuse.tracer.source import called, user_loc
 from tapefuse.tracer.tensor import Tensor, as_tensor, check_dtype, still
 
 _ON_BOOL: dict[Any, Op] = {ops.add: ops.or_, ops.mul: ops.and_, ops.maximum: ops.or_, ops.minimum: ops.and_}
@@ -33,12 +35,19 @@ def _truncated(x: Tensor) -> Tensor:
     return x if x.dtype.kind in "biu" else ops.select(ops.lt(x, 0), ops.ceil(x), ops.floor(x))
 
 
+def _direction(z: Tensor) -> Tensor:
+    """z / |z|; 0 at 0."""
+    length = ops.modulus(z)
+    length = ops.select(ops.eq(length, 0), 1, length)
+    return ops.complex_(ops.div(ops.real(z), length), ops.div(ops.imag(z), length))
+
+
 def _elementwise(
     ufunc: np.ufunc, op: Op | Callable[..., Tensor], doc: str, name: str | None = None
 ) -> Callable[..., Tensor]:
     """The function that computes `op` in the dtype that `ufunc` would choose."""
 
-    def function(*xs: Any, dtype: Any = None) -> Tensor:
+    def general(*xs: Any, dtype: Any = None) -> Tensor:
         if dtype is not None:
             xs = _computed_in(dtype, xs, ufunc)
         tensors = floats(xs)
@@ -47,6 +56,8 @@ def _elementwise(
         if len(xs) != ufunc.nin:
             raise TypeError(f"{function.__name__} at {user_loc()} takes {ufunc.nin} operands, got {len(xs)}")
         tensors = operands(ufunc, *xs)
+        if tensors[0].dtype.kind == "c":
+            return _of_complex(function.__name__, op)(*tensors)
         if tensors[0].dtype.kind != "b":
             return op(*tensors)
         if op in _ORDER:
@@ -54,9 +65,48 @@ def _elementwise(
         result: Tensor = _ON_BOOL.get(op, op)(*tensors)
         return result
 
+    short = eager.unary if ufunc.nin == 1 else eager.binary
+    function = short(op, general) if isinstance(op, Op) else general
     function.__name__ = function.__qualname__ = name or ufunc.__name__
     function.__doc__ = doc
     return function
+
+
+_ON_COMPLEX: dict[Any, Callable[..., Tensor]] = {
+    ops.ge: lexicographic.greater_equal,
+    ops.gt: lexicographic.greater,
+    ops.le: lexicographic.less_equal,
+    ops.lt: lexicographic.less,
+    ops.maximum: lexicographic.maximum,
+    ops.minimum: lexicographic.minimum,
+    ops.round: lambda z: ops.complex_(ops.round(ops.real(z)), ops.round(ops.imag(z))),
+    ops.sign: _direction,
+}
+
+
+def _of_complex(name: str, op: Any) -> Callable[..., Tensor]:
+    """What computes an operation on complex numbers. Raises DTypeError if it has no meaning for them."""
+    found = _ON_COMPLEX.get(op, op)
+    if isinstance(found, Op) and "c" not in found.dtypes:
+        raise DTypeError(
+            f"{name} at {user_loc()} has no meaning for complex numbers; take it of tp.real(z), tp.imag(z) or tp.abs(z)"
+        )
+    return found
+
+
+def inexact(x: Any) -> Tensor:
+    """Floating-point and complex numbers as they are, others as float64."""
+    x = as_tensor(x)
+    return x if kind_of(x.dtype) in "fc" else astype(x, np.float64)
+
+
+def real_only(x: Any) -> Tensor:
+    """`x` as a tensor. Raises DTypeError for complex numbers."""
+    x = as_tensor(x)
+    if x.dtype.kind == "c":
+        raise DTypeError(f"{called()}: it has no meaning for complex numbers; take it of tp.real(z), tp.imag(z) or "
+                         "tp.abs(z)")  # fmt: skip
+    return x
 
 
 def _computed_in(dtype: Any, xs: tuple, ufunc: np.ufunc) -> tuple:
@@ -136,8 +186,10 @@ trunc = _elementwise(np.trunc, _truncated, "Round towards 0.")
 
 
 def abs(x: Any) -> Tensor:
-    """|x|, with derivative 0 at 0."""
+    """|x|, with derivative 0 at 0; of complex numbers a real one."""
     x = as_tensor(x)
+    if x.dtype.kind == "c":
+        return ops.modulus(x)
     return x if x.dtype.kind in "bu" else ops.abs(x)
 
 
@@ -146,6 +198,8 @@ absolute = abs
 
 def power(x: Any, y: Any) -> Tensor:
     """x ** y. Exponents 1, 2, 3 and 0.5 given as Python numbers are products and a root."""
+    if type(x) is Tensor and type(y) in (int, float) and y == 2 and kind_of(x.dtype) == "f":
+        return multiply(x, x)
     if type(y) in (int, float) and y in (0.5, 1, 2, 3) and strength(x) not in (bool, np.dtype(bool)):
         (base, _) = operands(np.power, x, y)
         if y == 0.5:
@@ -157,12 +211,15 @@ def power(x: Any, y: Any) -> Tensor:
 def reciprocal(x: Any) -> Tensor:
     """1 / x; of integers, rounded towards 0."""
     (x,) = operands(np.reciprocal, x)
-    return divide(1, x) if kind_of(x.dtype) == "f" else ops.select(ops.eq(ops.abs(x), 1), x, 0)
+    return divide(1, x) if kind_of(x.dtype) in "fc" else ops.select(ops.eq(ops.abs(x), 1), x, 0)
 
 
 def log10(x: Any) -> Tensor:
     """Logarithm to base 10."""
-    return multiply(log(x), 1 / math.log(10))
+    y = log(x)
+    if y.dtype.kind == "c":
+        return ops.complex_(*(ops.mul(part, 1 / math.log(10)) for part in (ops.real(y), ops.imag(y))))
+    return multiply(y, 1 / math.log(10))
 
 
 def logical_and(x: Any, y: Any) -> Tensor:
@@ -198,21 +255,27 @@ def isnan(x: Any) -> Tensor:
 
 def isposinf(x: Any) -> Tensor:
     """Whether elements are positively infinite."""
-    return equal(x, math.inf)
+    return equal(real_only(x), math.inf)
 
 
 def isneginf(x: Any) -> Tensor:
     """Whether elements are negatively infinite."""
-    return equal(x, -math.inf)
+    return equal(real_only(x), -math.inf)
 
 
 def isinf(x: Any) -> Tensor:
-    """Whether elements are infinite."""
+    """Whether elements are infinite; of complex numbers, whether one of the parts is."""
+    x = as_tensor(x)
+    if x.dtype.kind == "c":
+        return ops.or_(isinf(ops.real(x)), isinf(ops.imag(x)))
     return ops.eq(*operands(np.equal, abs(x), math.inf))
 
 
 def isfinite(x: Any) -> Tensor:
-    """Whether elements are neither infinite nor nan."""
+    """Whether elements are neither infinite nor nan; of complex numbers, whether both parts are neither."""
+    x = as_tensor(x)
+    if x.dtype.kind == "c":
+        return ops.and_(isfinite(ops.real(x)), isfinite(ops.imag(x)))
     return less(abs(x), math.inf)
 
 

@@ -2,8 +2,7 @@
 
 Each takes `n` or `s` (the axis is cut or filled with zeros to that extent), `axis` or `axes`, and `norm`: "backward"
 (the default; the inverse divides by n), "ortho" (both divide by sqrt(n)) or "forward". Results of float32 are
-complex64 or float32, all others complex128 or float64. The cost is that of n log n operations along an axis; the last
-axis needs no copies.
+complex64 or float32, all others complex128 or float64.
 
 >>> print(irfft(rfft([1.0, 2.0, 3.0, 4.0])))
 tp.Tensor([1. 2. 3. 4.], shape=(4,), dtype=float32)
@@ -22,10 +21,10 @@ from tapefuse.ir.halves import kind_of
 from tapefuse.ir.ops.fourier import TRANSPOSED, bins
 from tapefuse.ir.types import Dim, Poly
 from tapefuse.ir.types import divide as _divide
+from tapefuse.numpy.complex import conj
 from tapefuse.numpy.elementwise import divide, floor_divide, multiply, subtract, where
-from tapefuse.numpy.floats import conj
 from tapefuse.numpy.joining import roll
-from tapefuse.numpy.shape import Axis, _axis, _counter, _listed, _refuse, _whole, dim, moveaxis, reshape
+from tapefuse.numpy.shape import Axis, _axis, _counter, _listed, _refuse, _whole, dim, reshape
 from tapefuse.tracer.promote import cast
 from tapefuse.tracer.source import called
 from tapefuse.tracer.tensor import Tensor, as_tensor
@@ -72,22 +71,21 @@ def rfft(a: Any, n: Any = None, axis: int = -1, norm: str | None = None, out: An
     x = _numbers(a)
     if x.dtype.kind == "c":
         raise DTypeError(f"{called()}: {x.type} is complex; fft takes complex numbers, rfft the real ones")
-    x, k = _last(x, axis)
-    n = _points(x.shape[-1] if n is None else n)
-    y = ops.rdft(_fitted(x, n, x.ndim - 1), norm=_norm(norm))
-    return moveaxis(ops.from_pairs(y), -1, k)
+    k = _axis(x.ndim, axis)
+    n = _points(x.shape[k] if n is None else n)
+    return ops.from_pairs(ops.rdft(_fitted(x, n, k), axis=k, norm=_norm(norm)))
 
 
 def irfft(a: Any, n: Any = None, axis: int = -1, norm: str | None = None, out: Any = None) -> Tensor:
     """The inverse of `rfft`: `n` real numbers, 2 * (m - 1) of m frequencies unless given."""
     _refuse(out)
-    x, k = _last(_numbers(a), axis)
-    n = _points(2 * (x.shape[-1] - 1) if n is None else n)
+    x = _numbers(a)
+    k = _axis(x.ndim, axis)
+    n = _points(2 * (x.shape[k] - 1) if n is None else n)
     m = bins(n)
     if m is None:
         raise ShapeError(f"{called()}: {n} is a symbol; whether it is even must be known while tracing: give n=2 * ...")
-    y = ops.irdft(_fitted(_pairs(x), m, x.ndim - 1), n=n, norm=_norm(norm))
-    return moveaxis(y, -1, k)
+    return ops.irdft(_fitted(_pairs(x), m, k), axis=k, n=n, norm=_norm(norm))
 
 
 def hfft(a: Any, n: Any = None, axis: int = -1, norm: str | None = None, out: Any = None) -> Tensor:
@@ -102,10 +100,10 @@ def ihfft(a: Any, n: Any = None, axis: int = -1, norm: str | None = None, out: A
 
 def _whole_spectrum(a: Any, n: Any, axis: int, norm: str | None, out: Any, inverse: bool) -> Tensor:
     _refuse(out)
-    x, k = _last(_numbers(a), axis)
-    n = _points(x.shape[-1] if n is None else n)
-    y = ops.dft(_fitted(_pairs(x), n, x.ndim - 1), inverse=inverse, norm=_norm(norm))
-    return moveaxis(ops.from_pairs(y), -1, k)
+    x = _numbers(a)
+    k = _axis(x.ndim, axis)
+    n = _points(x.shape[k] if n is None else n)
+    return ops.from_pairs(ops.dft(_fitted(_pairs(x), n, k), axis=k, inverse=inverse, norm=_norm(norm)))
 
 
 # -- several axes -----------------------------------------------------------------------------------------------------
@@ -263,12 +261,6 @@ def _points(n: Any) -> Dim:
     if count < 1:
         raise ShapeError(f"{called()}: a transform of {count} points has no meaning; there must be at least one")
     return count
-
-
-def _last(x: Tensor, axis: int) -> tuple[Tensor, int]:
-    """`x` with one axis moved to the end, and which one it was."""
-    k = _axis(x.ndim, axis)
-    return x if k == x.ndim - 1 else moveaxis(x, k, -1), k
 
 
 def _pairs(x: Tensor) -> Tensor:

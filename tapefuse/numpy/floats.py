@@ -12,18 +12,19 @@ from tapefuse._errors import ConcretizationError, ShapeError
 from tapefuse.ir import ops
 from tapefuse.ir.halves import kind_of, limits, promoted
 from tapefuse.ir.types import broadcast_shapes
+from tapefuse.numpy import lexicographic
 from tapefuse.numpy.creation import zeros_like
 from tapefuse.numpy.elementwise import (
     _elementwise,
     abs,
     add,
     astype,
-    atan2,
     divide,
     exp2,
     floor,
     floor_divide,
     greater_equal,
+    inexact,
     isfinite,
     isinf,
     isnan,
@@ -36,6 +37,7 @@ from tapefuse.numpy.elementwise import (
     multiply,
     not_equal,
     power,
+    real_only,
     right_shift,
     sin,
     subtract,
@@ -55,10 +57,14 @@ def _copied_sign(x: Tensor, y: Tensor) -> Tensor:
 
 
 def _larger_number(x: Tensor, y: Tensor) -> Tensor:
+    if x.dtype.kind == "c":
+        return lexicographic.fmax(x, y)
     return ops.select(ops.or_(ops.ge(x, y), ops.ne(y, y)), x, y)
 
 
 def _smaller_number(x: Tensor, y: Tensor) -> Tensor:
+    if x.dtype.kind == "c":
+        return lexicographic.fmin(x, y)
     return ops.select(ops.or_(ops.le(x, y), ops.ne(y, y)), x, y)
 
 
@@ -130,8 +136,11 @@ def fix(x: Any) -> Tensor:
 
 
 def nan_to_num(x: Any, copy: bool = True, nan: Any = 0.0, posinf: Any = None, neginf: Any = None) -> Tensor:
-    """`nan` in place of nan, and `posinf`, `neginf` (the largest finite numbers by default) in place of infinities."""
+    """`nan` in place of nan, and `posinf`, `neginf` (the largest finite numbers by default) in place of infinities; in
+    each part of complex numbers."""
     x = as_tensor(x)
+    if x.dtype.kind == "c":
+        return ops.complex_(*[nan_to_num(part, copy, nan, posinf, neginf) for part in (ops.real(x), ops.imag(x))])
     if kind_of(x.dtype) != "f":
         return x
     most = limits(x.dtype).max
@@ -162,8 +171,7 @@ _SINC_TERMS = [(-1) ** k / math.factorial(2 * k + 1) for k in range(12)]
 
 def sinc(x: Any) -> Tensor:
     """sin(pi x) / (pi x), 1 at 0, with all derivatives there: near 0 it is its Taylor series."""
-    x = as_tensor(x)
-    x = x if kind_of(x.dtype) == "f" else astype(x, np.float64)
+    x = inexact(x)
     y = multiply(math.pi, x)
     near = less(abs(y), 1.5)
     z = ops.select(near, y, 0)
@@ -177,37 +185,7 @@ def sinc(x: Any) -> Tensor:
 
 def i0(x: Any) -> Tensor:
     """Modified Bessel function of the first kind, order 0."""
-    x = as_tensor(x)
-    return ops.i0(x if kind_of(x.dtype) == "f" else astype(x, np.float64))
-
-
-# -- complex parts of real numbers -------------------------------------------------------------------------------------
-
-
-def real(x: Any) -> Tensor:
-    """The real part: of real numbers, themselves."""
-    return as_tensor(x)
-
-
-def imag(x: Any) -> Tensor:
-    """The imaginary part: of real numbers, zeros."""
-    return zeros_like(as_tensor(x))
-
-
-def conjugate(x: Any) -> Tensor:
-    """The complex conjugate: of real numbers, themselves."""
-    return as_tensor(x)
-
-
-conj = conjugate
-
-
-def angle(z: Any, deg: bool = False) -> Tensor:
-    """The angle in the complex plane: of real numbers 0, or pi below 0."""
-    z = as_tensor(z)
-    z = z if kind_of(z.dtype) == "f" else astype(z, np.float64)
-    y = atan2(ops.select(isnan(z), z, 0), z)
-    return rad2deg(y) if deg else y
+    return ops.i0(inexact(real_only(x)))
 
 
 # -- integers ---------------------------------------------------------------------------------------------------------
@@ -263,7 +241,7 @@ def bitwise_count(x: Any) -> Tensor:
 def isclose(a: Any, b: Any, rtol: Any = 1e-05, atol: Any = 1e-08, equal_nan: bool = False) -> Tensor:
     """Whether |a - b| <= atol + rtol |b|; infinities are close to themselves, nan to nan if `equal_nan`."""
     a, b = as_tensor(a), as_tensor(b)
-    if kind_of(b.dtype) != "f":
+    if kind_of(b.dtype) not in "fc":
         b = astype(b, promoted(b.dtype, 1.0))
     x, y = operands(np.subtract, a, b)
     near = less_equal(abs(subtract(x, y)), add(atol, multiply(rtol, abs(y))))
@@ -303,43 +281,14 @@ def array_equiv(a1: Any, a2: Any) -> Any:
 def _same(a: Tensor, b: Tensor, equal_nan: bool) -> Tensor:
     a, b = common(a, b)
     same = ops.eq(a, b)
-    return logical_or(same, logical_and(ops.ne(a, a), ops.ne(b, b))) if equal_nan and kind_of(a.dtype) == "f" else same
-
-
-def isreal(x: Any) -> Tensor:
-    """Whether elements have no imaginary part: all of real numbers."""
-    x = as_tensor(x)
-    return ops.not_(ops.ne(zeros_like(x), 0)) if x.dtype.kind != "b" else ops.or_(x, ops.not_(x))
-
-
-def iscomplex(x: Any) -> Tensor:
-    """Whether elements have an imaginary part: none of real numbers."""
-    return ops.not_(isreal(x))
-
-
-def isrealobj(x: Any) -> bool:
-    """Whether the dtype is real, as all are."""
-    return as_tensor(x).dtype.kind != "c"
-
-
-def iscomplexobj(x: Any) -> bool:
-    """Whether the dtype is complex."""
-    return not isrealobj(x)
-
-
-def real_if_close(a: Any, tol: float = 100) -> Tensor:
-    """The real part, if imaginary parts are within `tol` units of 0: real numbers as they are."""
-    return as_tensor(a)
+    return logical_or(same, logical_and(ops.ne(a, a), ops.ne(b, b))) if equal_nan and kind_of(a.dtype) in "fc" else same
 
 
 __all__ = [
     "allclose",
-    "angle",
     "array_equal",
     "array_equiv",
     "bitwise_count",
-    "conj",
-    "conjugate",
     "copysign",
     "deg2rad",
     "degrees",
@@ -352,12 +301,7 @@ __all__ = [
     "gcd",
     "heaviside",
     "i0",
-    "imag",
     "isclose",
-    "iscomplex",
-    "iscomplexobj",
-    "isreal",
-    "isrealobj",
     "lcm",
     "ldexp",
     "modf",
@@ -365,8 +309,6 @@ __all__ = [
     "nextafter",
     "rad2deg",
     "radians",
-    "real",
-    "real_if_close",
     "signbit",
     "sinc",
     "spacing",

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from tapefuse.ir.halves import promoted
+from tapefuse.ir.halves import limits, promoted
 from tapefuse.ir.types import Dim, Shape
 from tapefuse.numpy.shape import _axis, _listed
 from tapefuse.tracer.operators import Operators
@@ -55,6 +55,14 @@ def promote_types(first: Any, second: Any) -> np.dtype:
     return promoted(np.dtype(first), np.dtype(second))
 
 
+def finfo(dtype: Any) -> Any:
+    """NumPy's `finfo` of a dtype, a tensor or a variable, bfloat16 included: `max`, `tiny`, `eps`, `bits`, ...
+
+    Raises ValueError for what is no float.
+    """
+    return limits(getattr(dtype, "dtype", dtype) if isinstance(dtype, Operators) else dtype)
+
+
 def min_scalar_type(x: Any) -> np.dtype:
     """The dtype of an array; the smallest one that holds a scalar's value."""
     if isinstance(x, Operators):
@@ -63,4 +71,4 @@ def min_scalar_type(x: Any) -> np.dtype:
     return np.min_scalar_type(x)
 
 
-__all__ = ["can_cast", "min_scalar_type", "ndim", "promote_types", "result_type", "shape", "size"]
+__all__ = ["can_cast", "finfo", "min_scalar_type", "ndim", "promote_types", "result_type", "shape", "size"]

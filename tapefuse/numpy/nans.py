@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 
 from tapefuse.ir.halves import kind_of
+from tapefuse.ir.types import real_dtype
 from tapefuse.numpy import reduce
-from tapefuse.numpy.elementwise import divide, isnan, logical_and, logical_not, maximum, sqrt, square, subtract, where
+from tapefuse.numpy.elementwise import astype, divide, isnan, logical_and, logical_not, maximum, sqrt, where
 from tapefuse.numpy.reduce import cumsum
 from tapefuse.numpy.running import cumprod
 from tapefuse.numpy.shape import Axis, _refuse
@@ -23,13 +24,13 @@ _any = builtins.any
 def _without(x: Any, value: float) -> Tensor:
     """`value` in place of nan."""
     x = as_tensor(x)
-    return where(isnan(x), value, x) if kind_of(x.dtype) == "f" else x
+    return where(isnan(x), value, x) if kind_of(x.dtype) in "fc" else x
 
 
 def _numbers(x: Any, mask: Any) -> tuple[Tensor, Any]:
     """`x` with 0 for nan, and which elements count (None: all)."""
     x = as_tensor(x)
-    if kind_of(x.dtype) != "f":
+    if kind_of(x.dtype) not in "fc":
         return x, mask
     valid = logical_not(isnan(x))
     return where(valid, x, 0), valid if mask is None or mask is True else logical_and(valid, mask)
@@ -98,10 +99,8 @@ def nanvar(
         return reduce.var(x, axis, dtype, out, ddof, keepdims, mean=mean, correction=correction)
     less = ddof if correction is None else correction
     numbers = reduce._floating(numbers, dtype)
-    centre = reduce.mean(numbers, axis, keepdims=True, where=counted) if mean is None else mean
-    total = reduce.sum(square(subtract(numbers, centre)), axis, keepdims=keepdims, where=counted)
-    free = subtract(reduce._count(numbers, axis, keepdims, counted), less)
-    return divide(total, _where(free, maximum(free, 0)))
+    total, free = reduce._spread(numbers, axis, keepdims, counted, mean, less)
+    return astype(divide(total, _where(free, maximum(free, 0))), real_dtype(numbers.dtype))
 
 
 def _where(free: Tensor, divisor: Tensor) -> Tensor:
@@ -127,7 +126,7 @@ def nanstd(
 
 def _extreme(function: Callable[..., Tensor], beyond: float, x: Any, axis: Axis, keepdims: bool, **options: Any) -> Any:
     x = as_tensor(x)
-    if kind_of(x.dtype) != "f":
+    if kind_of(x.dtype) not in "fc":
         return function(x, axis, keepdims=keepdims, **options)
     y = function(_without(x, beyond), axis, keepdims=keepdims, **options)
     none = reduce.all(isnan(x), axis, keepdims=keepdims)

@@ -9,7 +9,8 @@ import numpy as np
 from tapefuse._errors import ShapeError
 from tapefuse.ir import ops
 from tapefuse.ir.halves import kind_of
-from tapefuse.numpy.elementwise import add, astype, divide, mod, multiply, subtract, where
+from tapefuse.numpy.complex import conj
+from tapefuse.numpy.elementwise import add, astype, divide, mod, multiply, real_only, subtract, where
 from tapefuse.numpy.joining import concatenate, stack
 from tapefuse.numpy.linalg import matmul
 from tapefuse.numpy.shape import (
@@ -25,7 +26,7 @@ from tapefuse.numpy.shape import (
 from tapefuse.numpy.sorting import argsort, searchsorted
 from tapefuse.tracer.promote import common
 from tapefuse.tracer.source import called
-from tapefuse.tracer.tensor import Tensor, as_tensor
+from tapefuse.tracer.tensor import Tensor, as_tensor, python_kind
 
 _FLOAT = np.dtype(np.float64)
 
@@ -51,11 +52,11 @@ def convolve(x: Any, y: Any, mode: str = "full") -> Tensor:
 
 
 def correlate(x: Any, y: Any, mode: str = "valid") -> Tensor:
-    """The sums of products of `x` and shifted `y`: "full", "same" (the longer one's length), or "valid"."""
+    """The sums of products of `x` and shifted (conjugate) `y`: "full", "same" (the longer one's length), or "valid"."""
     a, b = common(atleast_1d(x), atleast_1d(y))
     if _length(a, "the first operand") < _length(b, "the second operand"):
-        return flip(_correlated(b, a, mode), 0)
-    return _correlated(a, b, mode)
+        return flip(_correlated(conj(b), a, mode), 0)
+    return _correlated(a, conj(b), mode)
 
 
 def _correlated(a: Tensor, b: Tensor, mode: str) -> Tensor:
@@ -176,7 +177,7 @@ def interp(x: Any, xp: Any, fp: Any, left: Any = None, right: Any = None, period
     Outside it is `left` and `right`, the first and last of fp by default. With a `period`, points and x are taken
     modulo it, and need no order. Differentiable for x (between points), xp and fp.
     """
-    x, xp, fp = _points(x, xp, fp)
+    x, xp, fp = _points(real_only(x), real_only(xp), fp)
     n = _length(xp, "xp")
     if _length(fp, "fp") != n:
         raise ShapeError(f"{called()}: fp and xp are not of the same length: {fp.type} and {xp.type}")
@@ -201,8 +202,9 @@ def interp(x: Any, xp: Any, fp: Any, left: Any = None, right: Any = None, period
 
 
 def _points(*given: Any) -> list[Tensor]:
-    """In float64, as NumPy does whatever the operands are."""
-    return [astype(as_tensor(x, _FLOAT), _FLOAT) for x in given]
+    """In float64 (complex128), as NumPy does whatever the operands are."""
+    tensors = [as_tensor(x, _FLOAT if python_kind(x) is not complex else None) for x in given]
+    return [astype(x, np.complex128 if x.dtype.kind == "c" else _FLOAT) for x in tensors]
 
 
 def _periodic(x: Tensor, xp: Tensor, fp: Tensor, period: Any) -> tuple[Tensor, Tensor, Tensor]:

@@ -5,14 +5,17 @@ from __future__ import annotations
 import builtins
 import math
 from collections.abc import Callable
+from functools import partial, wraps
 from typing import Any
 
 import numpy as np
 
 from tapefuse.ir import ops
-from tapefuse.ir.halves import kind_of
+from tapefuse.ir.halves import FLOAT32, is_half, kind_of, widened
 from tapefuse.ir.op import Op
+from tapefuse.ir.types import real_dtype
 from tapefuse.ir.types import size as size_of
+from tapefuse.numpy import lexicographic
 from tapefuse.numpy.elementwise import (
     _truth,
     add,
@@ -33,8 +36,10 @@ from tapefuse.numpy.elementwise import (
 from tapefuse.numpy.shape import Axis, _axes, _axis, _refuse, broadcast_to, dim, ravel, squeeze
 from tapefuse.tracer.promote import cast as _cast
 from tapefuse.tracer.promote import operands
+from tapefuse.tracer.shortcuts import moved
 from tapefuse.tracer.source import called
-from tapefuse.tracer.tensor import Tensor, as_tensor
+from tapefuse.tracer.state import state
+from tapefuse.tracer.tensor import F32, F64, Tensor, as_tensor
 
 
 def _kept(y: Tensor, x: Tensor, axes: tuple[int, ...], keepdims: bool) -> Tensor:
@@ -50,6 +55,8 @@ def _is_scalar(x: Tensor, axis: Any) -> bool:
 
 def _over(x: Tensor, axis: Axis) -> tuple[int, ...]:
     """The axes to be reduced."""
+    if axis is None:
+        return tuple(range(x.ndim))
     return () if _is_scalar(x, axis) else _axes(x, axis)
 
 
@@ -90,6 +97,10 @@ def sum(
     where: Any = None,
 ) -> Tensor:
     """Sum over axes (all by default) of the elements where `where` holds; bools and small integers in 64 bits."""
+    if dtype is out is initial is where is None and not keepdims and _is_plain(x):
+        axes = _over(x, axis)
+        array = state.quietly(np.add.reduce, x._array, axes)
+        return moved(ops.reduce_sum, x, array, {"axes": axes}) if axes else x
     _refuse(out)
     y = _reduce(ops.reduce_sum, _masked(_widened(x, dtype), where, 0), axis, keepdims)
     return _started(add, y, initial)
@@ -110,9 +121,16 @@ def prod(
     return _started(multiply, y, initial)
 
 
+def _is_plain(x: Any) -> bool:
+    """Whether it is a float32 or float64 with a value, outside of traces."""
+    return type(x) is Tensor and state.trace is None and ((t := x._array.dtype) is F32 or t is F64)
+
+
 def _floating(x: Any, dtype: Any) -> Tensor:
     """What means are computed in: integers and bools as float64."""
     x = as_tensor(x)
+    if dtype is None and _is_plain(x):
+        return x
     return astype(x, dtype or (np.float64 if x.dtype.kind in "biu" else x.dtype))
 
 
@@ -122,14 +140,18 @@ def mean(
     """Arithmetic mean over axes of the elements where `where` holds; of integers a float64. nan over no elements."""
     _refuse(out)
     x = _floating(x, dtype)
-    return divide(sum(x, axis, keepdims=keepdims, where=where), _count(x, axis, keepdims, where))
+    if where is None and _is_plain(x):
+        axes = _axes(x, axis)
+        return divide(_kept(ops.reduce_sum(x, axes=axes), x, axes, keepdims), size_of([x.shape[a] for a in axes]))
+    wide = _cast(x, widened(x.dtype))
+    return _cast(divide(sum(wide, axis, keepdims=keepdims, where=where), _count(wide, axis, keepdims, where)), x.dtype)
 
 
 def _count(x: Tensor, axis: Axis, keepdims: bool = False, mask: Any = None) -> Tensor:
-    """Number of elements over `axis` that count, in the dtype of `x`."""
+    """Number of elements over `axis` that count, in the dtype of `x`, that of the parts of complex numbers."""
     if mask is None or mask is True:
-        return dim(size_of(x.shape[a] for a in _axes(x, axis)), x.dtype)
-    return sum(_cast(broadcast_to(_truth(mask), x.shape), x.dtype), axis, keepdims=keepdims)
+        return dim(size_of(x.shape[a] for a in _axes(x, axis)), real_dtype(x.dtype))
+    return sum(_cast(broadcast_to(_truth(mask), x.shape), real_dtype(x.dtype)), axis, keepdims=keepdims)
 
 
 def var(
@@ -145,18 +167,30 @@ def var(
     correction: float | None = None,
 ) -> Tensor:
     """Variance over axes, divided by the number of elements less `ddof` (`correction`); `mean` has the reduced axes
-    with extent 1, if it is known already."""
+    with extent 1, if it is known already. That of complex numbers is real: the mean of |x - mean|**2."""
     _refuse(out)
     if ddof and correction is not None:
         raise ValueError(f"{called()}: ddof and correction mean the same; give one of them")
     x = _floating(x, dtype)
-    centre = _mean(x, axis, keepdims=True, where=where) if mean is None else mean
-    total = sum(square(subtract(x, centre)), axis, keepdims=keepdims, where=where)
-    free = subtract(_count(x, axis, keepdims, where), ddof if correction is None else correction)
-    return divide(total, maximum(free, 0))
+    total, free = _spread(x, axis, keepdims, where, mean, ddof if correction is None else correction)
+    return _cast(divide(total, maximum(free, 0)), real_dtype(x.dtype))
 
 
-_mean = mean
+def _squared_modulus(x: Tensor) -> Tensor:
+    return add(square(ops.real(x)), square(ops.imag(x))) if x.dtype.kind == "c" else square(x)
+
+
+def _spread(x: Tensor, axis: Axis, keepdims: bool, mask: Any, centre: Any, less: float) -> tuple[Tensor, Tensor]:
+    """The sum of the squared deviations from `centre` (None: from the mean), and the number of elements less `less`.
+
+    Those of halves are float32.
+    """
+    x = _cast(x, widened(x.dtype))
+    centre = mean(x, axis, keepdims=True, where=mask) if centre is None else centre
+    total = sum(_squared_modulus(subtract(x, centre)), axis, keepdims=keepdims, where=mask)
+    return total, subtract(_count(x, axis, keepdims, mask), less)
+
+
 
 
 def std(
@@ -172,7 +206,10 @@ def std(
     correction: float | None = None,
 ) -> Tensor:
     """Standard deviation over axes: the root of `var`."""
-    return sqrt(var(x, axis, dtype, out, ddof, keepdims, where=where, mean=mean, correction=correction))
+    x = _floating(x, dtype)
+    wide = _cast(x, widened(x.dtype))
+    variance = var(wide, axis, None, out, ddof, keepdims, where=where, mean=mean, correction=correction)
+    return _cast(sqrt(variance), real_dtype(x.dtype))
 
 
 def _extreme(op: Op, x: Any, axis: Axis, keepdims: bool, initial: Any, mask: Any) -> Tensor:
@@ -185,9 +222,23 @@ def _extreme(op: Op, x: Any, axis: Axis, keepdims: bool, initial: Any, mask: Any
     if initial is not None and _is_over_none(x, axis):
         kept = [1 if k in _over(x, axis) else n for k, n in enumerate(x.shape)]
         x = broadcast_to(astype(initial, x.dtype), tuple(kept))
+    if x.dtype.kind == "c":
+        return _started(maximum if highest else minimum, _complex_extreme(x, axis, keepdims, highest), initial)
     if x.dtype.kind == "b":
         op = ops.reduce_any if highest else ops.reduce_all
     return _started(maximum if highest else minimum, _reduce(op, x, axis, keepdims), initial)
+
+
+def _complex_extreme(x: Tensor, axis: Axis, keepdims: bool, highest: bool) -> Tensor:
+    """The element that is first or last in the order of complex numbers, or nan."""
+    axes = _over(x, axis)
+    kept = tuple([k for k in range(x.ndim) if k not in axes])
+    shape = tuple([x.shape[k] for k in kept])
+    moved = ops.transpose(x, perm=(*kept, *axes))
+    rows = ops.reshape(moved, shape=(size_of(shape), size_of([x.shape[k] for k in axes])))
+    columns = lexicographic.position(rows, 1, highest)
+    chosen = ops.gather(rows, ops.iota(shape=columns.shape, axis=0, dtype=columns.dtype), columns)
+    return _kept(ops.reshape(chosen, shape=shape), x, axes, keepdims)
 
 
 def _is_over_none(x: Tensor, axis: Axis) -> bool:
@@ -197,8 +248,9 @@ def _is_over_none(x: Tensor, axis: Axis) -> bool:
 
 def _beyond(dtype: np.dtype, above: bool) -> Any:
     """What no element exceeds (`above`), or what exceeds none."""
-    if kind_of(dtype) == "f":
-        return math.inf if above else -math.inf
+    if kind_of(dtype) in "fc":
+        beyond = math.inf if above else -math.inf
+        return beyond if dtype.kind != "c" else complex(beyond, beyond)
     if dtype.kind == "b":
         return above
     return int(np.iinfo(dtype).max if above else np.iinfo(dtype).min)
@@ -245,9 +297,15 @@ def count_nonzero(x: Any, axis: Axis = None, *, keepdims: bool = False) -> Tenso
     return sum(_truth(x), axis, keepdims=keepdims)
 
 
-def _position(op: Op, x: Any, axis: int | None, keepdims: bool) -> Tensor:
+def _complex_position(x: Tensor, *, axis: int, largest: bool) -> Tensor:
+    return lexicographic.position(x, axis, largest)
+
+
+def _position(op: Callable[..., Tensor], x: Any, axis: int | None, keepdims: bool) -> Tensor:
     x = as_tensor(x)
     x = _cast(x, np.dtype(np.uint8)) if x.dtype.kind == "b" else x
+    if x.dtype.kind == "c":
+        op = partial(_complex_position, largest=op is ops.argmax)
     if axis is None or _is_scalar(x, axis):
         y = op(ravel(x), axis=0)
         return ops.reshape(y, shape=(1,) * x.ndim) if keepdims else y
@@ -276,6 +334,20 @@ def cumsum(x: Any, axis: int | None = None, dtype: Any = None, out: None = None)
     return ops.cumsum(x, axis=_axis(x.ndim, axis), reverse=False)
 
 
+def _in_single(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """A function of a tensor, of halves computed in float32 and rounded once."""
+
+    @wraps(function)
+    def wider(x: Any, *args: Any, **options: Any) -> Tensor:
+        x = as_tensor(x)
+        if not is_half(x.dtype):
+            return function(x, *args, **options)
+        return _cast(function(_cast(x, FLOAT32), *args, **options), x.dtype)
+
+    return wider
+
+
+@_in_single
 def logsumexp(x: Any, axis: Axis = None, keepdims: bool = False) -> Tensor:
     """log(sum(exp(x))) over axes without overflow; its gradient is softmax."""
     (x,) = operands(np.exp, x)
@@ -285,6 +357,7 @@ def logsumexp(x: Any, axis: Axis = None, keepdims: bool = False) -> Tensor:
     return y if keepdims else squeeze(y, _axes(x, axis))
 
 
+@_in_single
 def softmax(x: Any, axis: Axis = -1) -> Tensor:
     """exp(x) / sum(exp(x)) over axes, without overflow."""
     (x,) = operands(np.exp, x)
@@ -292,6 +365,7 @@ def softmax(x: Any, axis: Axis = -1) -> Tensor:
     return divide(e, sum(e, axis, keepdims=True))
 
 
+@_in_single
 def log_softmax(x: Any, axis: Axis = -1) -> Tensor:
     """log(softmax(x)) without overflow or underflow."""
     (x,) = operands(np.exp, x)

@@ -20,6 +20,7 @@ from tapefuse.numpy.elementwise import (
     add,
     astype,
     divide,
+    inexact,
     logical_and,
     mod,
     multiply,
@@ -190,8 +191,7 @@ def gradient(f: Any, *varargs: Any, axis: Axis = None, edge_order: int = 1) -> A
 
     `varargs`: one spacing, or a spacing or the coordinates for each axis. A tuple of tensors if there are several axes.
     """
-    x = as_tensor(f)
-    x = x if kind_of(x.dtype) == "f" else astype(x, np.float64)
+    x = inexact(f)
     axes = list(range(x.ndim)) if axis is None else [_axis(x.ndim, a) for a in _listed(axis)]
     spacings = list(varargs) or [1.0]
     spacings = spacings * len(axes) if len(spacings) == 1 and np.ndim(spacings[0]) == 0 else spacings

@@ -10,7 +10,7 @@ from tapefuse._errors import ShapeError
 from tapefuse.ir import ops
 from tapefuse.ir.halves import kind_of
 from tapefuse.ir.types import Dim
-from tapefuse.numpy.elementwise import astype, logical_not, where
+from tapefuse.numpy.elementwise import astype, logical_not, real_only, where
 from tapefuse.numpy.joining import concatenate
 from tapefuse.numpy.selecting import first_true, take, values
 from tapefuse.numpy.shape import _at_axis, _axis, _integers, _whole, broadcast_to, dim, getitem, ravel, reshape
@@ -75,7 +75,7 @@ def _differs(ordered: Tensor) -> Tensor:
     """Whether each element differs from the one before it; nan equals nan."""
     before, after = getitem(ordered, slice(0, ordered.shape[0] - 1)), getitem(ordered, slice(1, ordered.shape[0]))
     differs = ops.ne(after, before)
-    if kind_of(ordered.dtype) == "f":
+    if kind_of(ordered.dtype) in "fc":
         differs = ops.and_(differs, ops.or_(ops.eq(after, after), ops.eq(before, before)))
     return ops.concat(as_tensor(np.ones(1, bool)), differs, axis=0)
 
@@ -186,7 +186,7 @@ def bincount(x: Any, weights: Any = None, minlength: int = 0, *, length: int | N
     if weights is None:
         counts = broadcast_to(as_tensor(np.int64(1)), x.shape)
     else:
-        counts = as_tensor(weights)
+        counts = real_only(weights)
         counts = counts if kind_of(counts.dtype) == "f" and counts.dtype.itemsize == 8 else astype(counts, np.float64)
         if counts.shape != x.shape:
             raise ShapeError(f"{called()}: the weights {counts.type} and numbers {x.type} must have one length")

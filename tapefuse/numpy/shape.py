@@ -17,7 +17,9 @@ from tapefuse.ir.types import divide as _divide
 from tapefuse.ir.types import size as _size
 from tapefuse.tracer.indexing import getitem, setitem
 from tapefuse.tracer.operators import Operators
+from tapefuse.tracer.shortcuts import moved
 from tapefuse.tracer.source import called, user_loc
+from tapefuse.tracer.state import state
 from tapefuse.tracer.tensor import Tensor, apply, as_tensor, python_kind, still
 
 Axis = int | Sequence[int] | None
@@ -130,6 +132,13 @@ def dim(value: Dim, dtype: Any = np.int64) -> Tensor:
 
 def reshape(x: Any, shape: Any, order: str = "C", *, copy: bool | None = None) -> Tensor:
     """The same elements in row-major order (column-major: `order="F"`); one extent may be -1. Raises ShapeError."""
+    if type(x) is Tensor and type(shape) in (tuple, int) and order == "C" and state.trace is None:
+        try:
+            array = x._array.reshape(shape)
+        except (TypeError, ValueError):
+            pass  # the long way says why
+        else:
+            return x if array.shape == x._array.shape else moved(ops.reshape, x, array, {"shape": array.shape})
     x, shape = as_tensor(x), _shape(shape)
     if order == "F":
         shape = _without_minus_one(x, shape)
@@ -214,6 +223,9 @@ def _each(function: Any, xs: tuple) -> Any:
 def transpose(x: Any, axes: Any = None) -> Tensor:
     """Axes permuted; reversed if no order is given."""
     x = as_tensor(x)
+    if axes is None and type(x) is Tensor and state.trace is None:
+        rank = x._array.ndim
+        return x if rank < 2 else moved(ops.transpose, x, x._array.T, {"perm": tuple(range(rank - 1, -1, -1))})
     perm = tuple(reversed(range(x.ndim))) if axes is None else tuple([_axis(x.ndim, a) for a in axes])
     if sorted(perm) != list(range(x.ndim)):
         raise ShapeError(f"{called()}: axes {axes} do not name each axis of {x.type} once")

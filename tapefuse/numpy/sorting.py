@@ -12,7 +12,8 @@ import numpy as np
 from tapefuse._errors import ConcretizationError, ShapeError
 from tapefuse.ir import ops
 from tapefuse.ir.types import Dim, Poly
-from tapefuse.numpy.elementwise import subtract, where
+from tapefuse.numpy import lexicographic
+from tapefuse.numpy.elementwise import real_only, subtract, where
 from tapefuse.numpy.selecting import take, take_along_axis
 from tapefuse.numpy.shape import _at_axis, _axis, _integers, _listed, _whole, flip, getitem, ravel
 from tapefuse.tracer.operators import Operators
@@ -37,6 +38,8 @@ def _along(x: Any, axis: int | None, kind: Any = None, order: Any = None) -> tup
 def sort(x: Any, axis: int | None = -1, kind: Any = None, order: Any = None, *, stable: bool | None = None) -> Tensor:
     """Elements in ascending order along an axis (of the flattened tensor if it is None), nan last."""
     x, k = _along(x, axis, kind, order)
+    if x.dtype.kind == "c":
+        return take_along_axis(x, argsort(x, k), k)
     if x.dtype.kind == "b":
         return cast(ops.sort(cast(x, _BYTE), axis=k), x.dtype)
     return ops.sort(x, axis=k)
@@ -49,6 +52,8 @@ def argsort(
     if as_tensor(x).ndim == 0 and axis in (0, -1):
         return argsort(x, None)  # a vector of one, as in NumPy
     x, k = _along(x, axis, kind, order)
+    if x.dtype.kind == "c":
+        return lexsort(lexicographic.keys(x), k)
     return ops.argsort(cast(x, _BYTE) if x.dtype.kind == "b" else x, axis=k)
 
 
@@ -114,8 +119,17 @@ def searchsorted(a: Any, v: Any, side: str = "left", sorter: Any = None) -> Tens
         raise ShapeError(f"{called()}: what is searched must be a vector, not {a.type}")
     if sorter is not None:
         a = take(a, _sorter(sorter, a))
+    if a.dtype.kind == "c":
+        return _counted_below(a, v, side == "right")
     a, v = (cast(x, _BYTE) if x.dtype.kind == "b" else x for x in (a, v))
     return ops.searchsorted(a, v, lead=0, right=side == "right")
+
+
+def _counted_below(a: Tensor, v: Tensor, or_equal: bool) -> Tensor:
+    """How many elements of a vector of complex numbers are below (or equal to) each element of `v`."""
+    compared = lexicographic.less_equal if or_equal else lexicographic.less
+    below = compared(ops.reshape(a, shape=(1,) * v.ndim + a.shape), ops.reshape(v, shape=(*v.shape, 1)))
+    return ops.reduce_sum(cast(below, np.dtype(np.int64)), axes=(v.ndim,))
 
 
 def _sorter(sorter: Any, a: Tensor) -> Tensor:
@@ -130,7 +144,7 @@ def digitize(x: Any, bins: Any, right: bool = False) -> Tensor:
 
     `bins` ascend or descend: ValueError if they do neither, where their values are known.
     """
-    bins, x = as_tensor(bins), as_tensor(x)
+    bins, x = as_tensor(bins), real_only(x)
     if bins.ndim != 1:
         raise ShapeError(f"{called()}: bins must be a vector, not {bins.type}")
     ascending = _is_ascending(bins)

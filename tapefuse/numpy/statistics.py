@@ -8,7 +8,10 @@ from typing import Any
 import numpy as np
 
 from tapefuse._errors import ShapeError
-from tapefuse.ir.halves import kind_of, promoted
+from tapefuse.ir import ops
+from tapefuse.ir.halves import promoted
+from tapefuse.ir.types import real_dtype
+from tapefuse.numpy.complex import conj, imag, real
 from tapefuse.numpy.creation import ones_like
 from tapefuse.numpy.diagonals import diagonal
 from tapefuse.numpy.elementwise import (
@@ -20,6 +23,7 @@ from tapefuse.numpy.elementwise import (
     equal,
     floor,
     floor_divide,
+    inexact,
     isnan,
     logical_and,
     logical_not,
@@ -30,12 +34,13 @@ from tapefuse.numpy.elementwise import (
     subtract,
     where,
 )
-from tapefuse.numpy.joining import concatenate
+from tapefuse.numpy.joining import concatenate, stack
 from tapefuse.numpy.linalg import dot
 from tapefuse.numpy.reduce import _kept, any, mean, sum
 from tapefuse.numpy.selecting import take_along_axis
 from tapefuse.numpy.shape import Axis, _axes, _refuse, broadcast_to, dim, moveaxis, ravel, reshape, transpose
 from tapefuse.numpy.sorting import sort
+from tapefuse.numpy.weighted import WeightedRows, check_weights
 from tapefuse.tracer.source import called
 from tapefuse.tracer.tensor import Tensor, as_tensor
 
@@ -79,8 +84,7 @@ def _gathered(x: Tensor, axis: Axis) -> tuple[Tensor, tuple[int, ...]]:
 
 def _ordered(x: Any, axis: Axis, skip_nan: bool) -> tuple[Tensor, Tensor, tuple[int, ...], Tensor]:
     """Sorted elements along the last axis, how many count in each row, the axes, and rows without a result."""
-    x = as_tensor(x)
-    x = x if kind_of(x.dtype) == "f" else astype(x, np.float64)
+    x = inexact(x)
     rows, axes = _gathered(x, axis)
     ordered = sort(rows, axis=-1)
     absent = isnan(ordered)
@@ -155,24 +159,42 @@ _ROUNDED: dict[str, Callable[[Tensor], Tensor]] = {"lower": floor, "higher": cei
 METHODS = ("linear", "midpoint", *_DISCRETE, *_ROUNDED, *_CONTINUOUS)
 
 
-def _quantile(x: Any, q: Any, axis: Axis, out: None, method: str, keepdims: bool, skip_nan: bool) -> Tensor:
+def _quantile(
+    x: Any, q: Any, axis: Axis, out: None, method: str, keepdims: bool, skip_nan: bool, weights: Any
+) -> Tensor:
     _refuse(out)
     if method not in METHODS:
         raise ValueError(f"{called()}: unknown method {method!r}; there are {', '.join(sorted(METHODS))}")
     x = as_tensor(x)
+    if weights is not None:
+        return _weighted_quantile(x, q, axis, method, keepdims, skip_nan, weights)
     ordered, count, axes, missing = _ordered(x, axis, skip_nan)
     weak = isinstance(q, (int, float))
     q = as_tensor(q, np.float64)
     dtype = ordered.dtype if weak else promoted(ordered.dtype, q.dtype)
     q = astype(q, np.float64)
-    results = [
-        _kept(where(missing, np.nan, _interpolated(ordered, count, p, method, dtype)), x, axes, keepdims)
-        for p in ([q] if q.ndim == 0 else ravel(q))
-    ]
+    each = lambda p: where(missing, np.nan, _interpolated(ordered, count, p, method, dtype))
+    return _for_each(q, lambda p: _kept(each(p), x, axes, keepdims))
+
+
+def _for_each(q: Tensor, quantile: Callable[[Tensor], Tensor]) -> Tensor:
+    """The quantiles for all of `q`, whose axes come first."""
     if q.ndim == 0:
-        return results[0]
-    shape = results[0].shape
-    return reshape(concatenate([reshape(y, (1, *shape)) for y in results]), (*q.shape, *shape))
+        return quantile(q)
+    results = [quantile(p) for p in ravel(q)]
+    return reshape(stack(results), (*q.shape, *results[0].shape))
+
+
+def _weighted_quantile(
+    x: Tensor, q: Any, axis: Axis, method: str, keepdims: bool, skip_nan: bool, weights: Any
+) -> Tensor:
+    if method != "inverted_cdf":
+        raise ValueError(f"{called()}: only method 'inverted_cdf' supports weights, not {method!r}")
+    w = _aligned_weights(as_tensor(weights), x, axis)
+    check_weights(w)
+    rows, axes = _gathered(x, axis)
+    weighted = WeightedRows(rows, _gathered(broadcast_to(w, x.shape), axis)[0], skip_nan)
+    return _for_each(as_tensor(q, np.float64), lambda p: _kept(weighted.quantile(p), x, axes, keepdims))
 
 
 def _interpolated(ordered: Tensor, count: Tensor, q: Tensor, method: str, dtype: np.dtype) -> Tensor:
@@ -209,9 +231,14 @@ def quantile(
     overwrite_input: bool = False,
     method: str = "linear",
     keepdims: bool = False,
+    *,
+    weights: Any = None,
 ) -> Tensor:
-    """What a fraction `q` of the elements over axes is at most, by any of NumPy's methods but with weights."""
-    return _quantile(x, _checked(q, 1), axis, out, method, keepdims, False)
+    """What a fraction `q` of the elements over axes is at most, by any of NumPy's methods.
+
+    `weights`, not negative, of the shape of `x` or of `axis`: by their share of the weight, with "inverted_cdf".
+    """
+    return _quantile(x, _checked(q, 1), axis, out, method, keepdims, False, weights)
 
 
 def percentile(
@@ -222,9 +249,11 @@ def percentile(
     overwrite_input: bool = False,
     method: str = "linear",
     keepdims: bool = False,
+    *,
+    weights: Any = None,
 ) -> Tensor:
-    """What `q` percent of the elements over axes are at most."""
-    return _quantile(x, _checked(q, 100), axis, out, method, keepdims, False)
+    """What `q` percent of the elements over axes are at most, with weights as of `quantile`."""
+    return _quantile(x, _checked(q, 100), axis, out, method, keepdims, False, weights)
 
 
 def nanquantile(
@@ -235,9 +264,11 @@ def nanquantile(
     overwrite_input: bool = False,
     method: str = "linear",
     keepdims: bool = False,
+    *,
+    weights: Any = None,
 ) -> Tensor:
-    """Quantiles of what is not nan."""
-    return _quantile(x, _checked(q, 1), axis, out, method, keepdims, True)
+    """Quantiles of what is not nan, with weights as of `quantile`."""
+    return _quantile(x, _checked(q, 1), axis, out, method, keepdims, True, weights)
 
 
 def nanpercentile(
@@ -248,9 +279,11 @@ def nanpercentile(
     overwrite_input: bool = False,
     method: str = "linear",
     keepdims: bool = False,
+    *,
+    weights: Any = None,
 ) -> Tensor:
-    """Percentiles of what is not nan."""
-    return _quantile(x, _checked(q, 100), axis, out, method, keepdims, True)
+    """Percentiles of what is not nan, with weights as of `quantile`."""
+    return _quantile(x, _checked(q, 100), axis, out, method, keepdims, True, weights)
 
 
 # -- correlations -----------------------------------------------------------------------------------------------------
@@ -270,17 +303,18 @@ def cov(
     """Covariances of variables, the rows of `m` (its columns unless `rowvar`) and `y`."""
     x = _variables(m, rowvar, dtype)
     x = x if y is None else concatenate([x, _variables(y, rowvar, dtype)])
-    w = None if fweights is None else astype(fweights, x.dtype)
+    dtype = real_dtype(x.dtype)
+    w = None if fweights is None else astype(fweights, dtype)
     if aweights is not None:
-        w = astype(aweights, x.dtype) if w is None else multiply(w, astype(aweights, x.dtype))
+        w = astype(aweights, dtype) if w is None else multiply(w, astype(aweights, dtype))
     less = (0 if bias else 1) if ddof is None else ddof
-    total = astype(dim(x.shape[1]), x.dtype) if w is None else sum(w)
+    total = astype(dim(x.shape[1]), dtype) if w is None else sum(w)
     centre = mean(x, 1, keepdims=True) if w is None else divide(sum(multiply(x, w), 1, keepdims=True), total)
     free = subtract(total, less)
     if w is not None and less and aweights is not None:
-        free = subtract(total, divide(multiply(less, sum(multiply(w, astype(aweights, x.dtype)))), total))
+        free = subtract(total, divide(multiply(less, sum(multiply(w, astype(aweights, dtype)))), total))
     x = subtract(x, centre)
-    c = dot(x, transpose(x if w is None else multiply(x, w)))
+    c = dot(x, transpose(conj(x if w is None else multiply(x, w))))
     c = divide(c, clip(free, 0))
     return reshape(c, [n for n in c.shape if n != 1])
 
@@ -299,8 +333,10 @@ def corrcoef(x: Any, y: Any = None, rowvar: bool = True, *, dtype: Any = None) -
     c = cov(x, y, rowvar, dtype=dtype)
     if c.ndim == 0:
         return divide(c, c)
-    deviation = sqrt(diagonal(c))
+    deviation = sqrt(real(diagonal(c)))
     c = divide(divide(c, reshape(deviation, (-1, 1))), deviation)
+    if c.dtype.kind == "c":
+        return ops.complex_(clip(real(c), -1, 1), clip(imag(c), -1, 1))
     return clip(c, -1, 1)
 
 

@@ -19,6 +19,7 @@ from tapefuse.numpy.creation import full
 from tapefuse.numpy.elementwise import _truth, astype, where
 from tapefuse.numpy.running import cumprod, halved, running
 from tapefuse.numpy.shape import Axis, _axes, _axis, _refuse, broadcast_to, reshape, squeeze
+from tapefuse.numpy.ufunc_places import at_method, reduceat_method
 from tapefuse.tracer.source import called
 from tapefuse.tracer.tensor import Tensor, as_tensor
 
@@ -139,9 +140,12 @@ def methods(calls: dict[Any, Function]) -> dict[Any, Function]:
     """(ufunc, method) -> function, for the ufuncs among `calls`, which maps (ufunc, "__call__")."""
     found: dict[Any, Function] = {}
     for ufunc, _ in calls:
+        if ufunc.nout == 1 and ufunc.signature is None:
+            found[ufunc, "at"] = at_method(ufunc, calls[ufunc, "__call__"])
         if ufunc.nin == 2 and ufunc.signature is None:
             found[ufunc, "outer"] = outer_method(calls[ufunc, "__call__"])
         if ufunc in REDUCTIONS or ufunc in ASSOCIATIVE:
             found[ufunc, "reduce"] = reduce_method(ufunc)
             found[ufunc, "accumulate"] = accumulate_method(ufunc)
+            found[ufunc, "reduceat"] = reduceat_method(ufunc, found[ufunc, "reduce"])
     return found

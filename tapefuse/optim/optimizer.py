@@ -10,6 +10,7 @@ import numpy as np
 
 from tapefuse import numpy as tp
 from tapefuse._errors import ShapeError
+from tapefuse.ir.halves import FLOAT32, is_half, widened
 from tapefuse.nn.module import Module
 from tapefuse.tracer.rows import IndexedRows
 from tapefuse.tracer.source import user_stacklevel
@@ -23,6 +24,10 @@ class Optimizer(Module):
     `learning_rate` and `iterations` are variables, so a compiled step reads their present value: assign to
     `optimizer.learning_rate` between steps without a new trace. Slots are variables made by `build` or by the first
     `apply_gradients`; they belong to `variables` and hence to checkpoints.
+
+    Variables of float16 and bfloat16 are updated in float32 (Micikevicius et al. 2018): their slots are float32, and
+    `masters` has the value that the variable is the rounded form of, so that small steps add up. Where a variable was
+    assigned by others, its own value counts.
     """
 
     attribute_order: ClassVar[tuple[str, ...]] = ("iterations", "_learning_rate")
@@ -34,6 +39,7 @@ class Optimizer(Module):
         self._learning_rate = Variable(np.float64(learning_rate), trainable=False, name="learning_rate")
         self.iterations = Variable(np.int64(0), trainable=False, name="iterations")
         self.slots: dict[str, list[Variable]] = {}
+        self.masters: dict[str, Variable] = {}  # by number of the variable
         self._served = _Served()
 
     @property
@@ -46,11 +52,16 @@ class Optimizer(Module):
         self._learning_rate.assign(np.float64(value))
 
     def build(self, variables: Iterable[Variable]) -> None:
-        """Make the slots (zeros of each variable's shape and dtype) for variables that have none yet."""
+        """Make the slots (zeros of each variable's shape and dtype, float32 for halves) for variables that have none
+        yet."""
         for variable in variables:
             if self._served.add(variable):
+                if is_half(variable.dtype):
+                    zeros = np.zeros(tuple(variable.shape), FLOAT32)  # they take the variable's value in the first step
+                    master = Variable(zeros, trainable=False, name=f"{variable.name}_master")
+                    self.masters[str(self._served.index(variable))] = master
                 for slot in self.slot_names:
-                    zeros = np.zeros(tuple(variable.shape), variable.dtype)
+                    zeros = np.zeros(tuple(variable.shape), widened(variable.dtype))
                     made = Variable(zeros, trainable=False, name=f"{variable.name}_{slot}")
                     self.slots.setdefault(slot, []).append(made)
 
@@ -68,8 +79,19 @@ class Optimizer(Module):
         self.build(v for _, v in pairs)
         self.iterations.assign_add(np.int64(1))
         for gradient, variable in pairs:
-            rate = tp.astype(self._learning_rate, variable.dtype)
-            self.update(gradient, variable, rate, *self.slots_of(variable))
+            rate = tp.astype(self._learning_rate, widened(variable.dtype))
+            if is_half(variable.dtype):
+                self._update_half(gradient, variable, rate)
+            else:
+                self.update(gradient, variable, rate, *self.slots_of(variable))
+
+    def _update_half(self, g: Any, variable: Variable, rate: Any) -> None:
+        """The step of the float32 that a half is rounded from."""
+        master = self.masters[str(self._served.index(variable))]
+        is_whole = tp.equal(tp.astype(master, variable.dtype), variable)
+        master.assign(tp.where(is_whole, master, tp.astype(variable, FLOAT32)))
+        self.update(tp.astype(tp.asarray(g), FLOAT32), master, rate, *self.slots_of(variable))
+        variable.assign(tp.astype(master, variable.dtype))
 
     def update(self, g: Any, variable: Variable, rate: Any, *slots: Variable) -> None:
         """Assign the new value of `variable` and of its slots. `g` and `rate` have the variable's dtype.

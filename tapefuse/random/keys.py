@@ -85,8 +85,9 @@ def bits(key: Any, shape: Any = (), width: int = 32) -> Tensor:
 
 def as_key(key: Any) -> Tensor:
     """A key as a tensor. Raises DTypeError, ShapeError for anything else."""
-    if not hasattr(key, "dtype") or key.dtype != UINT64:
-        kind = f"of dtype {key.dtype}" if hasattr(key, "dtype") else f"a {type(key).__name__}"
+    dtype = getattr(key, "dtype", None)
+    if dtype != UINT64:
+        kind = f"of type {type(key).__name__}" if dtype is None else f"of dtype {dtype}"
         raise DTypeError(f"{called()}: a key is a uint64 scalar, not {kind}; make one with tp.random.key(seed)")
     return _scalar(as_tensor(key), "a key")
 

@@ -29,12 +29,19 @@ def drawn_shape(shape: Any, *parameters: Any) -> Shape:
     if any(isinstance(n, int) and n < 0 for n in found):
         raise ShapeError(f"{called()}: the shape {show_shape(found)} has a negative extent")
     for theirs in shapes:
-        if theirs and broadcast_shapes(found, theirs) != found:
+        if not _fits(theirs, found):
             raise ShapeError(
                 f"{called()}: a parameter of shape {show_shape(theirs)} does not broadcast to the shape "
                 f"{show_shape(found)} asked for"
             )
     return found
+
+
+def _fits(shape: Shape, into: Shape) -> bool:
+    try:
+        return broadcast_shapes(into, shape) == into
+    except ShapeError:
+        return False
 
 
 def _shape_of(x: Any) -> Shape:

@@ -12,7 +12,7 @@ from functools import cache
 
 from tapefuse._errors import CompileError
 
-FUNCTIONS = ("scipy_cblas_sgemm", "scipy_cblas_dgemm")  # 32-bit integers
+FUNCTIONS = ("scipy_cblas_sgemm", "scipy_cblas_dgemm", "scipy_cblas_strsm", "scipy_cblas_dtrsm")  # 32-bit integers
 
 
 def address(name: str) -> int:

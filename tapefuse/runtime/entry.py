@@ -65,7 +65,7 @@ ARENA_SLOT = FIELDS.index("arena_slot")  # the kept block of scratch memory; cal
 RECORD_WORDS = 4  # descr, rank, axes, written
 RECYCLED, N_OUTPUTS = FIELDS.index("recycled"), FIELDS.index("n_outputs")
 TENSOR, WHOLE = 0, 1  # what an output becomes: a Tensor, an array, or 2, 3, ...: a number of one of these kinds
-NUMBERS = ("f8", "f4", "b1", "i8", "i4", "i2", "i1", "u8", "u4", "u2", "u1")
+NUMBERS = ("f8", "f4", "b1", "c16", "c8", "i8", "i4", "i2", "i1", "u8", "u4", "u2", "u1")
 _NOBODY = ctypes.c_uint64(0)
 FIXED, BIND, SAME, POLYNOMIAL = range(4)  # kinds of axes
 
@@ -89,7 +89,7 @@ def entry_text() -> str:
 def _number_cases() -> dict[str, str]:
     """What `wrap.ll` does for each kind of number."""
     code, objects = [], []
-    for kind in NUMBERS[3:]:
+    for kind in NUMBERS[5:]:
         signed, bits = kind[0] == "i", 8 * int(kind[1])
         make = "PyLong_FromLongLong" if signed else "PyLong_FromUnsignedLongLong"
         widen = "sext" if signed else "zext"
@@ -166,7 +166,7 @@ class _Values:
 
 def canonical(dtype: np.dtype) -> np.dtype:
     """NumPy's one native dtype object of that kind and size."""
-    return np.dtype(dtype.str)
+    return dtype if dtype.isbuiltin == 2 else np.dtype(dtype.str)  # bfloat16 is no dtype of NumPy's own
 
 
 def build_table(

@@ -23,9 +23,12 @@ from typing import Any
 
 import numpy as np
 
-from tapefuse.ir.program import Program
-from tapefuse.ir.types import Dim, Poly, Type, substitute
+from tapefuse._errors import CompileError
+from tapefuse.ir.halves import is_half
+from tapefuse.ir.program import NO_MEMORY, Program
+from tapefuse.ir.types import Dim, Poly, Type, real_dtype, show_dtype, substitute
 from tapefuse.runtime.generated import Source
+from tapefuse.runtime.numba_entry import as_bits
 
 _ALIGN = 64
 
@@ -35,15 +38,23 @@ def njit_function(program: Program, loaded: Any, states: Sequence[np.ndarray]) -
 
     An argument is an array of the program's dtype and rank (one that is not C-contiguous is copied), or a number for
     rank 0; a result of rank 0 is a number; several results are a tuple. Raises IndexError for an index out of range and
-    ValueError for an extent that does not fit, as it may in `@njit` code.
+    ValueError for an extent that does not fit, as it may in `@njit` code; MemoryError where there is none for a size that
+    the program computes.
+    Raises CompileError for float16 and bfloat16, which Numba has no arrays of.
     """
+    outside = (*program.inputs, *program.outputs)
+    if half := next((t for t in outside if is_half(t.dtype)), None):
+        raise CompileError(
+            f"{program.name} takes or returns {half}, and @njit code has no {show_dtype(half.dtype)}; take and return "
+            "float32, and cast inside of the function"
+        )
     return _Wrapper(program, loaded, states).function()
 
 
 class _Wrapper:
     def __init__(self, program: Program, loaded: Any, states: Sequence[np.ndarray]):
         self.program, self.loaded = program, loaded
-        self.constants = [*map(np.ascontiguousarray, states), *map(np.ascontiguousarray, program.constants)]
+        self.constants = [as_bits(np.ascontiguousarray(c)) for c in (*states, *program.constants)]
         self.env: dict[str, Dim] = {s: Poly.symbol(f"n{k}") for k, s in enumerate(program.symbols)}
         self.names: dict[str, Any] = {"empty": np.empty, "uint8": np.uint8, "uintp": np.uintp, "int64": np.int64}
 
@@ -115,13 +126,18 @@ class _Wrapper:
         yield "status = program(pointers.ctypes.data, dims.ctypes.data)"
 
     def _seen(self, name: str, type: Type) -> str:
-        """An array as the Numba engine's program takes it: rank 0 where the type has none."""
+        """An array as the Numba engine's program takes it (see `as_bits`): rank 0 where the type has none."""
+        if type.dtype.kind == "c":
+            part = self._constant("dtype", real_dtype(type.dtype).type)
+            return f"{name}.view({part}).reshape({f'{name}.shape + (2,)' if type.shape else '(2,)'})"
         return name if type.shape else f"{name}.reshape(())"
 
     def _checks(self) -> Iterator[str]:
         for k, check in enumerate(self.program.checks, 1):
             error = self._constant("error", next(c for c in check.error.__mro__ if c.__module__ == "builtins"))
             yield f"if status == {k}: raise {error}({self._constant('message', check.text)})"
+        lost = f"no memory for what {self.program.name} keeps in a loop of unknown length"
+        yield f"if status == {NO_MEMORY}: raise {self._constant('error', MemoryError)}({self._constant('message', lost)})"
 
     def _returned(self) -> str:
         results = [f"y{k}" if t.shape else f"y{k}[0]" for k, t in enumerate(self.program.outputs)]

@@ -19,6 +19,7 @@ from tapefuse.runtime import blas
 from tapefuse.runtime.numba_library import compiled
 
 ROW_MAJOR, AS_IT_IS, TRANSPOSED = 101, 111, 112  # CBLAS's constants
+UPPER, LOWER, GENERAL, UNIT, LEFT = 121, 122, 131, 132, 141
 
 
 def carve(arena, offset, shape, dtype):
@@ -138,12 +139,12 @@ def _gemm(context, builder, sig, args, rows: bool):
     flags = [i32(ROW_MAJOR), *(i32(TRANSPOSED if f else AS_IT_IS) for f in flipped)]
     one, zero = (ir.Constant(t, v) for v in (1.0, 0.0))
     given = [*flags, *sizes, one, at_a, strides[0], at_b, strides[1], zero, at_out, strides[2]]
-    builder.call(_blas_function(builder, t, given), given)
+    builder.call(_blas_function(builder, "gemm", t, given), given)
     return context.get_dummy_value()
 
 
-def _blas_function(builder, t, given):
-    name = f"scipy_cblas_{'s' if isinstance(t, ir.FloatType) else 'd'}gemm"
+def _blas_function(builder, title, t, given):
+    name = f"scipy_cblas_{'s' if isinstance(t, ir.FloatType) else 'd'}{title}"
     llvm.add_symbol(name, blas.address(name))
     return cgutils.get_or_insert_function(builder.module, ir.FunctionType(ir.VoidType(), [v.type for v in given]), name)
 
@@ -205,3 +206,41 @@ def transposed(y, at_y, x, at_x, rows, columns, row_y, row_x):
 @compiled(transposed, typer=lambda y, at_y, x, at_x, rows, columns, row_y, row_x: types.none)
 def _transposed(context, builder, sig, args):
     return _as_python(context, builder, sig, args, transposed)
+
+
+# -- triangular systems ---------------------------------------------------------------------------------
+
+
+def substituted(a, at_a, y, at_y, rows, columns, lower, transpose, unit):
+    """`codegen.loops.Substitute` on row-major arrays; `at_*` count elements."""
+    a = reshaped(reshaped(a, (a.size,))[at_a : at_a + rows * rows], (rows, rows))
+    y = reshaped(reshaped(y, (y.size,))[at_y : at_y + rows * columns], (rows, columns))
+    for k in range(rows):
+        i = k if lower != transpose else rows - 1 - k
+        for m in range(k):
+            j = m if lower != transpose else rows - 1 - m
+            y[i] -= (a[j, i] if transpose else a[i, j]) * y[j]
+        if not unit:
+            y[i] /= a[i, i]
+
+
+@compiled(substituted, typer=lambda a, at_a, y, at_y, rows, columns, lower, transpose, unit: types.none)
+def _substituted(context, builder, sig, args):
+    """A call of OpenBLAS at one thread."""
+    a, y = (make_array(sig.args[k])(context, builder, args[k]) for k in (0, 2))
+    at_a, at_y, rows, columns = (context.cast(builder, args[k], sig.args[k], types.intp) for k in (1, 3, 4, 5))
+    kinds = zip(args[6:], sig.args[6:], strict=True)
+    lower, transpose, unit = (context.cast(builder, v, t, types.boolean) for v, t in kinds)
+    i32, t = ir.IntType(32), context.get_data_type(sig.args[2].dtype)
+
+    def flag(condition, yes, no):
+        return builder.select(condition, i32(yes), i32(no))
+
+    flags = [i32(ROW_MAJOR), i32(LEFT), flag(lower, LOWER, UPPER), flag(transpose, TRANSPOSED, AS_IT_IS)]
+    m, n, lda, ldb = (
+        builder.trunc(v, i32) for v in (rows, columns, _at_least_one(builder, rows), _at_least_one(builder, columns))
+    )
+    given = [*flags, flag(unit, UNIT, GENERAL), m, n, ir.Constant(t, 1.0)]
+    given += [builder.gep(a.data, [at_a]), lda, builder.gep(y.data, [at_y]), ldb]
+    builder.call(_blas_function(builder, "trsm", t, given), given)
+    return context.get_dummy_value()

@@ -17,8 +17,9 @@ import numpy as np
 from tapefuse._errors import CompileError
 from tapefuse._records import dataclass
 from tapefuse.ir.graph import bind_symbols
+from tapefuse.ir.halves import BITS, is_half
 from tapefuse.ir.program import Program
-from tapefuse.ir.types import Dim, Poly, Type, substitute
+from tapefuse.ir.types import Dim, Poly, Type, real_dtype, substitute
 from tapefuse.runtime import threads
 from tapefuse.runtime.abi import Layout, plain
 
@@ -66,7 +67,7 @@ class Entry:
         self.inputs = [_Spec.of(t) for t in program.inputs]
         self.states = [(_slot(v), v, _Spec.of(s.type, s.written)) for v, s in zip(states, program.states, strict=True)]
         self.outputs = [_Spec.of(t) for t in program.outputs]
-        self.constants = tuple(np.array(c, c.dtype.newbyteorder("="), order="C") for c in program.constants)
+        self.constants = tuple(as_bits(np.array(c, c.dtype.newbyteorder("="), order="C")) for c in program.constants)
         self.types = (*program.inputs, *(s.type for s in program.states))
         self.tensor_slot = _slot(layout.tensor)
         self.tupled = layout.tupled or len(program.outputs) != 1
@@ -99,7 +100,8 @@ class Entry:
             if states is None or dims is None or shapes is None or any(n < 0 for shape in shapes for n in shape):
                 return NotImplemented
             outputs = [_empty(shape, s.dtype) for shape, s in zip(shapes, self.outputs, strict=True)]
-            status = self._run([*map(_writable, inputs), *map(_writable, states), *self.constants, *outputs], dims)
+            arrays = [*map(_writable, inputs), *map(_writable, states), *self.constants, *outputs]
+            status = self._run([as_bits(a) for a in arrays], dims)
         finally:
             for slot, variable, array in taken:
                 _give(slot, variable, array)
@@ -222,11 +224,18 @@ def _empty(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
         raise MemoryError(f"no array of shape {shape}: {e}") from None
 
 
+def as_bits(a: np.ndarray) -> np.ndarray:
+    """An array as programs of Numba see it: halves as unsigned integers, complex numbers as pairs along a last axis."""
+    if a.dtype.kind == "c":
+        return a[..., None].view(real_dtype(a.dtype))
+    return a.view(BITS) if is_half(a.dtype) else a
+
+
 def _writable(a: np.ndarray) -> np.ndarray:
     """Numba's types tell read-only arrays apart. Programs never write to inputs: show these as ordinary ones."""
     if a.flags.writeable:
         return a
     if not a.size:
         return np.empty(a.shape, a.dtype)
-    memory = (ctypes.c_char * a.nbytes).from_address(a.ctypes.data)
-    return np.frombuffer(memoryview(memory).cast("B"), a.dtype).reshape(a.shape)
+    memory, dtype = (ctypes.c_char * a.nbytes).from_address(a.ctypes.data), BITS if is_half(a.dtype) else a.dtype
+    return np.frombuffer(memoryview(memory).cast("B"), dtype).reshape(a.shape)

@@ -329,6 +329,26 @@ def _same_bits(context, builder, sig, args):
     return builder.bitcast(args[0], context.get_value_type(sig.return_type))
 
 
+def to_half(x):
+    """The bits of the float16 nearest to a float32."""
+    return np.float16(x).view(np.uint16)
+
+
+def from_half(x):
+    """The float32 of the bits of a float16."""
+    return np.float32(np.uint16(x).view(np.float16))
+
+
+@compiled(to_half, typer=lambda x: types.uint16)
+def _to_half(context, builder, sig, args):
+    return builder.bitcast(builder.fptrunc(args[0], ir.HalfType()), ir.IntType(16))
+
+
+@compiled(from_half, typer=lambda x: types.float32)
+def _from_half(context, builder, sig, args):
+    return builder.fpext(builder.bitcast(args[0], ir.HalfType()), ir.FloatType())
+
+
 def cast(x, dtype):
     """`x` as another integer type: integers wrap, floats are cut and saturate (nan is 0)."""
     if not isinstance(x, (float, np.floating)):

@@ -1,6 +1,7 @@
 ; Fifth part of the entry (see entry.ll): what a call returns for each output, a Tensor, or an array or a number of Python.
 
 declare ptr @PyFloat_FromDouble(double)
+declare ptr @PyComplex_FromDoubles(double, double)
 declare ptr @PyLong_FromUnsignedLongLong(i64)
 declare ptr @PyBool_FromLong(i64)
 
@@ -35,6 +36,20 @@ f4:
   %f4.wide = fpext float %f4.value to double
   %f4.object = call ptr @PyFloat_FromDouble(double %f4.wide)
   br label %made
+c16:
+  %c16.real = load double, ptr %data
+  %c16.next = getelementptr inbounds double, ptr %data, i64 1
+  %c16.imag = load double, ptr %c16.next
+  %c16.object = call ptr @PyComplex_FromDoubles(double %c16.real, double %c16.imag)
+  br label %made
+c8:
+  %c8.real = load float, ptr %data
+  %c8.next = getelementptr inbounds float, ptr %data, i64 1
+  %c8.imag = load float, ptr %c8.next
+  %c8.wide = fpext float %c8.real to double
+  %c8.wider = fpext float %c8.imag to double
+  %c8.object = call ptr @PyComplex_FromDoubles(double %c8.wide, double %c8.wider)
+  br label %made
 $integers
 b1:
   %b1.value = load i8, ptr %data
@@ -42,7 +57,7 @@ b1:
   %b1.object = call ptr @PyBool_FromLong(i64 %b1.wide)
   br label %made
 made:
-  %object = phi ptr [%f8.object, %f8], [%f4.object, %f4], $integer_objects [%b1.object, %b1]
+  %object = phi ptr [%f8.object, %f8], [%f4.object, %f4], [%c16.object, %c16], [%c8.object, %c8], $integer_objects [%b1.object, %b1]
   %none = icmp eq ptr %object, null
   br i1 %none, label %fail, label %drop
 drop:

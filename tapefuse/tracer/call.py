@@ -72,7 +72,7 @@ class GraphCall:
             inputs = tape.nodes(keys, xs)
             if tape.lost:
                 for y in ys:
-                    tape.missed(self.graph.name or "a call", keys, y)
+                    tape.missed(self.graph.name or "a call", keys, key_of(y))
             wanted = tuple([k for k, x in enumerate(inputs) if x.key is not None and has_derivatives(x.dtype)])
             if wanted:
                 pull, push = self._pullback(xs, wanted), self._pushforward(xs)

@@ -19,26 +19,27 @@ import numpy as np
 
 from tapefuse._errors import MissingGradientError, ShapeError, TapeError
 from tapefuse._tree import flatten, unflatten
-from tapefuse.ir import ops
 from tapefuse.ir.op import OPS
 from tapefuse.ir.types import Type, has_derivatives, show_shape
+from tapefuse.tracer.custom_rules import Rule, linked, moved
 from tapefuse.tracer.operators import Operators, functions
-from tapefuse.tracer.record import Node, Pullback, Record
+from tapefuse.tracer.record import Node, Pullback, Pushforward, Record
+from tapefuse.tracer.rows import dense
 from tapefuse.tracer.source import current_loc, user_loc
 from tapefuse.tracer.state import state, tracing
 from tapefuse.tracer.tape import GradientTape
-from tapefuse.tracer.tensor import Tensor, TracedTensor, as_tensor, key_of, python_kind, still, wrap
+from tapefuse.tracer.tensor import Tensor, as_tensor, key_of, python_kind, still, wrap
 from tapefuse.tracer.variable import Variable, alias
 
 
 class _Reader(GradientTape):
     """Records nothing, and sees which variables are read."""
 
-    def tracks(self, keys: Sequence[int]) -> bool:
-        return False
+    def _watch_variable(self, variable: Variable) -> None:
+        self._variables[variable._key] = variable
 
 
-def custom_gradient(f: Callable[..., Any]) -> Callable[..., Any]:
+def custom_gradient(f: Any = None, *, jvp: Callable[..., Any] | None = None) -> Any:
     """`f(*args) -> (y, grad_fn)` as a function that returns y and whose derivative is what `grad_fn` says.
 
     `grad_fn(*dy)` takes a cotangent for each tensor in y (zeros where nothing depends on it), and gives one for each
@@ -46,11 +47,17 @@ def custom_gradient(f: Callable[..., Any]) -> Callable[..., Any]:
     are no arguments, it is called with `variables=[...]` and gives a pair: those, and a list for the variables. Outer
     tapes record what it computes, so it is differentiated again for higher derivatives.
 
-    In a traced function the rule serves the tapes inside of it; differentiating through its boundary raises
-    MissingGradientError, and so does forward mode. Raises TypeError if f returns no such pair, or if its grad_fn does
-    not take `variables` and has to; when the gradient is taken, ValueError for a wrong number of cotangents and
-    ShapeError for a wrong shape.
+    Forward mode takes `jvp(args, tangents)`, which gets the positional arguments and a tangent for each tensor in them
+    (zeros where nothing moves it), and gives the tangents of y. Without it the transpose of grad_fn is taken:
+    MissingGradientError if that is not linear in dy.
+
+    In a traced function the rules become part of the program: they hold for tapes inside of it and around it, for
+    `grad`, `vmap` and loops. A grad_fn that calls f itself has derivatives across that boundary up to the third order.
+    Raises TypeError if f returns no such pair, or if its grad_fn does not take `variables` and has to; when the
+    gradient is taken, ValueError for a wrong number of cotangents and ShapeError for a wrong shape.
     """
+    if f is None:
+        return functools.partial(custom_gradient, jvp=jvp)
 
     @functools.wraps(f)
     def call(*args: Any, **kwargs: Any) -> Any:
@@ -65,7 +72,9 @@ def custom_gradient(f: Callable[..., Any]) -> Callable[..., Any]:
                 f"{_name(f)} at {user_loc()} reads the variables {', '.join(repr(v.name) for v in variables)}, so its "
                 "grad_fn must take the keyword `variables` and return (gradients of inputs, gradients of variables)"
             )
-        return _recorded(y, inputs, variables, _ruled(_name(f), rule, inputs, variables, types), _name(f))
+        pull = _ruled(_name(f), rule, inputs, variables, types)
+        push = None if jvp is None else _pushed(_name(f), jvp, args, variables, types)
+        return _recorded(y, inputs, variables, Rule(_name(f), pull, push, tuple(types)))
 
     return call
 
@@ -139,7 +148,9 @@ def recompute(f: Callable[..., Any]) -> Callable[..., Any]:
             wanted = [k for k, g in enumerate(gs) if g is not None]
             return tape.gradient([again[k] for k in wanted], [*twins, *variables], [gs[k] for k in wanted])
 
-        return _recorded(y, inputs, variables, pullback, _name(f))
+        types = tuple([as_tensor(x).type for x in flatten(y)[0]])
+        rule = Rule(_name(f), pullback, functools.partial(_no_forward, _name(f)), types)
+        return _recorded(y, inputs, variables, rule)
 
     return call
 
@@ -173,17 +184,22 @@ def _takes_variables(rule: Callable[..., Any]) -> bool:
     return any(p.name == "variables" or p.kind is p.VAR_KEYWORD for p in parameters)
 
 
-def _recorded(y: Any, inputs: Sequence[Tensor], variables: Sequence[Variable], pullback: Pullback, name: str) -> Any:
-    """y, whose tensors are new to tapes, which get their derivatives from `pullback` alone."""
+def _recorded(y: Any, inputs: Sequence[Tensor], variables: Sequence[Variable], rule: Rule) -> Any:
+    """y, whose tensors are new to tapes, which get their derivatives from the rule alone."""
     leaves, tree = flatten(y)
-    results = [_apart(as_tensor(x), name) for x in leaves]
+    tensors = [as_tensor(x) for x in leaves]
+    if state.trace is None:
+        results = [wrap(x._array) for x in tensors]
+    else:
+        with tracing(state.trace):
+            results = linked(tensors, [*inputs, *[v.read() for v in variables]], rule)
     keys = [*[key_of(x) for x in inputs], *[v._key for v in variables]]
     types = [*[x.type for x in inputs], *[v.type for v in variables]]
     outs = tuple([Node(key_of(r), r.type) for r in results])
     for tape in state.tapes:
         if tape.tracks(keys):
             xs = tuple([Node(k if tape.tracks((k,)) else None, t) for k, t in zip(keys, types, strict=True)])
-            tape.add_record(Record(xs, outs, pullback, functools.partial(_no_forward, name), current_loc()))
+            tape.add_record(Record(xs, outs, rule.pullback, functools.partial(moved, rule), current_loc()))
     return unflatten(tree, results)
 
 
@@ -191,14 +207,26 @@ def _no_forward(name: str, tangents: Sequence[Any]) -> Sequence[Any]:
     raise MissingGradientError(f"{name} has a rule for reverse mode only; take its gradient instead of a jvp")
 
 
-def _apart(y: Tensor, name: str) -> Tensor:
-    """The same value under an identity of its own. In a traced function only the tapes inside know the rule."""
-    if not isinstance(y, TracedTensor):
-        return wrap(y._array) if state.trace is None else TracedTensor(state.trace.value_of(y), state.trace)
-    if not has_derivatives(y.dtype):
-        return TracedTensor(y._value, y._trace)
-    with tracing(state.trace):
-        return ops.missing_gradient(y, name=f"{name}, whose own rule serves tapes inside of the traced function only,")
+def _pushed(
+    name: str, jvp: Callable[..., Any], args: tuple, variables: Sequence[Variable], types: Sequence[Type]
+) -> Pushforward:
+    """The user's rule for tangents, checked."""
+
+    def pushforward(ts: Sequence[Tensor | None]) -> Sequence[Tensor]:
+        if any(t is not None for t in ts[len(ts) - len(variables) :]):
+            raise MissingGradientError(
+                f"{name} reads the variables {', '.join(repr(v.name) for v in variables)}, which its jvp knows nothing "
+                "of; make them arguments of the function"
+            )
+        xs = [x for x in flatten(args)[0] if isinstance(x, Tensor)]
+        tangents = [functions.zeros_like(x) if t is None else t for t, x in zip(ts, xs, strict=False)]
+        found = flatten(jvp(args, _with_tensors(args, tangents)))[0]
+        if len(found) != len(types):
+            raise ValueError(f"the jvp of {name} is expected to return {len(types)} tangents, returned {len(found)}")
+        pairs = enumerate(zip(found, types, strict=True))
+        return [_as_type(f"the jvp of {name}", t, y, f"result {k}", "a tangent") for k, (t, y) in pairs]
+
+    return pushforward
 
 
 def _ruled(
@@ -211,7 +239,7 @@ def _ruled(
     """The user's rule, checked."""
 
     def pullback(gs: Sequence[Tensor | None]) -> Sequence[Tensor | None]:
-        dys = [functions.zeros(t.shape, t.dtype) if g is None else g for g, t in zip(gs, types, strict=True)]
+        dys = [functions.zeros(t.shape, t.dtype) if g is None else dense(g) for g, t in zip(gs, types, strict=True)]
         if not variables:
             return _checked(name, rule(*dys), inputs, "input")
         pair = rule(*dys, variables=list(variables))
@@ -247,13 +275,18 @@ def _flat(given: Any) -> Iterator[Any]:
 def _fitting(name: str, g: Any, x: Tensor | Variable, what: str) -> Tensor | None:
     if g is None or not has_derivatives(x.dtype):
         return None
-    cotangent = as_tensor(g, x.dtype) if python_kind(g) is not None else as_tensor(g)
-    if cotangent.shape != x.shape:
+    return _as_type(f"the grad_fn of {name}", g, x.type, what, "a gradient")
+
+
+def _as_type(giver: str, g: Any, wanted: Type, what: str, kind: str) -> Tensor:
+    """A derivative in its place's dtype. Raises ShapeError."""
+    found = as_tensor(g, wanted.dtype) if python_kind(g) is not None else as_tensor(g)
+    if found.shape != wanted.shape:
         raise ShapeError(
-            f"the grad_fn of {name} gives {what} a gradient of shape {show_shape(cotangent.shape)}, but that is "
-            f"{x.type}; reduce or reshape it to the same shape"
+            f"{giver} gives {what} {kind} of shape {show_shape(found.shape)}, but that is {wanted}; reduce or reshape "
+            "it to the same shape"
         )
-    return cotangent if cotangent.dtype == x.dtype else functions.astype(cotangent, x.dtype)
+    return found if found.dtype == wanted.dtype else functions.astype(found, wanted.dtype)
 
 
 def _name(f: Any) -> str:

@@ -6,6 +6,7 @@ become a `put`, integer arrays a `put_at`, masks that are known at run time only
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from tapefuse.ir.graph import Value
 from tapefuse.ir.op import OPS
 from tapefuse.ir.passes.checks import Known, never_negative
 from tapefuse.ir.types import Dim, Poly, Shape, broadcast_shapes, show_dtype, show_shape
+from tapefuse.tracer import shortcuts
 from tapefuse.tracer.operators import Operators, functions
 from tapefuse.tracer.source import user_loc
 from tapefuse.tracer.state import state
@@ -30,6 +32,8 @@ def getitem(x: Any, index: Any) -> Tensor:
     anything else.
     """
     x = as_tensor(x)
+    if type(x) is Tensor and (cut := _known_cut(x, index)) is not None:
+        return shortcuts.item(x, cut)
     given = index if isinstance(index, tuple) else (index,)
     if (found := _traced_mask(x, given)) is not None:
         return Selection(x, *found)  # type: ignore[return-value]
@@ -37,6 +41,45 @@ def getitem(x: Any, index: Any) -> Tensor:
     y = _cut_out(wide, cuts)
     y = _gathered(y, items, arrays) if arrays else y
     return still(y) if y is x else y
+
+
+def _known_cut(x: Tensor, index: Any) -> shortcuts.Cut | None:
+    """What an index of Python's integers and slices takes of an eager tensor; None for others, and for a wrong one."""
+    if state.trace is not None or state.overrides:
+        return None
+    if type(index) is int:
+        return _int_cut(x._array.shape, index)
+    given = index if type(index) is tuple else (index,)
+    key = tuple([(i.start, i.stop, i.step) if type(i) is slice else i for i in given])
+    for i, k in zip(given, key, strict=True):
+        if type(i) is not int and i is not Ellipsis and (
+            type(i) is not slice or any(type(d) is not int and d is not None for d in k)
+        ):
+            return None
+    return _sliced_cut(x._array.shape, key)
+
+
+@lru_cache(maxsize=4096)
+def _int_cut(shape: Shape, index: int) -> shortcuts.Cut | None:
+    return _sliced_cut(shape, (index,))
+
+
+@lru_cache(maxsize=4096)
+def _sliced_cut(shape: Shape, key: tuple) -> shortcuts.Cut | None:
+    given = [slice(*k) if isinstance(k, tuple) else k for k in key]
+    try:
+        np.empty(shape, bool)[tuple(given)]
+    except IndexError:
+        return None
+    dots = next((k for k, item in enumerate(given) if item is Ellipsis), len(given))
+    rest = len(shape) - sum(item is not Ellipsis for item in given)
+    items = [*given[:dots], *[slice(None)] * rest, *given[dots + 1 :]]
+    cuts = [_cut(item, n, k) for k, (item, n) in enumerate(zip(items, shape, strict=True))]
+    starts, limits, strides = (tuple([getattr(c, a) for c in cuts]) for a in ("start", "limit", "stride"))
+    flips = tuple([k for k, c in enumerate(cuts) if c.flip])
+    lengths = [-(-(c.limit - c.start) // c.stride) for c in cuts]
+    kept = tuple([n for n, c in zip(lengths, cuts, strict=True) if not c.drop])
+    return shortcuts.Cut((*items, Ellipsis), starts, limits, strides, flips, kept)
 
 
 def setitem(x: Any, index: Any, value: Any) -> Tensor:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -16,12 +15,14 @@ import numpy as np
 from tapefuse._errors import MissingGradientError, ShapeError, TapeError
 from tapefuse._records import dataclass
 from tapefuse.ir import ops
-from tapefuse.ir.graph import Graph, Loc, Value, here, param, reachable
+from tapefuse.ir.graph import Graph, Loc, here
 from tapefuse.ir.op import Op
 from tapefuse.ir.passes.adjoint import adjoint, missing_rule
 from tapefuse.ir.passes.forward import tangents
 from tapefuse.ir.types import Shape, Type, has_derivatives, type_of
+from tapefuse.tracer.lines import Line, Shell, values_read
 from tapefuse.tracer.rows import IndexedRows, dense
+from tapefuse.tracer.source import line_of
 from tapefuse.tracer.state import state
 from tapefuse.tracer.tensor import Tensor, TracedTensor, as_tensor, key_of
 
@@ -69,7 +70,25 @@ class CallRecord:
     graph: Graph
 
 
-Entry = Record | CallRecord  # what a tape holds
+Entry = Record | CallRecord
+
+def entry_of(line: Line, persistent: bool) -> Record:
+    """The record of a line."""
+    op, keys, key, held, attrs, code, instruction = line
+    xs = tuple([Node(k if k > 0 else None, type_of(a)) for k, a in zip(keys, held[1:], strict=True)])
+    tensors = [_again(a, abs(k)) for a, k in zip(held, (key, *keys), strict=True)]
+    return _ruled(op, xs, Node(key, type_of(held[0])), attrs, tensors, line_of(code, instruction), persistent)
+
+
+def _again(array: Any, key: int) -> Any:
+    """The tensor that an array was of."""
+    if isinstance(array, Shell):
+        return array
+    tensor = Tensor.__new__(Tensor)
+    tensor._array = array
+    if key:
+        tensor._key = key
+    return tensor
 
 
 def op_record(
@@ -81,17 +100,33 @@ def op_record(
         return _overridden(state.overrides[op.name], xs, result, attrs, (y, *values), loc)
     vjp, jvp = op.vjp, op.jvp
     if vjp is None or jvp is None:
-        rule = _raises(lambda: missing_rule(op, xs, attrs, loc))
-        return Record(xs, (result,), rule, rule, loc, op)
+        return _ruled(op, xs, result, attrs, (y, *values), loc)
     if op is ops.gather and len(xs) == 2:
         push = _no_values if lean and not isinstance(y, TracedTensor) else lambda ts: [jvp(ts, y, *values)]
         return Record(xs, (result,), _looked_up(values[1], xs[0].shape), push, loc, op)
     if lean and not isinstance(y, TracedTensor):
         reads = values_read(op, tuple([x.type for x in xs]), tuple(sorted(attrs.items())))
         held = [v if read else n for v, n, read in zip((y, *values), (result, *xs), reads, strict=True)]
-        return Record(xs, (result,), lambda gs: vjp(gs[0], *held, **attrs), _no_values, loc, op)
-    held = [y, *values]
-    return Record(xs, (result,), lambda gs: vjp(gs[0], *held, **attrs), lambda ts: [jvp(ts, *held, **attrs)], loc, op)
+        return _ruled(op, xs, result, attrs, held, loc, forwards=False)
+    return _ruled(op, xs, result, attrs, (y, *values), loc)
+
+
+def _ruled(
+    op: Op,
+    xs: tuple[Node, ...],
+    y: Node,
+    attrs: dict[str, Any],
+    held: Sequence[Any],
+    loc: Loc | None,
+    forwards: bool = True,
+) -> Record:
+    """A record with the op's own rules. `held`: result and operands; with `forwards` all of their values."""
+    vjp, jvp = op.vjp, op.jvp
+    if vjp is None or jvp is None:
+        rule = _raises(lambda: missing_rule(op, xs, attrs, loc))
+        return Record(xs, (y,), rule, rule, loc, op)
+    push = (lambda ts: [jvp(ts, *held, **attrs)]) if forwards else _no_values
+    return Record(xs, (y,), lambda gs: vjp(gs[0], *held, **attrs), push, loc, op)
 
 
 def _looked_up(indices: Tensor, shape: Shape) -> Pullback:
@@ -151,17 +186,6 @@ def _no_values(ts: Sequence[Tensor | None]) -> Sequence[Any]:
         "a non-persistent tape keeps what the reverse pass reads and nothing more; make it with "
         "GradientTape(persistent=True) to take derivatives forwards"
     )
-
-
-@lru_cache(maxsize=4096)
-def values_read(op: Op, types: tuple[Type, ...], attrs: tuple[tuple[str, Any], ...]) -> tuple[bool, ...]:
-    """Whether the derivative rule reads the values (not only shapes and dtypes) of the result and of each operand."""
-    assert op.vjp is not None
-    y = param(op.type(*types, **dict(attrs)))
-    xs = [param(t) for t in types]
-    cotangents = op.vjp(param(y.type), y, *xs, **dict(attrs))
-    read = reachable([c for c in cotangents if isinstance(c, Value)])
-    return tuple([v in read for v in (y, *xs)])
 
 
 def backward(

@@ -32,8 +32,10 @@ class _Ours(dict[str, bool]):
 OURS = _Ours()
 
 
-def line_of(code: CodeType, instruction: int) -> Loc:
+def line_of(code: CodeType | None, instruction: int) -> Loc | None:
     """The line of an instruction, as `frame.f_lasti` counts."""
+    if code is None:
+        return None
     lines = [line for start, end, line in code.co_lines() if start <= instruction < end and line is not None]
     return _loc(code.co_filename, lines[0] if lines else code.co_firstlineno)
 

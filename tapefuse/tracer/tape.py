@@ -28,7 +28,8 @@ from tapefuse.ir.op import Op
 from tapefuse.ir.types import Shape, Type, has_derivatives, show_shape
 from tapefuse.tracer.explanation import KEPT, Explanation, Note, Reason, losses
 from tapefuse.tracer.operators import functions
-from tapefuse.tracer.record import CallRecord, Entry, Node, backward, forward, op_record, region_record
+from tapefuse.tracer.record import CallRecord, Entry, Line, Node, backward, entry_of, forward, op_record, region_record
+from tapefuse.tracer.reverse import gradients
 from tapefuse.tracer.row_targets import ends, node, partials, regrouped, seeded
 from tapefuse.tracer.rows import IndexedRows
 from tapefuse.tracer.source import current_loc, made_at, user_loc, user_stacklevel
@@ -64,7 +65,7 @@ class GradientTape:
         self._warned = False  # of recording gradients
         self._dtype_warnings = 0
         self._entered_at: Loc | None = None
-        self._records: list[Entry] = []
+        self._records: list[Entry | Line] = []
         self._tracked: set[int] = set()  # keys of everything watched or computed from it
         self._variables: dict[int, Variable] = {}  # watched ones by key
         self._watched: dict[int, tuple[weakref.ref[Tensor], Node]] = {}  # tensors as they were when watched, by `id`
@@ -168,18 +169,18 @@ class GradientTape:
         if self._watch_accessed and variable.trainable and has_derivatives(variable.dtype):
             self._watch_variable(variable)
 
-    def note(self, kind: str, what: Any, keys: Sequence[int], made: Tensor | Variable | None = None) -> None:
+    def note(self, kind: str, what: Any, keys: Sequence[int], made: Tensor | Variable | int | None = None) -> None:
         """Remember that values went somewhere without being recorded, if this tape tracks or follows one of them."""
         if not self._tracked.isdisjoint(keys) or not self.lost.isdisjoint(keys):
-            ys = () if made is None else (made._key if isinstance(made, Variable) else key_of(made),)
+            made = made if isinstance(made, int) or made is None else _key(made)
+            ys = () if made is None else (made,)
             self.lost.update(ys)
             self._notes.append(Note(len(self._records), tuple(keys), ys, kind, what, current_loc()))
 
-    def missed(self, name: str, keys: Sequence[int], y: Tensor) -> None:
-        """Follow what was lost through an operation with a floating-point result, recorded or not."""
+    def missed(self, name: str, keys: Sequence[int], key: int) -> None:
+        """Follow what was lost through an operation with the floating-point result `key`, recorded or not."""
         xs = tuple([k for k in keys if k in self.lost and k not in self._tracked])
         if xs:
-            key = key_of(y)
             if key not in self._tracked:
                 self.lost.add(key)
             self._notes.append(Note(len(self._records), xs, (key,), "followed", name, None))
@@ -256,7 +257,10 @@ class GradientTape:
         wanted = _tensors(sources, "sources")
         seeds = _seeds(targets, output_gradients)
         explanation = self.explanation(target, sources) if explain else None
-        grads = backward(self._take_records(), seeds, [self._source(s) for s in wanted], rows=True)
+        lines, ends = self._take_lines(), [self._source(s) for s in wanted]
+        grads = gradients(lines, seeds, ends)
+        if grads is None:
+            grads = backward(self._entries(lines), seeds, ends, rows=True)
         if zero:
             grads = [functions.zeros(s.shape, s.dtype) if g is None else g for g, s in zip(grads, wanted, strict=True)]
         found = unflatten(flatten(sources)[1], grads)
@@ -345,14 +349,15 @@ class GradientTape:
         if not has_derivatives(x.dtype):
             return (Reason.of("source", name, made_at(x), dtype=x.dtype),)
         source, targeted = self._source(x), [end for y in targets for end in ends(y)]
-        lost, is_connected = losses(self._records, self._notes, source, targeted)
+        records = self._entries(self._records)
+        lost, is_connected = losses(records, self._notes, source, targeted)
         if is_connected:
             return ()
         if lost:
             return tuple([Reason.of(kind, name, loc, what=what) for kind, what, loc in lost])
         if source.key not in self._tracked:
             return (self._unwatched(name, x),)
-        known = {n.key for r in self._records for n in r.ys} | self.lost | self._tracked
+        known = {n.key for r in records for n in r.ys} | self.lost | self._tracked
         kind = "unconnected" if known.issuperset([n.key for n in targeted]) else "outside"
         loc = self._entered_at if kind == "outside" else self._watched_at.get(source.key or 0, made_at(x))
         return (Reason.of(kind, name, loc),)
@@ -374,6 +379,9 @@ class GradientTape:
             )
 
     def _take_records(self) -> list[Entry]:
+        return self._entries(self._take_lines())
+
+    def _take_lines(self) -> list[Entry | Line]:
         self._check_usable()
         if self._persistent:
             if self in state.tapes:
@@ -384,6 +392,9 @@ class GradientTape:
         records, self._records, self._tracked = self._records, [], set()
         self._forget_notes()
         return records
+
+    def _entries(self, records: list[Entry | Line]) -> list[Entry]:
+        return [entry_of(r, self._persistent) if isinstance(r, tuple) else r for r in records]
 
     def _warn_of_recording_gradients(self) -> None:
         if not self._warned:
@@ -408,12 +419,12 @@ class _Paused(GradientTape):
         if self._tape._watch_accessed and variable.trainable:
             self._tape.lost.add(variable._key)
 
-    def note(self, kind: str, what: Any, keys: Sequence[int], made: Tensor | Variable | None = None) -> None:
+    def note(self, kind: str, what: Any, keys: Sequence[int], made: Tensor | Variable | int | None = None) -> None:
         kept = kind in ("left", "assigned")
         self._tape.note(kind if kept else "stopped", what if kept else None, keys, made)
 
-    def missed(self, name: str, keys: Sequence[int], y: Tensor) -> None:
-        self._tape.note("stopped", None, keys, y)
+    def missed(self, name: str, keys: Sequence[int], key: int) -> None:
+        self._tape.note("stopped", None, keys, key)
 
 
 def explain_gradient(tape: GradientTape, target: Any, sources: Any) -> Explanation:
@@ -423,6 +434,10 @@ def explain_gradient(tape: GradientTape, target: Any, sources: Any) -> Explanati
     `tape.gradient(target, sources, explain=True)`, or of a persistent tape.
     """
     return tape.explanation(target, sources)
+
+
+def _key(x: Tensor | Variable) -> int:
+    return x._key if isinstance(x, Variable) else key_of(x)
 
 
 def _name(path: str, whole: str) -> str:

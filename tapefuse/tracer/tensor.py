@@ -28,6 +28,7 @@ from tapefuse.ir.op import Op
 from tapefuse.ir.ops.effects import has_effects
 from tapefuse.ir.ops.region import graphs
 from tapefuse.ir.types import Poly, Shape, Type, has_derivatives, real_dtype
+from tapefuse.tracer.lines import enter
 from tapefuse.tracer.operators import Operators, functions
 from tapefuse.tracer.source import current_loc, made_here, user_loc, without_staging
 from tapefuse.tracer.state import new_key, state
@@ -42,6 +43,7 @@ PYTHON_DEFAULTS = {
     complex: np.dtype(np.complex128),
 }
 _NUMERIC = "biufc"
+F32, F64, _BOOL = np.dtype(np.float32), np.dtype(np.float64), np.dtype(bool)
 
 
 class Tensor(Operators):
@@ -446,8 +448,10 @@ def apply(op: Op, args: tuple, attrs: dict[str, Any]) -> Tensor:
 
     Python scalars take the dtype of the first operand that is not bool, like `Op.emit`.
     """
-    operands, traced = _operands(args)
     trace = state.trace
+    if trace is None and (quick := _quickly(op, args, attrs)) is not None:
+        return quick
+    operands, traced = _operands(args)
     if traced or (trace is not None and (trace.captures or not args or is_symbolic(tuple(attrs.values())))):
         here.loc = current_loc()
         if trace is None:
@@ -462,6 +466,29 @@ def apply(op: Op, args: tuple, attrs: dict[str, Any]) -> Tensor:
     if state.tapes:
         record(op, operands, attrs, result)
     return result
+
+
+def _quickly(op: Op, args: tuple, attrs: dict[str, Any]) -> Tensor | None:
+    """The result on eager floats (and bools beside them); None for what is not to go this way, and where it fails."""
+    if not op.interned:
+        return None
+    arrays = []
+    for x in args:
+        if type(x) is not Tensor:
+            return None
+        array = x._array
+        if not ((t := array.dtype) is F32 or t is F64 or t is _BOOL):
+            return None
+        arrays.append(array)
+    try:
+        array = op.ref(*arrays, **attrs) if op.ref is op.raw else state.quietly(op.raw, *arrays, **attrs)
+    except Exception:  # whatever it is, the long way meets it again and says why
+        return None
+    y = Tensor.__new__(Tensor)
+    y._array = array = normal(array)
+    if tapes := state.tapes:
+        taped(tapes, op, attrs, args, y, (array, *arrays))
+    return y
 
 
 def _stays_weak(op: Op, operands: tuple[Tensor, ...]) -> bool:
@@ -492,7 +519,7 @@ def apply_region(op: Op, args: tuple, attrs: dict[str, Any]) -> tuple[Tensor, ..
         for tape in state.tapes:
             if tape.lost:
                 for y in given:
-                    tape.missed(op.name, keys, y)
+                    tape.missed(op.name, keys, key_of(y))
     return results
 
 
@@ -554,6 +581,33 @@ def _run(op: Op, operands: tuple[Tensor, ...], attrs: dict[str, Any]) -> Tensor:
         raise
 
 
+def taped(
+    tapes: tuple, op: Op, attrs: dict[str, Any], xs: tuple[Any, ...], y: Tensor, held: tuple[np.ndarray, ...]
+) -> None:
+    """Show `y = op(*xs, **attrs)` on eager floats to the tapes. `held`: the arrays of `y` and `xs`, which may be Python
+    numbers."""
+    dtype = held[0].dtype
+    if not (dtype is F32 or dtype is F64) or state.pinned or state.overrides:
+        record(op, tuple([x if isinstance(x, Tensor) else wrap(a) for x, a in zip(xs, held[1:], strict=True)]), attrs, y)
+        return
+    keys = _keys(xs)
+    y._key = key = new_key()
+    enter(tapes, op, attrs, keys, key, held)
+
+
+def _keys(xs: tuple[Any, ...]) -> tuple[int, ...]:
+    """The identities of operands; 0 for a Python number."""
+    try:
+        if len(xs) == 1:
+            return (xs[0]._key,)
+        if len(xs) == 2:
+            x, z = xs
+            return x._key if isinstance(x, Tensor) else 0, z._key if isinstance(z, Tensor) else 0
+    except AttributeError:  # one that has none yet
+        pass
+    return tuple([key_of(x) if isinstance(x, Tensor) else 0 for x in xs])
+
+
 def record(op: Op, operands: tuple[Tensor, ...], attrs: dict[str, Any], result: Tensor) -> None:
     """Show an operation to the tapes of this thread. Results that are integers or bools have no derivatives."""
     if has_derivatives(result.dtype):
@@ -567,7 +621,7 @@ def record(op: Op, operands: tuple[Tensor, ...], attrs: dict[str, Any], result: 
                 tape.add(op, keys, operands, attrs, result, loc)
         for tape in state.tapes:
             if tape.lost:
-                tape.missed(op.name, keys, result)
+                tape.missed(op.name, keys, key_of(result))
     else:
         keys = [key_of(x) for x in operands]
         for tape in state.tapes:

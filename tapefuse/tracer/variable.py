@@ -19,11 +19,14 @@ from tapefuse._errors import DTypeError, ShapeError, VariableError
 from tapefuse._locks import Lock
 from tapefuse.ir.op import Op
 from tapefuse.ir.types import Shape, Type, has_derivatives, show_shape
+from tapefuse.tracer.lines import enter
 from tapefuse.tracer.operators import functions
 from tapefuse.tracer.rows import IndexedRows
 from tapefuse.tracer.source import made_here, user_loc
 from tapefuse.tracer.state import new_key, state
 from tapefuse.tracer.tensor import (
+    F32,
+    F64,
     Readable,
     Tensor,
     TracedTensor,
@@ -51,6 +54,8 @@ identity = Op(
     jvp=lambda ts, y, x: ts[0],
     batch=lambda flags, x: x,
     sample=lambda rng, dtype: [],
+    elementwise=True,
+    partials=(lambda g, y, x: g,),
 )
 
 
@@ -134,10 +139,10 @@ class Variable(Readable):
         else:
             tensor = Tensor.__new__(Tensor)
             tensor._array = self._array
-        for tape in state.tapes:
-            tape.variable_read(self)
-        if state.tapes:
-            _record_identity(self, self._key, tensor)
+        if tapes := state.tapes:
+            for tape in tapes:
+                tape.variable_read(self)
+            _record_identity(self._key, tensor)
         return tensor
 
     def value(self) -> Tensor:
@@ -319,14 +324,18 @@ def alias(x: Tensor) -> Tensor:
     else:
         twin = wrap(x._array)
     if state.tapes:
-        _record_identity(x, key_of(x), twin)
+        _record_identity(key_of(x), twin)
     return twin
 
 
-def _record_identity(x: Tensor | Variable, key: int, result: Tensor) -> None:
-    if has_derivatives(result.dtype):
+def _record_identity(key: int, result: Tensor) -> None:
+    """Show to the tapes that `result` has the value of what `key` identifies."""
+    if type(result) is Tensor and ((array := result._array).dtype is F32 or array.dtype is F64):
+        result._key = new = new_key()
+        enter(state.tapes, identity, {}, (key,), new, (array, array), nowhere=True)
+    elif has_derivatives(result.dtype):
         for tape in state.tapes:
             if tape.tracks([key]):
                 tape.add(identity, [key], (result,), {}, result, None)
             if tape.lost:
-                tape.missed("reading", [key], result)
+                tape.missed("reading", [key], key_of(result))

@@ -365,6 +365,24 @@ row("quantile", ("matrix",), lambda m, x: m.quantile(x, 1.5))
 row("percentile", ("matrix", "f32"), lambda m, x: m.percentile(x, 30), ulp=64)
 row("percentile", ("matrix",), lambda m, x: m.percentile(x, [10, 90], axis=-1), ulp=64)
 row("percentile", ("matrix",), lambda m, x: m.percentile(x, 101))
+for _name in ("quantile", "nanquantile"):
+    _weighted = lambda m, x, f=_name, **options: getattr(m, f)(x, **{"method": "inverted_cdf", "q": 0.4, **options})
+    for _label in ("matrix", "gaps", "int", "special", "ties"):
+        _x = ARRAYS[_label][0]
+        _w = np.abs(np.sin(np.arange(_x.size) + 0.5)).reshape(_x.shape) * (np.arange(_x.size).reshape(_x.shape) % 3 > 0)
+        row(_name, (_label,), lambda m, x, g=_weighted, w=_w: g(m, x, weights=w))
+        row(_name, (_label,), lambda m, x, g=_weighted, w=_w: g(m, x, q=[0.0, 0.5, 1.0], axis=-1, weights=w))
+        if _name == "quantile":  # NumPy's nanquantile fails with weights for an axis
+            row(_name, (_label,), lambda m, x, g=_weighted, n=_x.shape[-1]: g(m, x, axis=-1, weights=np.arange(n) + 1))
+    row(_name, ("matrix",), lambda m, x, g=_weighted: g(m, x, axis=(0, 1), keepdims=True, weights=m.ones_like(x)))
+    row(_name, ("matrix",), lambda m, x, g=_weighted: g(m, x, weights=np.ones(4)))
+    row(_name, ("matrix",), lambda m, x, g=_weighted: g(m, x, axis=0, weights=np.ones(4)))
+    row(_name, ("matrix",), lambda m, x, g=_weighted: g(m, x, axis=1, weights=-np.ones(4)))
+    row(_name, ("matrix",), lambda m, x, g=_weighted: g(m, x, axis=1, weights=np.zeros(4)), traced=False)
+    row(_name, ("matrix",), lambda m, x, g=_weighted: g(m, x, weights=m.ones_like(x), method="linear"))
+for _name in ("percentile", "nanpercentile"):
+    row(_name, ("matrix", "gaps"), lambda m, x, f=_name: getattr(m, f)(
+        x, [10, 60], 0, method="inverted_cdf", weights=np.outer([1.0, 0.5, 2.0], np.ones(4))))  # fmt: skip
 row("nanquantile", ("gaps", "matrix"), lambda m, x: m.nanquantile(x, 0.4, axis=1), ulp=64)
 row("nanpercentile", ("gaps", "matrix"), lambda m, x: m.nanpercentile(x, [10, 60], axis=0), ulp=64)
 row("cov", ("matrix", "int"), ulp=64)

@@ -85,6 +85,22 @@ def test_an_index_out_of_range(engine):
         compiled(np.arange(5.0), 5)
 
 
+def test_no_memory_for_a_size_that_the_program_computes(engine):
+    @traced(engine, ((), tp.float64), ((), tp.int64))
+    def slope(x, n):
+        def repeated(x):
+            for _ in range(n):
+                x = tp.sin(x)
+            return x
+
+        return tp.grad(repeated)(x)
+
+    compiled = slope.njit()
+    with pytest.raises(MemoryError):
+        compiled(1.0, 1 << 48)
+    np.testing.assert_allclose(compiled(1.0, 2), np.cos(np.sin(1)) * np.cos(1))
+
+
 def test_variables_keep_their_values(engine):
     v = tp.Variable(2.0, dtype=tp.float64)
     f = traced(engine, ((3,), tp.float64))(lambda x: x * v)

@@ -146,10 +146,142 @@ def test_112_inside_a_compiled_function(run):
 
 
 def test_112_through_the_boundary_of_a_compiled_function():
-    """Not there yet, and said so: the rule serves tapes inside of the traced function."""
-    with pytest.raises(LookupError, match="'tenfold', whose own rule serves tapes inside"):
-        slope(tp.tape_function(lambda x: 2 * tenfold(x)), C(3.0))
-    assert plain(tp.tape_function(lambda x: 2 * tenfold(x))(C(3.0))) == 6.0
+    f = tp.tape_function(lambda x: 2 * tenfold(x))
+    assert slope(f, C(3.0)) == 20.0
+    assert plain(f(C(3.0))) == 6.0
+    assert plain(tp.tape_function(derivative(f))(C(3.0))) == 20.0
+    close(slope(derivative(tp.tape_function(log1pexp)), C(0.0)), 0.25)
+    close(plain(tp.vmap(derivative(tp.tape_function(log1pexp)))(C([100.0, 0.0]))), [1.0, 0.5])
+
+
+def test_112_several_results_variables_and_arrays_across_the_boundary():
+    v, fixed = tp.Variable([2.0, 3.0]), np.arange(40, dtype=np.float32).reshape(20, 2)
+
+    @tp.custom_gradient
+    def f(x, k):
+        def rule(d_sum, d_product, _, variables):
+            d_product = tp.astype(d_product, np.float32)
+            longest = tp.maximum(tp.max(tp.abs(d_sum)), tp.max(tp.abs(d_product)))  # of both, and not linear
+            return (tp.sum(fixed, axis=0) * d_sum / longest, None), [d_product * 7.0 + v]
+
+        return (x + v, tp.astype(x * v, np.float64), k + 1), rule
+
+    x = C([1.0, 5.0])
+    for run in (f, tp.tape_function(f), tp.tape_function(tp.tape_function(f))):
+        with tp.GradientTape() as tape:
+            tape.watch(x)
+            total, product, k = run(x, C(3))
+            y = tp.sum(total) + 4.0 * tp.astype(tp.sum(product), np.float32)
+        assert plain(k) == 4
+        assert plain(tape.gradient(y, [x, v])) == [[95.0, 100.0], [30.0, 31.0]]
+
+
+def test_112_in_a_loop_of_a_compiled_function(run):
+    @tp.custom_gradient
+    def halved(x):
+        return x * 0.5, lambda dy: dy * 2.0
+
+    @tp.tape_function
+    def f(x, n):
+        for _ in range(n):
+            x = halved(x) * 3.0
+        return x
+
+    assert slope(lambda x: f(x, C(3)), C(2.0)) == 216.0
+    assert run(derivative(lambda x: f(x, C(100))), C(0.0)) == np.inf
+
+
+def test_112_a_rule_that_uses_its_own_function():
+    @tp.custom_gradient
+    def exp(x):
+        y = tp.exp(x)
+        return y, lambda dy: dy * exp(x) * 2.0
+
+    f = tp.tape_function(exp)
+    for order, want in ((1, 2.0), (2, 4.0), (3, 8.0)):
+        g = f
+        for _ in range(order - 1):
+            g = derivative(g)
+        assert slope(g, C(0.0)) == want
+    with pytest.raises(LookupError, match="'exp', in derivatives of more than order 3 of itself"):
+        slope(derivative(derivative(derivative(f))), C(0.0))
+
+
+def test_112_a_rule_that_raises_does_so_when_it_is_asked_for():
+    def rule(dy):
+        raise KeyError("nothing")
+
+    f = tp.tape_function(tp.custom_gradient(lambda x: (x * 2, rule)))
+    assert plain(f(C(2.0))) == 4.0
+    with pytest.raises(LookupError, match="whose rule raises KeyError"):
+        slope(f, C(2.0))
+
+
+@tp.custom_gradient
+def clipped(x):
+    return x * 1.0, lambda dy: tp.clip(dy, -1.0, 1.0)
+
+
+def pushed(f, x, t):
+    """The tangent of `f` along `t`, by each way to ask for it."""
+    with tp.GradientTape(persistent=True) as tape:
+        tape.watch(x)
+        y = f(x)
+    with tf.autodiff.ForwardAccumulator(x, t) as accumulator:
+        z = f(x)
+    found = [plain(tape.jvp(y, x, t)), plain(accumulator.jvp(z)), plain(tp.jvp(f, [x], [t])[1])]
+    for other in found[1:]:
+        close(other, found[0])
+    return found[0]
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_forward_mode_is_the_transpose_of_a_linear_rule(compiled):
+    mixing = C([[1.0, 10.0], [100.0, 1000.0], [0.0, 1.0]])
+    f = tp.custom_gradient(lambda x: (mixing @ x, lambda dy: 2.0 * tp.transpose(mixing) @ dy))
+    f = tp.tape_function(f) if compiled else f
+    assert pushed(f, C([1.0, 1.0]), C([1.0, 2.0])) == [42.0, 4200.0, 4.0]
+    g = tp.tape_function(log1pexp) if compiled else log1pexp
+    close(pushed(g, C(100.0), C(3.0)), 3.0)
+    close(plain(tp.hvp(g, [C(0.0)], [C(2.0)])[1]), 0.5)
+    close(plain(tp.hessian(lambda x: tp.sum(tp.vmap(g)(x)))(C([0.0, 0.0]))), [[0.25, 0.0], [0.0, 0.25]])
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_forward_mode_without_a_linear_rule(compiled):
+    f = tp.tape_function(clipped) if compiled else clipped
+    with pytest.raises(LookupError, match="'clipped' has a rule for reverse mode that is not linear.*jvp"):
+        tp.jvp(f, [C(1.0)], [C(1.0)])
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_forward_mode_by_a_rule_for_tangents(compiled):
+    @tp.custom_gradient(jvp=lambda args, tangents: {"a": tangents[0] * 5.0 + tangents[1] * args[0], "b": tangents[0]})
+    def f(x, z, k):
+        return {"a": x * z, "b": tp.astype(x, np.float64)}, lambda a, b: (tp.clip(a, -1.0, 1.0), None, None)
+
+    f = tp.tape_function(f) if compiled else f
+    (_, moved) = tp.jvp(lambda x, z: f(x, z, 3), [C(2.0), C(3.0)], [C(1.0), C(10.0)])
+    assert plain(moved) == {"a": 25.0, "b": 1.0} and moved["b"].dtype == np.float64
+    assert plain(tp.jvp(lambda x: f(x, 3.0, 3)["a"], [C(2.0)], [C(1.0)])[1]) == 5.0
+    assert slope(lambda x: f(x, 3.0, 3)["a"] * 7.0, C(2.0)) == 1.0
+
+
+def test_wrong_rules_for_tangents():
+    for jvp, error, text in (
+        (lambda args, tangents: [], ValueError, "expected to return 1 tangents, returned 0"),
+        (lambda args, tangents: C([1.0, 2.0]), ValueError, r"result 0 a tangent of shape \[2\], but that is f32\[\]"),
+    ):
+        f = tp.custom_gradient(lambda x: (x * 2, lambda dy: dy), jvp=jvp)
+        with pytest.raises(error, match=text):
+            tp.jvp(f, [C(1.0)], [C(1.0)])
+    v = tp.Variable(2.0, name="scale")
+    rule = lambda dy, variables: (dy, [dy])
+    f = tp.custom_gradient(lambda x: (x * v, rule), jvp=lambda args, tangents: tangents[0])
+    with tp.GradientTape(persistent=True) as tape:
+        y = f(C(3.0))
+    with pytest.raises(LookupError, match="reads the variables 'scale'"):
+        tape.jvp(y, v, C(1.0))
 
 
 def test_113_clipping_backwards(run):

@@ -8,6 +8,7 @@ import pytest
 
 import tapefuse as tp
 from tapefuse.compat import tensorflow as tf
+from tapefuse.tracer import rows as rows_module
 from tests.tape_semantics.helpers import C, close, plain, slope, taped
 
 ROWS = [[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]]
@@ -22,7 +23,7 @@ def parts(g):
 
 
 @pytest.mark.parametrize("compiled", [False, True])
-@pytest.mark.parametrize("look", [lambda t: t[TWICE], lambda t: tp.take(t, TWICE, axis=0), lambda t: np.take(t, TWICE, 0)])
+@pytest.mark.parametrize("look", [lambda t: t[TWICE], lambda t: tp.take(t, TWICE, 0), lambda t: np.take(t, TWICE, 0)])
 @pytest.mark.parametrize("source", [C, tp.Variable])
 def test_122_values_indices_and_dense_shape_with_duplicates(compiled, look, source):
     table, seed = source(ROWS), C([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]])
@@ -78,10 +79,11 @@ def test_124_the_dense_form_is_that_of_scattered_additions():
     assert plain(rows.to_dense()) == plain(tf.convert_to_tensor(rows)) == wanted.tolist()
 
 
-def test_124_a_huge_dense_form_is_warned_of():
-    rows = tp.IndexedRows(np.ones((1, 1), bool), [5], (10**8, 1))
-    with pytest.warns(tp.PerformanceWarning, match="dense array of 100000000 elements"), pytest.raises(tp.DTypeError):
-        rows.to_dense()  # bools cannot be added: only what is said before counts here
+def test_124_a_huge_dense_form_is_warned_of(monkeypatch):
+    assert rows_module.HUGE == 10**8
+    monkeypatch.setattr(rows_module, "HUGE", 10)
+    with pytest.warns(tp.PerformanceWarning, match="dense array of 10 elements"):
+        tp.IndexedRows(np.ones((1, 1), np.float32), [5], (10, 1)).to_dense()
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         tp.IndexedRows(np.ones((1, 1), np.float32), [5], (9, 1)).to_dense()
@@ -89,7 +91,7 @@ def test_124_a_huge_dense_form_is_warned_of():
 
 def test_124_without_dense_shape():
     rows = tp.IndexedRows(C([[1.0, 2.0]]), [1])
-    for use in (lambda: rows.to_dense(), lambda: np.asarray(rows), lambda: rows + 1.0, lambda: rows.shape):
+    for use in (rows.to_dense, lambda: np.asarray(rows), lambda: rows + 1.0, lambda: rows.shape):
         with pytest.raises(ValueError, match="without dense_shape"):
             use()
     assert parts(-rows * 3.0) == ([[-3.0, -6.0]], [1], None)
@@ -187,8 +189,58 @@ def test_098_jacobians_are_dense(run):
                 inner.watch(table)
                 y = tp.sum(table[np.array([1, 0, 1])] ** 3)
             g = inner.gradient(y, table)
+            z = table[TWICE]
         assert isinstance(g, tp.IndexedRows)
-        return outer.jacobian(table[TWICE], table), outer.jacobian(g, table)
+        moved = outer.jvp(g, table, tp.ones_like(table))
+        assert isinstance(moved, tp.IndexedRows)
+        seeded = outer.gradient(g, table, output_gradients=C([1.0, 10.0, 100.0]))
+        return outer.jacobian(z, table), outer.jacobian(g, table), moved, seeded
 
-    found, second = run(f, C([1.0, 2.0, 3.0]))
+    first, second, moved, seeded = run(f, C([1.0, 2.0, 3.0]))
+    assert first == [[1.0, 0.0, 0.0], [0.0, 0.0, 1.0], [1.0, 0.0, 0.0]]
     assert second == [[6.0, 0.0, 0.0], [0.0, 24.0, 0.0], [0.0, 0.0, 0.0]]
+    assert moved == [6.0, 24.0, 0.0]
+    assert seeded == [6.0, 240.0, 0.0]
+
+
+def test_what_stays_rows_and_what_becomes_dense():
+    g = tp.IndexedRows(C([[1.0, 2.0], [3.0, 4.0]]), [2, -1], (3, 2))
+    dense = [[0.0, 0.0], [0.0, 0.0], [4.0, 6.0]]
+    for same in (g * 1.0, 1.0 * g, g * np.float32(1), g / 1.0, -(-g), g + g * 0.0, tp.IndexedRows(*parts(g))):
+        assert isinstance(same, tp.IndexedRows) and plain(same) == dense
+    for same in (g + 0.0, g - tp.zeros_like(g), tp.abs(g), np.maximum(g, 0), g * tp.ones((3, 2)), 0.0 + g, g[:], g**1):
+        assert isinstance(same, tp.Tensor) and plain(same) == dense
+    assert (g.shape, g.ndim, g.size, g.dtype, len(g), g[2, 1].item()) == ((3, 2), 2, 6, np.float32, 3, 6.0)
+    assert parts(g.coalesced()) == ([[4.0, 6.0]], [2], (3, 2))
+    assert plain(g.totals()) == [[4.0, 6.0]] * 2
+    assert plain(tp.tape_function(lambda g: g.totals())(g)) == [[4.0, 6.0]] * 2
+    assert repr(g) == "<tp.IndexedRows 2 rows of shape=(3, 2) dtype=float32, indices=[ 2 -1]>"
+    assert isinstance(tp.grad(lambda t: tp.sum(t[TWICE]))(C(ROWS)), tp.Tensor)  # functions of arrays give arrays
+
+
+@pytest.mark.parametrize(
+    ("values", "indices", "error"),
+    [([[1.0]], [0.5], tp.DTypeError), ([[1.0]], [0, 1], tp.ShapeError), ([[1.0]], [0], tp.ShapeError)],
+)
+def test_rows_that_are_none(values, indices, error):
+    with pytest.raises(error, match="IndexedRows at .*test_lookups.py"):
+        tp.IndexedRows(C(values), C(indices), (3, 2))
+
+
+def test_assigning_rows_changes_the_named_rows_alone():
+    v = tp.Variable(ROWS)
+    seen, before = v.read(), v._array.ctypes.data
+    v.assign_add(tp.IndexedRows(C([[1.0, 1.0], [1.0, 1.0]]), [0, -3], (3, 2)))
+    assert plain(v) == [[3.0, 4.0], *ROWS[1:]] and plain(seen) == ROWS
+    del seen
+    before = v._array.ctypes.data
+    v.assign_sub(tp.IndexedRows(C([[2.0, 2.0]]), [0], (3, 2)))
+    assert plain(v) == ROWS and v._array.ctypes.data == before  # in place: nobody else saw the array
+    for rows, error in (
+        (tp.IndexedRows(C([[1.0, 1.0]]), [3], (3, 2)), IndexError),
+        (tp.IndexedRows(C([[1.0, 1.0]]), [0], (4, 2)), tp.ShapeError),
+        (tp.IndexedRows(np.ones((1, 2)), [0], (3, 2)), tp.DTypeError),
+    ):
+        with pytest.raises(error, match="test_lookups.py"):
+            v.assign_sub(rows)
+    assert plain(v) == ROWS

@@ -1,7 +1,7 @@
-"""Decompositions and solutions of linear systems, by the functions behind `numpy.linalg`.
+"""Decompositions of matrices, by the functions behind `numpy.linalg`.
 
-Operands are matrices, or stacks of them with the same leading axes. An op has one result: what belongs to one matrix is
-put together, `eigh(a) : f64[..., n + 1, n]` has the eigenvalues in the first row and the eigenvectors below it.
+Operands are matrices, or stacks of them. An op has one result: what belongs to one matrix is put together,
+`eigh(a) : f64[..., n + 1, n]` has the eigenvalues in the first row and the eigenvectors below it.
 """
 
 # To mypy the body of an op stays a class after @defop.
@@ -9,70 +9,71 @@ put together, `eigh(a) : f64[..., n + 1, n]` has the eigenvalues in the first ro
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
-from tapefuse._errors import ShapeError
 from tapefuse.ir.op import defop
-from tapefuse.ir.ops.elementwise import add, mul, neg
-from tapefuse.ir.ops.family import draw, nullary, same_dtype, shape_of
-from tapefuse.ir.ops.linalg import _transposed, matmul
-from tapefuse.ir.ops.logic import ge, gt, select
-from tapefuse.ir.ops.shape import iota
-from tapefuse.ir.types import Type, show_shape
+from tapefuse.ir.ops.elementwise import add, mul, neg, sub
+from tapefuse.ir.ops.family import shape_of
+from tapefuse.ir.ops.linalg import matmul
+from tapefuse.ir.ops.matrices import (
+    antisymmetric,
+    column,
+    definite,
+    diagonal,
+    folded_down,
+    from_diagonal,
+    gaps_inverted,
+    halved,
+    inverted,
+    mirrored,
+    product,
+    rectangular,
+    regular,
+    row,
+    rows,
+    square,
+    stacked,
+    the_row,
+    transposed,
+    triangle,
+)
+from tapefuse.ir.ops.systems import triangular_solve
+from tapefuse.ir.types import Type
 
-INT64 = np.dtype(np.int64)
-
-
-def _square(a: Type) -> Any:
-    """The extent of square matrices. Raises ShapeError."""
-    same_dtype([a], "f")
-    if len(a.shape) < 2 or a.shape[-1] != a.shape[-2]:
-        raise ShapeError(f"{show_shape(a.shape)} is no square matrix and no stack of them")
-    return a.shape[-1]
-
-
-def _triangle(x: Any, strict: bool = False, upper: bool = False) -> Any:
-    """The lower triangle of matrices, or the upper one; zeros elsewhere. `strict`: without the diagonal."""
-    m, n = shape_of(x)[-2:]
-    i, j = (nullary(iota, x, shape=s, axis=a, dtype=INT64) for a, s in enumerate(((m, 1), (1, n))))
-    return select((gt if strict else ge)(*((j, i) if upper else (i, j))), x, 0)
-
-
-def _mirrored(x: Any) -> Any:
-    """The symmetric matrix whose lower triangle is that of `x`."""
-    return add(_triangle(x), _transposed(_triangle(x, strict=True)))
-
-
-def _gathered(x: Any) -> Any:
-    """The transpose of `_mirrored`: a symmetric cotangent as one of the lower triangle alone."""
-    return add(_triangle(x), _transposed(_triangle(x, strict=True, upper=True)))
+F64 = np.dtype(np.float64)
 
 
-def _definite(rng: np.random.Generator, dtype: Any, shape: tuple[int, ...]) -> np.ndarray:
-    """Symmetric matrices with eigenvalues of at least 1."""
-    x = draw(rng, np.float64, shape)
-    return np.asarray(x @ np.swapaxes(x, -1, -2) + np.eye(shape[-1]), dtype)
+def _whitened(factor, x):
+    """L^-1 x L^-T"""
+    half = triangular_solve(factor, x, lower=True, transpose=False, unit=False)
+    return transposed(triangular_solve(factor, transposed(half), lower=True, transpose=False, unit=False))
+
+
+def _unwhitened(factor, x):
+    """L^-T x L^-1"""
+    half = triangular_solve(factor, x, lower=True, transpose=True, unit=False)
+    return transposed(triangular_solve(factor, transposed(half), lower=True, transpose=True, unit=False))
 
 
 @defop
 class cholesky:
     """The lower triangular L with a = L L^T for symmetric positive definite matrices, of which the lower triangle is
-    read. Derivatives: Murray, Differentiation of the Cholesky decomposition (2016)."""
+    read. Derivatives: Murray, Differentiation of the Cholesky decomposition (2016), sections 2 and 3."""
 
     def ref(a):
         return np.linalg.cholesky(a)
 
     def type(a):
-        _square(a)
+        square(a)
         return a
 
     def vjp(g, y, a):
-        return [g]
+        inner = halved(matmul(transposed(y), triangle(g)))
+        whole = _unwhitened(y, inner)
+        return [folded_down(mul(add(whole, transposed(whole)), 0.5))]
 
     def jvp(ts, y, a):
-        return ts[0]
+        return matmul(y, halved(_whitened(y, mirrored(ts[0]))))
 
     def batch(flags, a):
         return cholesky(a)
@@ -82,7 +83,280 @@ class cholesky:
         k.call("linalg.cholesky_lo", (n,), k.operand(a, 2), k.operand(y, 2), terms=n * n * n)
 
     def sample(rng, dtype):
-        return [((_definite(rng, dtype, s),), {}) for s in ((3, 3), (7, 2, 2), (1, 1), (2, 0, 0))]
+        return [((definite(rng, dtype, s),), {}) for s in ((3, 3), (7, 2, 2), (1, 1), (2, 0, 0), (2, 1, 3, 3))]
 
     failure = "Matrix is not positive definite"
     library = "numpy"
+
+
+# -- eigenvalues of symmetric matrices --------------------------------------------------------------------------------
+
+
+@defop
+class eigh:
+    """Eigenvalues in ascending order (row 0) and eigenvectors (columns below it) of symmetric matrices, of which the
+    lower triangle is read.
+
+    Derivatives: Giles, An extended collection of matrix derivative results (2008), section 3.1. Within eigenvalues that
+    are equal, eigenvectors are not determined: what would divide by their difference is left out.
+    """
+
+    def ref(a):
+        w, v = np.linalg.eigh(a)
+        return np.concatenate([w[..., None, :], v], axis=-2)
+
+    def type(a):
+        n = square(a)
+        return Type(a.dtype, (*a.shape[:-2], n + 1, n))
+
+    def vjp(g, y, a):
+        n = shape_of(a)[-1]
+        v, gw, gv = rows(y, 1, n + 1), the_row(g, 0), rows(g, 1, n + 1)
+        inner = add(from_diagonal(gw), mul(gaps_inverted(the_row(y, 0)), matmul(transposed(v), gv)))
+        whole = product(v, inner, transposed(v))
+        return [folded_down(mul(add(whole, transposed(whole)), 0.5))]
+
+    def jvp(ts, y, a):
+        n = shape_of(a)[-1]
+        v = rows(y, 1, n + 1)
+        inner = product(transposed(v), mirrored(ts[0]), v)
+        slope = matmul(v, mul(gaps_inverted(the_row(y, 0)), inner))
+        return stacked(row(diagonal(inner)), slope)
+
+    def batch(flags, a):
+        return eigh(a)
+
+    def calls(k, y, a):
+        n = a.shape[-1]
+        values, vectors = k.part(y, 2, 0, (1,)), k.part(y, 2, n, (n, 1))
+        k.call("linalg.eigh_lo", (n,), k.operand(a, 2), values, vectors, terms=9 * n * n * n)
+
+    def sample(rng, dtype):
+        return [((definite(rng, dtype, s),), {}) for s in ((3, 3), (7, 2, 2), (1, 1), (2, 0, 0), (2, 1, 3, 3))]
+
+    failure = "Eigenvalues did not converge"
+    library = "numpy"
+
+
+@defop
+class eigvalsh:
+    """The eigenvalues alone: a = v diag(w) v^T has dw = diag(v^T da v)."""
+
+    def ref(a):
+        return np.linalg.eigvalsh(a)
+
+    def type(a):
+        return Type(a.dtype, (*a.shape[:-2], square(a)))
+
+    def vjp(g, y, a):
+        n = shape_of(a)[-1]
+        v = rows(eigh(a), 1, n + 1)
+        return [folded_down(matmul(mul(v, row(g)), transposed(v)))]
+
+    def jvp(ts, y, a):
+        n = shape_of(a)[-1]
+        v = rows(eigh(a), 1, n + 1)
+        return diagonal(product(transposed(v), mirrored(ts[0]), v))
+
+    def batch(flags, a):
+        return eigvalsh(a)
+
+    def calls(k, y, a):
+        n = a.shape[-1]
+        k.call("linalg.eigvalsh_lo", (n,), k.operand(a, 2), k.operand(y, 1), terms=2 * n * n * n)
+
+    def sample(rng, dtype):
+        return [((definite(rng, dtype, s),), {}) for s in ((3, 3), (7, 2, 2), (1, 1), (2, 0, 0))]
+
+    failure = "Eigenvalues did not converge"
+    library = "numpy"
+
+
+# -- singular values --------------------------------------------------------------------------------------------------
+
+
+def _parts(y, m):
+    """U, s and V of a packed decomposition of matrices of m rows."""
+    return rows(y, 0, m), the_row(y, m), rows(y, m + 1, shape_of(y)[-2])
+
+
+def _outside(u, x):
+    """What of the columns of `x` is not spanned by the orthonormal columns of `u`."""
+    return sub(x, product(u, transposed(u), x))
+
+
+@defop
+class svd:
+    """The thin decomposition a = U diag(s) V^T of m x n matrices: U, then the row s, then V, all with min(m, n) columns.
+
+    Derivatives: Townsend, Differentiating the singular value decomposition (2016). Within singular values that are
+    equal vectors are not determined: what would divide by their difference, or by a singular value of 0, is left out.
+    """
+
+    def ref(a):
+        u, s, vh = np.linalg.svd(a, full_matrices=False)
+        return np.concatenate([u, s[..., None, :], np.swapaxes(vh, -1, -2)], axis=-2)
+
+    def type(a):
+        m, n, p = rectangular(a)
+        return Type(a.dtype, (*a.shape[:-2], m + n + 1, p))
+
+    def vjp(g, y, a):
+        m, n = shape_of(a)[-2:]
+        (u, s, v), (gu, gs, gv) = _parts(y, m), _parts(g, m)
+        gaps = gaps_inverted(mul(s, s))
+        left, right = (mul(gaps, antisymmetric(matmul(transposed(x), gx))) for x, gx in ((u, gu), (v, gv)))
+        inner = add(add(mul(left, row(s)), mul(column(s), right)), from_diagonal(gs))
+        total = product(u, inner, transposed(v))
+        if m != shape_of(s)[-1]:
+            total = add(total, matmul(mul(_outside(u, gu), row(inverted(s))), transposed(v)))
+        if n != shape_of(s)[-1]:
+            total = add(total, matmul(u, transposed(mul(_outside(v, gv), row(inverted(s))))))
+        return [total]
+
+    def jvp(ts, y, a):
+        m, n = shape_of(a)[-2:]
+        u, s, v = _parts(y, m)
+        inner = product(transposed(u), ts[0], v)
+        gaps = gaps_inverted(mul(s, s))
+        at_right, at_left = mul(inner, row(s)), mul(column(s), inner)
+        tu = matmul(u, mul(gaps, add(at_right, transposed(at_right))))
+        tv = matmul(v, mul(gaps, add(at_left, transposed(at_left))))
+        if m != shape_of(s)[-1]:
+            tu = add(tu, mul(_outside(u, matmul(ts[0], v)), row(inverted(s))))
+        if n != shape_of(s)[-1]:
+            tv = add(tv, mul(_outside(v, matmul(transposed(ts[0]), u)), row(inverted(s))))
+        return stacked(tu, row(diagonal(inner)), tv)
+
+    def batch(flags, a):
+        return svd(a)
+
+    def calls(k, y, a):
+        m, n, p = rectangular(a.type)
+        u, s, vh = k.part(y, 2, 0, (p, 1)), k.part(y, 2, m * p, (1,)), k.part(y, 2, (m + 1) * p, (1, p))
+        k.call("linalg.svd_s", (m, n, p), k.operand(a, 2), u, s, vh, terms=20 * m * n * p)
+
+    def sample(rng, dtype):
+        shapes = (3, 3), (4, 2), (2, 4), (7, 2, 2), (1, 1), (2, 0, 3), (2, 1, 3, 2)
+        return [((regular(rng, dtype, s),), {}) for s in shapes]
+
+    failure = "SVD did not converge"
+    library = "numpy"
+
+
+@defop
+class svdvals:
+    """The singular values alone, in descending order: ds = diag(U^T da V)."""
+
+    def ref(a):
+        return np.linalg.svd(a, compute_uv=False)
+
+    def type(a):
+        return Type(a.dtype, (*a.shape[:-2], rectangular(a)[2]))
+
+    def vjp(g, y, a):
+        u, _, v = _parts(svd(a), shape_of(a)[-2])
+        return [matmul(mul(u, row(g)), transposed(v))]
+
+    def jvp(ts, y, a):
+        u, _, v = _parts(svd(a), shape_of(a)[-2])
+        return diagonal(product(transposed(u), ts[0], v))
+
+    def batch(flags, a):
+        return svdvals(a)
+
+    def calls(k, y, a):
+        m, n, p = rectangular(a.type)
+        k.call("linalg.svd", (m, n, p), k.operand(a, 2), k.operand(y, 1), terms=4 * m * n * p)
+
+    def sample(rng, dtype):
+        return [((regular(rng, dtype, s),), {}) for s in ((3, 3), (4, 2), (2, 4), (7, 2, 2), (1, 1), (2, 0, 3))]
+
+    failure = "SVD did not converge"
+    library = "numpy"
+
+
+# -- orthogonal and triangular ----------------------------------------------------------------------------------------
+
+
+def _from_right(x, r):
+    """x r^-1 for upper triangular r"""
+    return transposed(triangular_solve(r, transposed(x), lower=False, transpose=True, unit=False))
+
+
+def _columns(x, start, limit):
+    return transposed(rows(transposed(x), start, limit))
+
+
+@defop
+class qr:
+    """The reduced decomposition a = Q R of m x n matrices: Q, below it R^T, both with min(m, n) columns.
+
+    Derivatives: Walter and Lehmann, Algorithmic differentiation of linear algebra functions (2018), for matrices whose
+    first min(m, n) columns are independent.
+    """
+
+    def ref(a):
+        q, r = np.linalg.qr(a)
+        return np.concatenate([q, np.swapaxes(r, -1, -2)], axis=-2)
+
+    def type(a):
+        m, n, p = rectangular(a)
+        return Type(a.dtype, (*a.shape[:-2], m + n, p))
+
+    def vjp(g, y, a):
+        m, n, p = *shape_of(a)[-2:], shape_of(y)[-1]
+        (q, r), (gq, gr) = ((rows(x, 0, m), transposed(rows(x, m, m + n))) for x in (y, g))
+        gr = triangle(gr, upper=True)
+        if n == p:
+            return [_qr_cotangent(gq, gr, q, r)]
+        gq = add(gq, matmul(_columns(a, p, n), transposed(_columns(gr, p, n))))
+        first = _qr_cotangent(gq, _columns(gr, 0, p), q, _columns(r, 0, p))
+        return [transposed(stacked(transposed(first), transposed(matmul(q, _columns(gr, p, n)))))]
+
+    def jvp(ts, y, a):
+        (t,) = ts
+        m, n, p = *shape_of(a)[-2:], shape_of(y)[-1]
+        q, r = rows(y, 0, m), transposed(rows(y, m, m + n))
+        if n == p:
+            tq, tr = _qr_tangent(t, q, r)
+            return stacked(tq, transposed(tr))
+        tq, tr = _qr_tangent(_columns(t, 0, p), q, _columns(r, 0, p))
+        rest = add(matmul(transposed(tq), _columns(a, p, n)), matmul(transposed(q), _columns(t, p, n)))
+        return stacked(tq, transposed(tr), transposed(rest))
+
+    def batch(flags, a):
+        return qr(a)
+
+    def calls(k, y, a):
+        m, n, p = rectangular(a.type)
+        x, q_of, r_of = k.operand(a, 2), k.part(y, 2, 0, (p, 1)), k.part(y, 2, m * p, (p, 1))
+        with k.each():
+            r, q, tau = k.scratch(F64, (m, n), "r"), k.scratch(F64, (m, p), "q"), k.scratch(F64, (p,), "tau")
+            k.fill(r, (m, n), lambda i, j: k.read(x, i, j))
+            k.call("linalg.qr_r_raw", (m, n, p), r, tau, terms=2 * m * n * p)
+            k.call("linalg.qr_reduced", (m, n, p), r, tau, q, terms=2 * m * n * p)
+            k.fill(q_of, (m, p), lambda i, j: k.read(q, i, j))
+            zero = k.b.number(0, F64)
+            k.fill(r_of, (n, p), lambda j, i: k.b.op("select", k.b.op("le", i, j), k.read(r, i, j), zero))
+
+    def sample(rng, dtype):
+        shapes = (3, 3), (4, 2), (2, 4), (7, 2, 2), (1, 1), (2, 0, 3), (2, 1, 3, 2)
+        return [((regular(rng, dtype, s),), {}) for s in shapes]
+
+    library = "numpy"
+
+
+def _qr_cotangent(gq, gr, q, r):
+    """(gQ + Q copyltu(R gR^T - gQ^T Q)) R^-T for matrices of at least as many rows as columns."""
+    inner = sub(matmul(r, transposed(gr)), matmul(transposed(gq), q))
+    whole = add(gq, matmul(q, mirrored(inner)))
+    return transposed(triangular_solve(r, transposed(whole), lower=False, transpose=False, unit=False))
+
+
+def _qr_tangent(t, q, r):
+    w = _from_right(t, r)
+    inner = matmul(transposed(q), w)
+    below = triangle(inner, strict=True)
+    left = sub(antisymmetric(below), inner)
+    return add(w, matmul(q, left)), neg(matmul(left, r))

@@ -11,6 +11,7 @@ Ops of a later file are looked up in `OPS` when a rule runs.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -54,6 +55,7 @@ def same_dtype(types: Sequence[Type], kinds: str) -> np.dtype:
     return dtype
 
 
+@lru_cache(maxsize=1024)
 def check_axes(axes: tuple[int, ...], rank: int) -> None:
     """Axes are sorted, distinct and within the rank, or ShapeError."""
     if list(axes) != sorted(set(axes)) or any(not 0 <= a < rank for a in axes):
@@ -241,6 +243,7 @@ def elementwise(
         at=lambda b, i, *xs: scalar(b, xs[0].dtype, *read_aligned(b, i, xs)),
         elementwise=True,
         dtypes=kinds,
+        partials=rules,
     )
     return register(op)
 
@@ -260,6 +263,7 @@ def reduction(
     vjp: Callable[..., Any],
     jvp: Callable[..., Any],
     empty: bool = True,
+    linear: bool = False,
 ) -> Op:
     """Combine elements over `axes` (sorted, non-negative), which disappear from the shape; the dtype stays.
 
@@ -299,5 +303,6 @@ def reduction(
         at=at,
         reduction=kind,
         dtypes=kinds,
+        linear=linear,
     )
     return register(op)

@@ -29,6 +29,17 @@ def _rows(x: Any) -> Any:
     return reshape(x, shape=(size(lead), last))
 
 
+def _to_left(g: Any, y: Any, a: Any, b: Any) -> Any:
+    """The cotangent of the left operand of a product."""
+    return unbroadcast(matmul(g, _transposed(b)), a)
+
+
+def _to_right(g: Any, y: Any, a: Any, b: Any) -> Any:
+    if len(shape_of(b)) == 2 < len(shape_of(a)):  # one product, not a stack of them and their sum
+        return matmul(_transposed(_rows(a)), _rows(g))
+    return unbroadcast(matmul(_transposed(a), g), b)
+
+
 @defop
 class matmul:
     """y[..., m, n] = sum over k of a[..., m, k] b[..., k, n]; leading axes broadcast, ranks are at least 2."""
@@ -48,11 +59,10 @@ class matmul:
             )
         return Type(dtype, (*broadcast_shapes(a.shape[:-2], b.shape[:-2]), a.shape[-2], b.shape[-1]))
 
+    partials = _to_left, _to_right
+
     def vjp(g, y, a, b):
-        to_a = unbroadcast(matmul(g, _transposed(b)), a)
-        if len(shape_of(b)) == 2 < len(shape_of(a)):  # one product, not a stack of them and their sum
-            return [to_a, matmul(_transposed(_rows(a)), _rows(g))]
-        return [to_a, unbroadcast(matmul(_transposed(a), g), b)]
+        return [_to_left(g, y, a, b), _to_right(g, y, a, b)]
 
     def jvp(ts, y, a, b):
         terms = [matmul(ts[0], b)] if ts[0] is not None else []

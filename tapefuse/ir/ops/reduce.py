@@ -86,12 +86,13 @@ def _product_of_others(x: Any, axes: tuple[int, ...]) -> Any:
 
 reduce_sum: Op = reduction(
     "reduce_sum",
-    lambda x, axis: np.sum(x, axis=axis, dtype=x.dtype),
+    lambda x, axis: np.add.reduce(x, axis, x.dtype),
     "add",
     doc="Sum over axes.",
     kinds=ARITHMETIC,
     vjp=lambda g, y, x, *, axes: [expand(g, shape_of(x), axes)],
     jvp=lambda ts, y, x, *, axes: reduce_sum(ts[0], axes=axes),
+    linear=True,
 )
 reduce_prod: Op = reduction(
     "reduce_prod",
@@ -124,8 +125,8 @@ def _extreme(name: str, ref: Callable[..., Any], kind: str, doc: str) -> Op:
     return reduction(name, ref, kind, doc=doc, kinds=NUMBERS, vjp=_extreme_vjp, jvp=_extreme_jvp, empty=False)
 
 
-reduce_max = _extreme("reduce_max", np.max, "maximum", "Maximum, nan if there is one; ties share the gradient evenly.")
-reduce_min = _extreme("reduce_min", np.min, "minimum", "Minimum, nan if there is one; ties share the gradient evenly.")
+reduce_max = _extreme("reduce_max", np.maximum.reduce, "maximum", "Maximum, nan if there is one; ties share the gradient evenly.")
+reduce_min = _extreme("reduce_min", np.minimum.reduce, "minimum", "Minimum, nan if there is one; ties share the gradient evenly.")
 
 
 def _quantifier(name: str, ref: Callable[..., Any], kind: str, doc: str) -> Op:

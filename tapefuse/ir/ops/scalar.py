@@ -20,6 +20,8 @@ from tapefuse.ir.op import OPS
 Operand: TypeAlias = "Scalar | float | int"
 INTEGERS: dict[int, np.dtype] = {4: np.dtype(np.int32), 8: np.dtype(np.int64)}
 FLOATS: dict[int, np.dtype] = {4: np.dtype(np.float32), 8: np.dtype(np.float64)}
+# Instructions of machines that have them: between a float32 and the bits of a float16.
+HALVES: dict[str, np.dtype] = {"to_half": np.dtype(np.uint16), "from_half": np.dtype(np.float32)}
 COMPARISONS = frozenset({"eq", "ne", "lt", "le", "gt", "ge"})
 FLOAT64 = np.dtype(np.float64)
 
@@ -31,6 +33,8 @@ def result_dtype(name: str, *dtypes: np.dtype) -> np.dtype:
     if name in ("bits", "floating"):
         found: np.dtype = (INTEGERS if name == "bits" else FLOATS)[dtypes[0].itemsize]
         return found
+    if name in HALVES:
+        return HALVES[name]
     return dtypes[-1]
 
 

@@ -56,7 +56,7 @@ class reshape:
     """The same elements in row-major order in a new shape."""
 
     def ref(x, *, shape):
-        return np.reshape(x, shape)
+        return np.asarray(x).reshape(shape)
 
     def type(x, *, shape):
         if size(x.shape) != size(shape):
@@ -89,6 +89,7 @@ class reshape:
         cases += [((2, 7, 3), (14, 3)), ((1,), ()), ((4, 6), (3, 8)), ((0, 3), (3, 0, 2)), ((0, 3), (0,))]
         return [((draw(rng, dtype, old),), {"shape": new}) for old, new in cases]
 
+    linear = True
     dtypes = "fciub"
 
 
@@ -97,7 +98,7 @@ class transpose:
     """Axes in another order: result axis k is operand axis perm[k]."""
 
     def ref(x, *, perm):
-        return np.transpose(x, perm)
+        return np.asarray(x).transpose(perm)
 
     def type(x, *, perm):
         if sorted(perm) != list(range(len(x.shape))):
@@ -120,6 +121,7 @@ class transpose:
         cases = ((2, 7, 3), (2, 0, 1)), ((7, 3), (1, 0)), ((), ())
         return [((draw(rng, dtype, s),), {"perm": perm}) for s, perm in cases]
 
+    linear = True
     dtypes = "fciub"
 
 
@@ -153,6 +155,7 @@ class broadcast:
         cases = ((3,), (7, 3, 4), (1,)), ((), (2, 7), ()), ((7, 2), (7, 2), (0, 1)), ((2, 7), (2, 1, 7), (0, 2))
         return [((draw(rng, dtype, s),), {"shape": shape, "axes": axes}) for s, shape, axes in cases]
 
+    linear = True
     dtypes = "fciub"
 
 
@@ -183,6 +186,7 @@ class flip:
         cases = ((7, 3), (0,)), ((2, 3, 7), (1, 2)), ((3,), ())
         return [((draw(rng, dtype, s),), {"axes": axes}) for s, axes in cases]
 
+    linear = True
     dtypes = "fciub"
 
 

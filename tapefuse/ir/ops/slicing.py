@@ -91,6 +91,7 @@ class slice_:
         names = "starts", "limits", "strides"
         return [((draw(rng, dtype, s),), dict(zip(names, bounds, strict=True))) for s, *bounds in cases]
 
+    linear = True
     dtypes = "fciub"
 
 

@@ -1,6 +1,6 @@
 """The passes on graphs, and the order in which a traced graph goes through them.
 
-    graph = optimise(graph)                        # loops, fold, simplify, regions, units, rows, dce
+    graph = optimise(graph)                        # complex, loops, fold, simplify, regions, units, rows, dce
     graph, fired = BY_NAME["simplify"].run(graph)  # one of them, with how often each of its rules fired
 
 With TAPEFUSE_CHECK=1 the graph is verified before the first pass and after each.
@@ -19,9 +19,12 @@ from tapefuse.ir.passes import (
     adjoint,
     batching,
     checks,
+    complex,
+    custom_rules,  # noqa: F401  fills `ops.custom.RULES`
     dce,
     fold,
     forward,
+    half,
     loops,
     region_rules,  # noqa: F401  fills `ops.region.RULES`
     regions,
@@ -44,6 +47,7 @@ class Pass:
 
 
 PASSES = (
+    Pass("complex", complex.run, "pairs of real numbers in place of complex ones"),
     Pass("loops", loops.run, "one region in place of two that do the same work"),
     Pass("fold", fold.run, "compute what depends on small constants only"),
     Pass("simplify", simplify.run, "algebraic identities that are exact in IEEE arithmetic"),
@@ -56,6 +60,7 @@ DERIVED = (  # graphs with another signature: not part of `optimise`
     Pass("adjoint", adjoint.run, "append seeds to the parameters and gradients to the outputs"),
     Pass("forward", forward.run, "append tangents to the parameters and to the outputs"),
     Pass("batch", batching.run, "put an axis of examples in front of every parameter and output"),
+    Pass("half", half.run, "keep float16 and bfloat16 as bits, compute in float32"),
     Pass("checks", checks.run, "append to the outputs whether indices are out of range"),
 )
 EXACT = tuple(p for p in PASSES if p.exact)

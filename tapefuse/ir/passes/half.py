@@ -17,6 +17,7 @@ memory. Operations that only move elements move bits. The parameters and outputs
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -25,14 +26,20 @@ import numpy as np
 from tapefuse.ir import ops
 from tapefuse.ir.graph import Graph, Value, here, param
 from tapefuse.ir.halves import BITS, EXACT, FLOAT16, FLOAT32, is_half, widened
-from tapefuse.ir.op import Literal
+from tapefuse.ir.op import OPS, Literal, constant
 from tapefuse.ir.ops import region
 from tapefuse.ir.types import Type
 
 
 def with_bits(graph: Graph) -> Graph:
     """The graph without halves; the same one if there are none."""
-    return _Lowering().graph(graph) if has_halves(graph) else graph
+    return run(graph)[0]
+
+
+def run(graph: Graph) -> tuple[Graph, Counter[str]]:
+    """The graph without halves, and how many operations on halves there were, those inside of regions counted once."""
+    lowering = _Lowering()
+    return lowering.graph(graph), lowering.fired
 
 
 def has_halves(graph: Graph) -> bool:
@@ -48,6 +55,8 @@ def stored(type: Type) -> Type:
 
 def opened(bits: Value, half: np.dtype) -> Value:
     """The float32 of the bits of halves."""
+    if bits.op is OPS["const"] and bits.type.size == 1:
+        return constant(bits.attributes["value"].array.view(half).astype(FLOAT32))
     return (ops.from_f16 if half == FLOAT16 else ops.from_bf16).emit(bits)
 
 
@@ -62,6 +71,7 @@ class _Lowering:
 
     def __init__(self) -> None:
         self.inner: dict[Graph, Graph] = {}
+        self.fired: Counter[str] = Counter()
 
     def graph(self, graph: Graph) -> Graph:
         if graph not in self.inner:
@@ -88,6 +98,7 @@ class _Lowering:
             return v.op.emit(*bits, **region.with_graphs(attrs, self.graph))
         if not is_half(v.dtype) and not any(is_half(a.dtype) for a in v.args):
             return v.op.emit(*bits, **attrs)
+        self.fired["half"] += 1
         if v.op.name in EXACT:
             return v.op.emit(*bits, **_on_bits(v))
         wide = [opened(b, a.dtype) if is_half(a.dtype) else b for b, a in zip(bits, v.args, strict=True)]

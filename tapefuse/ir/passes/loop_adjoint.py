@@ -192,7 +192,7 @@ def _reversed(
     body = Graph((*carry, *consts), outs, loop.body.name).substitute({loop.index: loop.trips - 1 - Poly.symbol(back)})
     started = [zeros(loop.xs[i].type) if (g := gs[i]) is None else g for i in step.seeds]
     started += [zeros(p.type) for p in left]
-    started += [ops.empty.emit(shape=p.shape, dtype=p.dtype) for p in late.stacks.values()]
+    started += late.start()
     xs = (*started, *(operands[p] for p in consts))
     found = dict(zip(carry, Loop(xs, body, loop.trips, back, len(carry)).results(), strict=True))
     cotangent = {i: found[p] for i, p in step.seeds.items()}

@@ -109,7 +109,8 @@ def _levels(trips: Dim, sizes: Sequence[int]) -> tuple[list[Level], list[tuple[s
     levels, symbols, n = [], [], trips
     for size in sizes:
         if isinstance(n, Poly):
-            value, by = ops.dim.emit(value=n, dtype=INT64), constant(size, INT64)
+            value = ops.maximum(ops.dim.emit(value=n, dtype=INT64), constant(0, INT64))
+            by = constant(size, INT64)
             q, r = region.fresh("chunks"), region.fresh("rest")
             symbols += [(q, ops.floordiv(value, by)), (r, ops.mod(value, by))]
             levels.append(Level(size, Poly.symbol(q), Poly.symbol(r)))

@@ -13,7 +13,8 @@ from typing import NamedTuple
 
 from tapefuse.ir import ops
 from tapefuse.ir.graph import Graph, Value, param
-from tapefuse.ir.passes import budget, residuals
+from tapefuse.ir.passes import budget, loop_ranges, residuals
+from tapefuse.ir.passes.adjoint import zeros
 from tapefuse.ir.passes.bodies import depending, with_row
 from tapefuse.ir.passes.loop_chunks import Loop
 from tapefuse.ir.types import Dim, Poly, Type, symbols
@@ -32,7 +33,7 @@ class Products:
 
     def __init__(self, sums: Mapping[Value, Value], operands: Mapping[Value, Value], loop: Loop):
         """`sums`: parameter -> its value after an iteration; `operands`: of the loop, by parameter of its body."""
-        self.loop, self.operands = loop, operands
+        self.loop, self.operands, self.extent = loop, operands, loop_ranges.extent(loop.trips)
         self.of: dict[Value, tuple[Rows, Rows]] = {}
         self.stacks: dict[Value, Value] = {}  # a matrix -> the parameter that is its stack
         totals = depending(Graph((), tuple(sums.values())), sums)
@@ -41,7 +42,7 @@ class Products:
                 self.of[total] = factors
                 for f in factors:
                     if f.array is None:
-                        shape = (loop.trips, *f.value.shape)
+                        shape = (self.extent, *f.value.shape)
                         self.stacks.setdefault(f.value, param(Type(f.value.dtype, shape)))
 
     def _factors(self, total: Value, y: Value, totals: set[Value]) -> tuple[Rows, Rows] | None:
@@ -72,9 +73,15 @@ class Products:
             first = a["starts"][0] - Poly.symbol(self.loop.index)
             whole = not any(n != 0 for n in a["starts"][1:]) and a["limits"][1:] == rest
             one = a["limits"][0] - a["starts"][0] == 1 and all(s == 1 for s in a["strides"])
-            if whole and one and self.loop.index not in symbols((first,)):
+            if whole and one and self.loop.index not in symbols((first,)) and self.extent == self.loop.trips:
                 return Rows(x, array, first)
         return Rows(x, None, 0)
+
+    def start(self) -> list[Value]:
+        """The stacks before the loop: rows that no iteration may write are zeros."""
+        if self.extent != self.loop.trips:
+            return [zeros(s.type) for s in self.stacks.values()]
+        return [ops.empty.emit(shape=s.shape, dtype=s.dtype) for s in self.stacks.values()]
 
     def rows(self) -> list[Value]:
         """What an iteration makes of the stacks."""
@@ -89,7 +96,7 @@ class Products:
     def _all(self, f: Rows, found: Mapping[Value, Value]) -> Value:
         """The matrices of all iterations one below the other: [trips * m, n]."""
         m, n = f.value.shape
-        trips = self.loop.trips
+        trips = self.extent
         if f.array is None:
             rows = found[self.stacks[f.value]]
         else:

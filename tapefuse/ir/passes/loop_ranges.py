@@ -45,6 +45,18 @@ def with_index(index: str, trips: Dim) -> Known:
     return {**_state.known, index: (0, trips - 1)}
 
 
+def extent(trips: Dim) -> Dim:
+    """Rows for all iterations: as many as there are, or more where their number may be negative, which is as good as
+    none: n for n - 3."""
+    if not isinstance(trips, Poly) or never_negative(trips, around()):
+        return trips
+    total: Dim = 0
+    for mono, coef in trips.terms:
+        if coef > 0:
+            total = total + (Poly(((mono, coef),)) if mono else coef)
+    return total
+
+
 def largest(d: Dim, symbol: str, known: Known, is_valid: Callable[[Dim], bool] = lambda bound: True) -> Dim | None:
     """An upper bound without `symbol` that is valid, which `d` takes at one end of the interval of `symbol`, or one
     past it (so that x[:k] of a loop that may have no iteration has a bound that is no negative number)."""

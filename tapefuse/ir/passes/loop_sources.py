@@ -143,7 +143,8 @@ class _Cut:
     def stack(self, v: Value, both: set[Value]) -> Stack:
         carry, bounds = self.carry[v] if v in both else None, self.bounds(v)
         assert bounds is not None
-        return Stack(param(Type(v.dtype, (self.loop.trips + (carry is not None), *bounds))), v, carry)
+        rows = loop_ranges.extent(self.loop.trips) + (carry is not None)
+        return Stack(param(Type(v.dtype, (rows, *bounds))), v, carry)
 
 
 def _unmoved(v: Value, can_be_kept: Callable[[Value], bool]) -> Value:

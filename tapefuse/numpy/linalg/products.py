@@ -1,8 +1,7 @@
-"""Products of vectors, matrices and stacks of them, all through one primitive, and norms."""
+"""Products of vectors, matrices and stacks of them, all through one primitive."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,27 +9,20 @@ import numpy as np
 
 from tapefuse._errors import ShapeError
 from tapefuse.ir import ops
-from tapefuse.ir.halves import kind_of
 from tapefuse.ir.types import size as _size
-from tapefuse.numpy.creation import eye
-from tapefuse.numpy.elementwise import abs as _abs
-from tapefuse.numpy.elementwise import astype, multiply, not_equal, power, sqrt, subtract
-from tapefuse.numpy.reduce import max as _max
-from tapefuse.numpy.reduce import min as _min
-from tapefuse.numpy.reduce import sum as _sum
+from tapefuse.numpy.complex import conj
+from tapefuse.numpy.elementwise import multiply, subtract
 from tapefuse.numpy.shape import (
     _at_axis,
-    _axes,
     _axis,
     _refuse,
-    _whole,
     broadcast_arrays,
     broadcast_to,
     moveaxis,
-    ravel,
     reshape,
     transpose,
 )
+from tapefuse.tracer import shortcuts
 from tapefuse.tracer.promote import cast, common, operands
 from tapefuse.tracer.source import called, user_loc
 from tapefuse.tracer.tensor import Tensor, as_tensor
@@ -48,6 +40,8 @@ def product(a: Tensor, b: Tensor) -> Tensor:
 
 def matmul(x: Any, y: Any) -> Tensor:
     """`x @ y`: vectors are rows on the left and columns on the right, leading axes broadcast. Raises ShapeError."""
+    if (quick := shortcuts.product(x, y)) is not None:
+        return quick
     a, b = operands(np.matmul, x, y)
     if a.ndim == 0 or b.ndim == 0:
         raise ShapeError(f"matmul({a.type}, {b.type}) at {user_loc()}: scalars have no matrix product; use *")
@@ -102,22 +96,22 @@ def outer(x: Any, y: Any, out: Any = None) -> Tensor:
 
 
 def vdot(x: Any, y: Any) -> Tensor:
-    """The sum of products of all elements."""
+    """The sum of products of all elements, of complex numbers those of conjugates of `x` with `y`."""
     a, b = common(x, y)
     if a.size != b.size:
         raise ShapeError(f"{called()}: {a.type} and {b.type} have {a.size} and {b.size} elements; as many are needed")
-    return matmul(reshape(a, (a.size,)), reshape(b, (b.size,)))
+    return matmul(conj(reshape(a, (a.size,))), reshape(b, (b.size,)))
 
 
 def vecdot(x: Any, y: Any, axis: int = -1) -> Tensor:
-    """Sums of products along an axis; the others broadcast."""
+    """Sums of products of (conjugate) x with y along an axis; the others broadcast."""
     a, b = operands(np.vecdot, x, y)
     if a.ndim == 0 or b.ndim == 0:
         raise ShapeError(f"{called()}: {a.type} and {b.type}: both must have an axis to sum over")
     a, b = (moveaxis(t, axis, -1) if axis != -1 else t for t in (a, b))
     if a.shape[-1] != b.shape[-1]:
         raise ShapeError(f"{called()}: {a.type} and {b.type}: the extents along axis {axis} differ")
-    terms = multiply(a, b)
+    terms = multiply(conj(a), b)
     op = ops.reduce_any if terms.dtype.kind == "b" else ops.reduce_sum
     return op(terms, axes=(terms.ndim - 1,))
 
@@ -130,8 +124,9 @@ def matvec(x: Any, y: Any) -> Tensor:
 
 
 def vecmat(x: Any, y: Any) -> Tensor:
-    """Products of vectors and matrices: [..., m] and [..., m, n] give [..., n]."""
+    """Products of (conjugate) vectors and matrices: [..., m] and [..., m, n] give [..., n]."""
     a, b = operands(np.vecmat, x, y)
+    a = conj(a)
     _check_ranks(a, 1, b, 2)
     return _at_axis(matmul(reshape(a, (*a.shape[:-1], 1, a.shape[-1])), b), -2 % max(a.ndim + 1, b.ndim), 0)
 
@@ -217,120 +212,17 @@ def _chain(xs: Sequence[Tensor], cut: dict[tuple[int, int], int], i: int, j: int
     return matmul(_chain(xs, cut, i, k), _chain(xs, cut, k + 1, j))
 
 
-def matrix_power(x: Any, n: int) -> Tensor:
-    """The product of n copies of a square matrix, by squaring; the unit matrix for n = 0."""
-    x, n = as_tensor(x), _whole(n, "the exponent")
-    if x.ndim < 2 or x.shape[-1] != x.shape[-2]:
-        raise np.linalg.LinAlgError(f"{called()}: {x.type} is no square matrix and no stack of them")
-    if n < 0:
-        raise ValueError(f"{called()}: the exponent {n} must not be negative; invert the matrix first")
-    if n == 0:
-        return broadcast_to(eye(int(x.shape[-1]), dtype=x.dtype), x.shape)
-    result = None
-    while True:
-        if n % 2:
-            result = x if result is None else matmul(result, x)
-        n //= 2
-        if n == 0:
-            assert result is not None
-            return result
-        x = matmul(x, x)
-
-
-# -- norms ----------------------------------------------------------------------------------------------------------
-
-
-def _floating(x: Any) -> Tensor:
-    x = as_tensor(x)
-    return x if kind_of(x.dtype) == "f" else astype(x, np.float64)
-
-
-def norm(x: Any, ord: Any = None, axis: Any = None, keepdims: bool = False) -> Tensor:
-    """A norm of vectors (along one axis) or matrices (over two); without `ord` and `axis`, of all elements.
-
-    `ord` of vectors: any number, inf, -inf, 0; of matrices: "fro", 1, -1, inf, -inf. By default the root of the sum of
-    squares.
-    """
-    x = _floating(x)
-    if axis is None:
-        if ord is None or (ord in ("f", "fro") and x.ndim == 2) or (ord == 2 and x.ndim == 1):
-            return sqrt(_sum(multiply(x, x), None, keepdims=keepdims))
-        axis = tuple(range(x.ndim))
-    if isinstance(axis, (tuple, list)) and len(axis) == 1:
-        axis = axis[0]
-    if not isinstance(axis, (tuple, list)):
-        return _vector_norm(x, ord, _axis(x.ndim, axis), keepdims)
-    if ord is None and len(axis) > 2:
-        return sqrt(_sum(multiply(x, x), axis, keepdims=keepdims))
-    if len(axis) != 2:
-        raise ShapeError(f"{called()}: improper number of dimensions to norm: a norm of order {ord!r} is over 1 or 2 "
-                         f"axes, not {len(axis)}")  # fmt: skip
-    _axes(x, axis)  # refuses one that is named twice
-    rows, columns = (_axis(x.ndim, a) for a in axis)
-    return _matrix_norm(x, ord, rows, columns, keepdims)
-
-
-def _vector_norm(x: Tensor, ord: Any, axis: int, keepdims: bool) -> Tensor:
-    if ord is None or ord == 2:
-        return sqrt(_sum(multiply(x, x), axis, keepdims=keepdims))
-    if isinstance(ord, str):
-        raise ValueError(f"{called()}: invalid norm order {ord!r} for vectors")
-    if math.isinf(ord):
-        return (_max if ord > 0 else _min)(_abs(x), axis, keepdims=keepdims)
-    if ord == 0:
-        return _sum(astype(not_equal(x, 0), x.dtype), axis, keepdims=keepdims)
-    if ord == 1:
-        return _sum(_abs(x), axis, keepdims=keepdims)
-    return power(_sum(power(_abs(x), ord), axis, keepdims=keepdims), 1 / ord)
-
-
-def _matrix_norm(x: Tensor, ord: Any, rows: int, columns: int, keepdims: bool) -> Tensor:
-    if ord in (None, "f", "fro"):
-        return sqrt(_sum(multiply(x, x), (rows, columns), keepdims=keepdims))
-    if ord in (2, -2, "nuc"):
-        raise ValueError(f"{called()}: the norm of order {ord!r} of matrices is made of singular values, which this "
-                         "function does not compute; use 'fro', 1 or inf")  # fmt: skip
-    if ord not in (1, -1, math.inf, -math.inf):
-        raise ValueError(f"{called()}: invalid norm order {ord!r} for matrices")
-    over, extreme = (rows, columns) if ord in (1, -1) else (columns, rows)
-    sums = _sum(_abs(x), over, keepdims=True)
-    y = (_max if ord > 0 else _min)(sums, extreme, keepdims=True)
-    return y if keepdims else reshape(y, [n for a, n in enumerate(x.shape) if a not in (rows, columns)])
-
-
-def vector_norm(x: Any, *, axis: Any = None, keepdims: bool = False, ord: Any = 2) -> Tensor:
-    """The norm of vectors: of all elements by default, over several axes as of one."""
-    x = _floating(x)
-    if axis is None:
-        y = _vector_norm(ravel(x), ord, 0, False)
-        return reshape(y, (1,) * x.ndim) if keepdims else y
-    axes = _axes(x, axis)
-    others = [a for a in range(x.ndim) if a not in axes]
-    flat = reshape(transpose(x, [*others, *axes]), (*[x.shape[a] for a in others], _size(x.shape[a] for a in axes)))
-    y = _vector_norm(flat, ord, flat.ndim - 1, False)
-    return reshape(y, [1 if a in axes else n for a, n in enumerate(x.shape)]) if keepdims else y
-
-
-def matrix_norm(x: Any, *, keepdims: bool = False, ord: Any = "fro") -> Tensor:
-    """The norm of the matrices in the last two axes."""
-    return norm(x, ord, (-2, -1), keepdims)
-
-
 __all__ = [
     "cross",
     "dot",
     "inner",
     "kron",
     "matmul",
-    "matrix_norm",
-    "matrix_power",
     "matvec",
     "multi_dot",
-    "norm",
     "outer",
     "tensordot",
     "vdot",
     "vecdot",
     "vecmat",
-    "vector_norm",
 ]

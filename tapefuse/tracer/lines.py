@@ -1,0 +1,130 @@
+"""What a tape notes of an operation on eager floats: a `Line`, a plain tuple with the arrays themselves.
+
+Types, locations and derivative rules are looked at when somebody asks for derivatives: `record.entry_of` makes a line
+the `Record` that everything else on a tape is, `reverse` runs the reverse pass on the arrays.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from functools import lru_cache
+from types import CodeType
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tapefuse.ir.graph import Value, param, reachable
+from tapefuse.ir.op import Op
+from tapefuse.ir.types import Type
+from tapefuse.tracer.source import OURS
+
+if TYPE_CHECKING:
+    from tapefuse.tracer.tape import GradientTape
+
+_frame = sys._getframe
+
+# An operation on eager floats (`eager`), the short form of a `Record`: the op, keys of the operands (below 0 for those
+# that are not tracked, 0 for Python's numbers), the key of the result, the arrays of result and operands or what is
+# left of them, attributes, code and last instruction of the user's function.
+Line = tuple[Op, tuple[int, ...], int, tuple[Any, ...], dict[str, Any], CodeType | None, int]
+
+class Shell:
+    """What is left of an array whose values no derivative rule reads."""
+
+    __slots__ = ("dtype", "shape")
+
+    def __init__(self, dtype: np.dtype, shape: tuple[int, ...]):
+        self.dtype, self.shape = dtype, shape
+
+    @property
+    def type(self) -> Type:
+        return Type(self.dtype, self.shape)
+
+
+_KNOWN = 4096  # so many entries of each of the two tables
+_reads: dict[Any, tuple[bool, ...] | None] = {}  # None: all values
+_shells: dict[Any, Shell] = {}
+
+
+def lean(op: Op, attrs: dict[str, Any], held: tuple[np.ndarray, ...]) -> tuple[Any, ...]:
+    """The arrays of the result and of the operands of an op, without those that its derivative rule does not read."""
+    if op.linear:
+        return tuple([_shells.get((a.dtype, a.shape)) or _shell(a) for a in held])
+    key = op if not attrs else (op, *[a.shape for a in held], *attrs.values())
+    try:
+        reads = _reads[key]
+    except KeyError:
+        reads = _learn(key, op, attrs, held[1:])
+    if reads is None:
+        return held
+    pairs = zip(held, reads, strict=True)
+    return tuple([a if read else _shells.get((a.dtype, a.shape)) or _shell(a) for a, read in pairs])
+
+
+def _learn(key: Any, op: Op, attrs: dict[str, Any], arrays: Sequence[np.ndarray]) -> tuple[bool, ...] | None:
+    reads = None
+    if op.vjp is not None:  # what it reads does not depend on shapes alone, but it may on attributes
+        found = values_read(op, tuple([Type(a.dtype, a.shape) for a in arrays]), tuple(sorted(attrs.items())))
+        reads = None if all(found) else found
+    if len(_reads) >= _KNOWN:
+        _reads.clear()
+    _reads[key] = reads
+    return reads
+
+
+def _shell(array: np.ndarray) -> Shell:
+    if len(_shells) >= _KNOWN:
+        _shells.clear()
+    shell = _shells[array.dtype, array.shape] = Shell(array.dtype, array.shape)
+    return shell
+
+
+@lru_cache(maxsize=4096)
+def values_read(op: Op, types: tuple[Type, ...], attrs: tuple[tuple[str, Any], ...]) -> tuple[bool, ...]:
+    """Whether the derivative rule reads the values (not only shapes and dtypes) of the result and of each operand."""
+    assert op.vjp is not None
+    y = param(op.type(*types, **dict(attrs)))
+    xs = [param(t) for t in types]
+    cotangents = op.vjp(param(y.type), y, *xs, **dict(attrs))
+    read = reachable([c for c in cotangents if isinstance(c, Value)])
+    return tuple([v in read for v in (y, *xs)])
+
+
+def enter(
+    tapes: Sequence[GradientTape],
+    op: Op,
+    attrs: dict[str, Any],
+    keys: tuple[int, ...],
+    key: int,
+    held: tuple[np.ndarray, ...],
+    nowhere: bool = False,
+) -> None:
+    """Write a line on the tapes that track an operand; with `nowhere` it belongs to no line of the user's.
+
+    The caller's caller is a function of this package; the user's is further out.
+    """
+    for tape in tapes:
+        tracked = tape._tracked
+        if not tracked.isdisjoint(keys):
+            tracked.add(key)
+            if nowhere:
+                code, at = None, 0
+            else:
+                frame = _frame(3)
+                code = frame.f_code
+                while OURS[code.co_filename] and frame.f_back is not None:
+                    frame = frame.f_back
+                    code = frame.f_code
+                at = frame.f_lasti
+            if len(keys) == 1:
+                places = keys
+            elif len(keys) == 2:
+                first, second = keys
+                places = first if first in tracked else -first, second if second in tracked else -second
+            else:
+                places = tuple([k if k in tracked else -k for k in keys])
+            kept = held if tape._persistent else lean(op, attrs, held)
+            tape._records.append((op, places, key, kept, attrs, code, at))
+        if tape.lost:
+            tape.missed(op.name, keys, key)

@@ -1,0 +1,157 @@
+"""Operations of eager tapes alone: several registered ones in one, so that one line stands for them.
+
+`x @ w` with a vector is a reshape, a product of matrices and another reshape; `x[0]` a slice and a reshape. In a program
+they are these; on eager tensors NumPy does the whole at once, and a tape notes it as one operation. The derivative
+rules are those of the parts, one after the other. Like `variable.identity` they never enter a program, so they are not
+registered and need neither samples nor a lowering.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from tapefuse.ir import ops
+from tapefuse.ir.graph import here
+from tapefuse.ir.op import Op
+from tapefuse.ir.ops.family import quiet, shape_of
+from tapefuse.ir.types import Shape, Type
+from tapefuse.tracer.state import state
+from tapefuse.tracer.tensor import F32, F64, Tensor, normal, taped
+
+
+def _unbatched(*args: Any, **attrs: Any) -> Any:
+    raise TypeError("an operation of eager tapes is batched as its parts are")
+
+
+def _shortcut(name: str, doc: str, ref: Any, type: Any, vjp: Any, jvp: Any, **more: Any) -> Op:
+    return Op(name, doc, ref, type, vjp, jvp, batch=_unbatched, sample=lambda rng, dtype: [], **more)
+
+
+# -- products with vectors --------------------------------------------------------------------------------------------
+
+
+def _matrices(a: Any, b: Any, like_a: Any, like_b: Any) -> tuple[Any, Any]:
+    """Vectors as the row on the left or the column on the right that the operands `like` them are."""
+    left, right = shape_of(like_a), shape_of(like_b)
+    a = a if a is None or len(left) == 2 else ops.reshape(a, shape=(1, *left))
+    return a, b if b is None or len(right) == 2 else ops.reshape(b, shape=(*right, 1))
+
+
+def _product_type(a: Type, b: Type) -> Type:
+    return Type(a.dtype, (*a.shape[:-1], *b.shape[1:]))
+
+
+def _product_partial(operand: int) -> Callable[..., Any]:
+    def partial(g: Any, y: Any, a: Any, b: Any) -> Any:
+        row, column = _matrices(a, b, a, b)
+        g = ops.reshape(g, shape=(shape_of(row)[0], shape_of(column)[1]))
+        return ops.reshape(ops.matmul.partials[operand](g, None, row, column), shape=shape_of((a, b)[operand]))
+
+    return partial
+
+
+_PARTIALS = _product_partial(0), _product_partial(1)
+
+
+def _product_vjp(g: Any, y: Any, a: Any, b: Any) -> list[Any]:
+    return [partial(g, y, a, b) for partial in _PARTIALS]
+
+
+def _product_jvp(ts: Any, y: Any, a: Any, b: Any) -> Any:
+    t = ops.matmul.jvp(_matrices(*ts, a, b), None, *_matrices(a, b, a, b))
+    return ops.reshape(t, shape=(*shape_of(a)[:-1], *shape_of(b)[1:]))
+
+
+_product = _shortcut(
+    "matmul", "The product of two vectors, or of one and a matrix.", quiet(np.matmul), _product_type, _product_vjp,
+    _product_jvp, partials=_PARTIALS,
+)  # fmt: skip
+_NONE: dict[str, Any] = {}
+
+
+def product(x: Any, y: Any) -> Tensor | None:
+    """`x @ y` of eager matrices and vectors of one dtype; None for anything else."""
+    here = state
+    if type(x) is not Tensor or type(y) is not Tensor or here.trace is not None or here.overrides:
+        return None
+    a, b = x._array, y._array
+    t = a.dtype
+    if b.dtype is not t or not (t is F32 or t is F64) or not (0 < a.ndim <= 2 and 0 < b.ndim <= 2):
+        return None
+    try:
+        array = here.quietly(np.matmul, a, b)
+    except Exception:  # the long way says why
+        return None
+    z = Tensor.__new__(Tensor)
+    z._array = array = normal(array)
+    if tapes := here.tapes:
+        op = _product if a.ndim + b.ndim < 4 else ops.matmul
+        taped(tapes, op, _NONE, (x, y), z, (array, a, b))
+    return z
+
+
+# -- elements and slices ----------------------------------------------------------------------------------------------
+
+
+class Cut:
+    """What an index of integers and slices takes of an array: equal only to itself.
+
+    `key`: the index as NumPy takes it. The same in registered operations: a slice, axes reversed, axes dropped.
+    """
+
+    __slots__ = ("flips", "key", "limits", "shape", "starts", "strides")
+
+    def __init__(self, key: tuple, starts: tuple, limits: tuple, strides: tuple, flips: tuple, shape: Shape):
+        self.key, self.starts, self.limits, self.strides = key, starts, limits, strides
+        self.flips, self.shape = flips, shape
+
+    @property
+    def region(self) -> Shape:
+        """The shape before axes are dropped."""
+        bounds = zip(self.starts, self.limits, self.strides, strict=True)
+        return tuple([-(-(limit - start) // stride) for start, limit, stride in bounds])
+
+
+def _cut_vjp(g: Any, y: Any, x: Any, *, cut: Cut) -> list[Any]:
+    if here.plain:
+        spread = np.zeros(x.shape, x.dtype)
+        spread[cut.key] = g
+        return [spread]
+    g = ops.reshape(g, shape=cut.region)
+    g = ops.flip(g, axes=cut.flips) if cut.flips else g
+    return ops.slice_.vjp(g, None, x, starts=cut.starts, limits=cut.limits, strides=cut.strides)
+
+
+def _cut_jvp(ts: Any, y: Any, x: Any, *, cut: Cut) -> Any:
+    t = ops.slice_(ts[0], starts=cut.starts, limits=cut.limits, strides=cut.strides)
+    return ops.reshape(ops.flip(t, axes=cut.flips) if cut.flips else t, shape=cut.shape)
+
+
+_cut = _shortcut(
+    "slice", "Elements along axes, some of which are dropped.", lambda x, *, cut: x[cut.key],
+    lambda x, *, cut: Type(x.dtype, cut.shape), _cut_vjp, _cut_jvp, linear=True,
+)  # fmt: skip
+
+
+def item(x: Tensor, cut: Cut) -> Tensor:
+    """The part of an eager tensor."""
+    y = Tensor.__new__(Tensor)
+    y._array = array = normal(x._array[cut.key])
+    if tapes := state.tapes:
+        taped(tapes, _cut, {"cut": cut}, (x,), y, (array, x._array))
+    return y
+
+
+# -- views ------------------------------------------------------------------------------------------------------------
+
+
+def moved(op: Op, x: Tensor, array: np.ndarray, attrs: dict[str, Any]) -> Tensor:
+    """`op(x, **attrs)`, an operation on one eager tensor whose result is `array`."""
+    y = Tensor.__new__(Tensor)
+    y._array = array = normal(array)
+    if tapes := state.tapes:
+        taped(tapes, op, attrs, (x,), y, (array, x._array))
+    return y

@@ -1,0 +1,160 @@
+"""Linear algebra: every row of `linalg_table` against NumPy, derivatives to third order against finite differences."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+import tapefuse as tp
+from tapefuse._tree import flatten
+from tests.numpy.linalg_table import ARRAYS, CASES, Case, definite, generic, regular, turned
+
+
+def wanted(case: Case) -> Any:
+    with np.errstate(all="ignore"):
+        try:
+            return case.call(np, case.array)
+        except Exception as error:
+            return error
+
+
+WANTED = {str(case): wanted(case) for case in CASES}
+RIGHT = [case for case in CASES if not isinstance(WANTED[str(case)], Exception)]
+WRONG = [case for case in CASES if isinstance(WANTED[str(case)], Exception)]
+FIRST = list({case.name: case for case in reversed(RIGHT) if case.array.size}.values())
+SMOOTH = [case for case in RIGHT if case.smooth and case.array.dtype == np.float64 and case.array.size]
+
+
+def each(cases: list[Case]) -> Any:
+    return pytest.mark.parametrize("case", cases, ids=str)
+
+
+def leaves(result: Any) -> list[Any]:
+    return flatten(list(result) if isinstance(result, tuple) else result)[0]
+
+
+def agree(got: Any, want: Any) -> None:
+    found, wanted = leaves(got), leaves(want)
+    assert len(found) == len(wanted)
+    for a, b in zip(found, wanted, strict=True):
+        assert np.shape(a) == np.shape(b)
+        if not isinstance(b, (int, np.integer)):  # a rank: NumPy's is a plain or a 32-bit integer
+            assert a.dtype == np.asarray(b).dtype
+        tolerance = 1e-4 if np.asarray(b).dtype == np.float32 else 1e-10
+        np.testing.assert_allclose(np.asarray(a), np.asarray(b), rtol=tolerance, atol=tolerance)
+
+
+@each(RIGHT)
+def test_eager(case):
+    agree(case.call(tp, tp.constant(case.array)), WANTED[str(case)])
+
+
+@each(RIGHT)
+def test_through_numpy(case):
+    agree(case.call(np, tp.constant(case.array)), WANTED[str(case)])
+
+
+@each(RIGHT)
+def test_compiled(case):
+    agree(tp.tape_function(lambda x: case.call(tp, x))(case.array), WANTED[str(case)])
+
+
+@each(FIRST)
+def test_numba(case):
+    agree(tp.tape_function(lambda x: case.call(tp, x), engine="numba")(case.array), WANTED[str(case)])
+
+
+@each([case for case in FIRST if case.name not in ("lstsq", "multi_dot", "tensorsolve", "tensorinv")])
+def test_stacks_of_unknown_height(case):
+    f = tp.tape_function(lambda x: case.call(tp, x), input_signature=[tp.TensorSpec((None, 3, 3), np.float64)])
+    for n in (0, 1, 4):
+        agree(f(generic(n, 3, 3)), case.call(np, generic(n, 3, 3)))
+
+
+@each(WRONG)
+def test_errors(case):
+    """NumPy's type; the message names the function and the user's line."""
+    with pytest.raises(type(WANTED[str(case)])) as caught:
+        case.call(tp, tp.constant(case.array))
+    assert "linalg_table.py:" in str(caught.value)
+    assert case.name in str(caught.value)
+
+
+# -- derivatives ------------------------------------------------------------------------------------------------------
+
+
+def loss_of(case: Case) -> Any:
+    """A number that depends on all results: they are weighed, and squared, so that no derivative is constant."""
+
+    def loss(x: Any) -> Any:
+        total = 0.0
+        for k, y in enumerate(leaves(case.call(tp, x))):
+            if y.dtype.kind == "f":
+                w = generic(*y.shape, 5 + k).sum(-1)
+                total = total + tp.sum(w * y) + tp.sum(w * y * y)
+        return total
+
+    return loss
+
+
+def along(f: Any, x: np.ndarray, t: np.ndarray) -> Any:
+    """The derivative of f in a direction, as a function."""
+    return lambda x: tp.jvp(f, (x,), (tp.constant(t),))[1]
+
+
+def difference(f: Any, x: np.ndarray, t: np.ndarray, e: float = 1e-5) -> np.ndarray:
+    """By central differences of fourth order."""
+    at = lambda k: np.asarray(f(tp.constant(x + k * e * t)))
+    return (8 * (at(1) - at(-1)) - (at(2) - at(-2))) / (12 * e)
+
+
+def close(got: Any, want: Any, tolerance: float = 1e-6) -> None:
+    want = np.asarray(want)
+    np.testing.assert_allclose(np.asarray(got), want, rtol=tolerance, atol=tolerance * max(1.0, np.abs(want).max()))
+
+
+@each(SMOOTH)
+def test_derivatives_to_third_order(case):
+    loss, x = loss_of(case), case.array
+    t = generic(*x.shape, 2)[..., 0] / 3
+    first = along(loss, x, t)
+    second = along(first, x, t)
+    close(first(tp.constant(x)), difference(loss, x, t))
+    close(second(tp.constant(x)), difference(first, x, t))
+    close(along(second, x, t)(tp.constant(x)), difference(second, x, t))
+    gradient = tp.grad(loss)
+    close(np.sum(gradient(tp.constant(x)).numpy() * t), first(tp.constant(x)), 1e-9)
+    product = tp.hvp(loss, (tp.constant(x),), (tp.constant(t),))
+    product = product[1] if isinstance(product, tuple) else product
+    close(np.asarray(product), difference(gradient, x, t))
+
+
+@each([case for case in FIRST if case in SMOOTH])
+def test_compiled_derivatives_to_third_order(case):
+    loss, x = loss_of(case), case.array
+    t = generic(*x.shape, 2)[..., 0] / 3
+
+    def derivatives(x: Any) -> Any:
+        gradient = tp.grad(loss)
+        second = lambda x: tp.jvp(gradient, (x,), (tp.constant(t),))[1]
+        return gradient(x), second(x), tp.jvp(second, (x,), (tp.constant(t),))[1]
+
+    want = derivatives(tp.constant(x))
+    for engine in ("llvm", "numba"):
+        for got, w in zip(tp.tape_function(derivatives, engine=engine)(x), want, strict=True):
+            close(got, w, 1e-9)
+
+
+@each([case for case in FIRST if case in SMOOTH])
+def test_vmap_and_jacobian(case):
+    x = case.array
+    many = np.stack([x, x + 0.1, x * 1.2])
+    results = lambda x: tuple(y for y in leaves(case.call(tp, x)) if y.dtype.kind == "f")
+    for transform in (lambda f: f, tp.tape_function):
+        got = leaves(transform(tp.vmap(results))(tp.constant(many)))
+        for k, y in enumerate(got):
+            close(y, np.stack([leaves(results(tp.constant(r)))[k].numpy() for r in many]), 1e-9)
+    per_row = tp.vmap(tp.grad(loss_of(case)))(tp.constant(many))
+    close(per_row, np.stack([tp.grad(loss_of(case))(tp.constant(r)).numpy() for r in many]), 1e-9)
