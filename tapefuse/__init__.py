@@ -38,6 +38,7 @@ from tapefuse.numpy import fft, linalg
 from tapefuse.tracer.control import associative_scan, cond, fori_loop, map, scan, switch, while_loop
 from tapefuse.tracer.custom import custom_gradient, grad_pass_through, override_gradient, recompute
 from tapefuse.tracer.debugging import check_finite, debug_print
+from tapefuse.tracer.repeating import explain
 from tapefuse.tracer.rewriting import as_written, stage, unroll
 from tapefuse.tracer.rows import IndexedRows
 from tapefuse.tracer.signature import TensorSpec
@@ -88,6 +89,7 @@ __all__ = [
     "constant",
     "custom_gradient",
     "debug_print",
+    "explain",
     "explain_gradient",
     "fft",
     "float16",

@@ -38,6 +38,14 @@ def _threads(value: Any) -> int | None:
     return int(value)
 
 
+def _repetitions(value: Any) -> int:
+    if isinstance(value, bool) or str(value).strip().lower() in _WORDS.keys() - {"0", "1"}:
+        return 5 if _bool(value) else 0
+    if isinstance(value, float) or int(value) < 0:
+        raise ValueError
+    return int(value)
+
+
 def _engine(value: Any) -> str:
     if value not in ("llvm", "numba"):
         raise ValueError
@@ -80,6 +88,10 @@ FLAGS = {
         Flag("threads", None, _threads, "a positive number or None for all", "threads of compiled programs"),
         Flag("strict", False, _bool, "true or false", "no reassociation of floating-point sums", changes_code=True),
         Flag("disable_jit", False, _bool, "true or false", "interpret traced functions with NumPy"),
+        Flag(
+            "compile_repeated_tapes", 5, _repetitions, "true, false or a number of repetitions",
+            "after how many equal eager tapes in a row their reverse pass is compiled; 0: never",
+        ),  # fmt: skip
         Flag("cache", True, _bool, "true or false", "keep compiled programs on disk"),
         Flag("cache_dir", "", _text, "a folder", "where they are kept; empty: the user's cache folder"),
         Flag("progress", True, _bool, "true or false", "a line on the terminal while compiling takes long"),
@@ -104,6 +116,7 @@ class Config:
     threads: int | None
     strict: bool
     disable_jit: bool
+    compile_repeated_tapes: int
     cache: bool
     cache_dir: str
     progress: bool

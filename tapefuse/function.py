@@ -25,6 +25,7 @@ from tapefuse.ir.ops.effects import printing
 from tapefuse.ir.passes import budget
 from tapefuse.tracer.debugging import Quiet
 from tapefuse.tracer.interpreted import Entry
+from tapefuse.tracer.repeating import compile_with
 from tapefuse.tracer.retracing import Arguments, Retraces, retrace
 from tapefuse.tracer.rewriting import collected, rewritten
 from tapefuse.tracer.rows import opened, without_rows
@@ -47,6 +48,9 @@ _trace_lock = Lock(reentrant=True)  # one for all functions: two that call each 
 def compile_graph(traced: Traced, options: Options) -> Entry:
     """The entry of a traced function: `entry(*inputs)` runs it, see `tracer.interpreted`."""
     return compile_traced(traced, options).call
+
+
+compile_with(lambda traced: compile_graph(traced, Options()))
 
 
 # -- running Python instead -----------------------------------------------------------------------------------------

@@ -144,6 +144,26 @@ def code(function: tp.TapeFunction, *args: object) -> tuple[int, int]:
 MANY = 10_000_000
 
 
+@pytest.mark.parametrize("n", [1, 2, 3, 20])
+def test_fewer_than_no_iterations_have_a_gradient(way, n):
+    """`range(n - 2)` of an open size, with products whose gradients are summed up after the loop."""
+
+    def value(x, w):
+        h = x[0] * 0 + 0.1
+        for i in range(x.shape[0] - 2):
+            h = np.tanh(h @ w + x[i + 2])
+        return np.sum(h * h)
+
+    rng = np.random.default_rng(n)
+    x, w = rng.normal(size=(n, 4, 5)), rng.normal(size=(5, 5)) / 3
+    specs = [tp.TensorSpec(shape, tp.float64) for shape in ((None, 4, 5), (5, 5))]
+    gradients = tp.tape_function(tp.grad(value, argnums=(0, 1)), input_signature=specs)(x, w)
+    for k, g in enumerate(gradients):
+        direction = rng.normal(size=g.shape)
+        above, below = ([*(x, w)[:k], (x, w)[k] + h * direction, *(x, w)[k + 1 :]] for h in (1e-6, -1e-6))
+        np.testing.assert_allclose(np.sum(g * direction), (value(*above) - value(*below)) / 2e-6, rtol=1e-6, atol=1e-8)
+
+
 def test_code_does_not_depend_on_the_number_of_iterations():
     """Loops that take long ask now and then whether to stop, which is a few lines more."""
     x = tp.constant(np.float64(0.5))

@@ -25,7 +25,7 @@ from tapefuse.ir.verify import verify
 from tests.differential import difference, noise
 from tests.program_regions import mixed
 from tests.programs import Case, cases, random_case
-from tests.test_random_programs import budget, check, small, wrong_slope
+from tests.test_random_programs import agree, budget, small, wrong_slope
 
 PROGRAMS = int(os.environ.get("TAPEFUSE_EXAMPLES", "2000")) // 4
 SHARES = {"llvm": 1.0, "numba": 0.02}
@@ -37,24 +37,15 @@ RUNS = [pytest.param(engine, part, id=f"{engine}-{part}") for engine, n in PARTS
 @pytest.mark.parametrize(("engine", "part"), RUNS)
 def test_random_regions(engine: str, part: int) -> None:
     """Text, passes and compiled code keep the meaning of a program and of its gradient; the gradient is right."""
-    counts: Counter[str] = Counter()
-
-    @budget(PROGRAMS * SHARES[engine] / PARTS[engine])
-    @given(cases(f"regions {engine} {part}", smallest=2, largest=LARGEST[engine], grow=mixed))
-    def agree(case: Case) -> None:
-        check(case, engine, counts)
-
-    agree()
-    if counts["inputs"] > 50:
-        assert counts["slopes discarded"] < 0.2 * counts["slopes"], counts
-        assert counts["unstable"] < 0.1 * counts["inputs"], counts
+    drawn = cases(f"regions {engine} {part}", smallest=2, largest=LARGEST[engine], grow=mixed)
+    agree(drawn, engine, PROGRAMS * SHARES[engine] / PARTS[engine])
 
 
 @pytest.mark.parametrize("part", range(2))
 def test_text_and_passes_keep_the_meaning_of_regions(part: int) -> None:
     @budget(PROGRAMS / 4)
     @given(cases(f"region texts {part}", smallest=2, largest=16, grow=mixed))
-    def agree(case: Case) -> None:
+    def agrees(case: Case) -> None:
         graph = verify(case.graph)
         text = show(graph)
         assert show(parse(text)) == text
@@ -64,7 +55,7 @@ def test_text_and_passes_keep_the_meaning_of_regions(part: int) -> None:
             if (problem := _changed(graph, arrays)) is not None:
                 raise AssertionError(small(graph, arrays, _changed) + f"\nwas: {problem}")
 
-    agree()
+    agrees()
 
 
 def _changed(graph: Graph, arrays: list[np.ndarray]) -> str | None:
@@ -88,14 +79,14 @@ def test_gradients_of_regions(part: int) -> None:
 
     @budget(PROGRAMS / 4)
     @given(cases(f"region gradients {part}", smallest=2, largest=8, grow=mixed))
-    def agree(case: Case) -> None:
+    def agrees(case: Case) -> None:
         for number, binding in enumerate(case.bindings[:1]):
             arrays = case.arrays(number, binding)
             if problem := wrong_slope(case.graph, arrays, number, counts):
                 text = small(case.graph, arrays, lambda g, a, n=number: wrong_slope(g, a, n))
                 raise AssertionError(f"{problem}\n{text}")
 
-    agree()
+    agrees()
     if counts["slopes"] > 50:
         assert counts["slopes discarded"] < 0.2 * counts["slopes"], counts
 

@@ -70,7 +70,7 @@ OPERATORS = {
     "eq": "==", "ne": "!=", "lt": "<", "le": "<=", "gt": ">", "ge": ">=",
 }  # fmt: skip
 FLOAT_FUNCTIONS = frozenset({*vector_math.UNARY, "atan2", "sqrt", "rsqrt", "floor", "ceil", "round"})
-FUNCTIONS = FLOAT_FUNCTIONS | {"floordiv", "mod", "pow", "maximum", "minimum", "abs", "sign", "select"}
+FUNCTIONS = FLOAT_FUNCTIONS | {"floordiv", "mod", "pow", "maximum", "minimum", "abs", "sign", "select", "threefry"}
 BYTE = np.dtype(np.uint8)
 RENAMED = {"abs": "absolute", "round": "round_even", "pow": "power"}  # Python's own names stay what they are
 Launched = Callable[[Kernel, bool], str]  # a kernel, whether it runs in pieces -> the function that runs it

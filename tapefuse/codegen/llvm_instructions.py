@@ -12,6 +12,7 @@ import numpy as np
 from tapefuse._errors import CompileError
 from tapefuse.codegen import vector_math
 from tapefuse.codegen.contraction import registers
+from tapefuse.codegen.llvm_random import threefry
 from tapefuse.codegen.loops import COMPARISONS, Num
 from tapefuse.ir.ops.scalar import HALVES
 from tapefuse.ir.types import Dim, Poly, show_dtype
@@ -288,6 +289,8 @@ class Instructions:
             return self.new(f"sub {t} {above}, {below}")
         if op in ("floor", "ceil", "round"):
             return xs[0]
+        if op == "threefry":
+            return threefry(self, *xs)
         if op in ("floordiv", "mod"):
             return self.int_division(op, dtype, xs[0], xs[1], divisor is not None and divisor.value > 0)
         if op == "pow" and self.width == 1:

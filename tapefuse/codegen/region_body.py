@@ -3,6 +3,7 @@ kernels are copied into the region's kernel, or launched from it where they take
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 
@@ -48,7 +49,7 @@ Planned = Callable[[Request], Plan]
 Memory = dict[Value, Storage]
 
 
-class Body(Context):
+class Body(Context, ABC):
     """One region and its results. `planned` makes the plan of a graph inside."""
 
     def __init__(
@@ -79,9 +80,9 @@ class Body(Context):
         written, inside = frozenset(self.written), tuple(self.inside)
         return [Step(kernel, tuple(self.buffers), written, 1, self.group, status=self.status, inside=inside)]
 
+    @abstractmethod
     def write(self) -> None:
         """Append the region's statements, and set its cost."""
-        raise NotImplementedError
 
     # -- memory ----------------------------------------------------------------------------------------
     def operand(self, value: Value) -> Storage:
@@ -189,13 +190,13 @@ class Body(Context):
             self._step(p, step, [own[q] if q in own else memory[q.value] for q in places], counts)  # type: ignore[index]
 
     def _step(self, p: Plan, step: Step, storages: list[Storage], counts: dict[str, Scalar]) -> None:
-        code, dims = self.code, dict(step.bindings)
+        code, dims, is_function = self.code, dict(step.bindings), is_launched(step)
         step = step if step.group.kind == "region" else _split(step)
         kernel, cut = step.kernel, pieces(step)
         count: Scalar = Num(cut, INT) if isinstance(cut, int) else self._pieces(*cut)
         rows = counts[step.rows_of] if step.rows_of else code.dim(kernel.rows)
         counts[kernel.name] = count
-        if is_launched(step):
+        if is_function:
             return self._launch(p, step, storages, rows, count)
         names: dict[Var, Scalar] = {LO: ZERO, HI: rows, CHUNK: ZERO}
         names |= {dimension(s): code.dim(d) for s, d in dims.items()}

@@ -71,7 +71,7 @@ class _Text:
 
     def shown(self, x: Any) -> str:
         """An attribute; different ones have different texts, up to -0.0 and the bits of nan."""
-        if x is None or isinstance(x, (bool, int, float)):
+        if x is None or isinstance(x, (bool, int, float, complex)):
             return f"{type(x).__name__[0]}{x!r}"
         if isinstance(x, str):
             return json.dumps(x)

@@ -46,14 +46,19 @@ def observed(graph: Graph, arrays: Sequence[Any], watch: Watch, wide: bool = Fal
     """
     inputs = [np.asarray(a) for a in arrays]
     if wide:
-        inputs = [a.astype(np.float64) if kind_of(a.dtype) == "f" else a for a in inputs]
+        inputs = [a.astype(in_double(a.dtype), copy=False) for a in inputs]
     env = _bind_dims(graph, [a.shape for a in inputs])
     with np.errstate(all="ignore"):
         return _run(graph, inputs, env, watch, wide)
 
 
 def _wider(attrs: Mapping[str, Any]) -> dict[str, Any]:
-    return {k: np.dtype(np.float64) if isinstance(x, np.dtype) and kind_of(x) == "f" else x for k, x in attrs.items()}
+    return {k: in_double(x) if isinstance(x, np.dtype) else x for k, x in attrs.items()}
+
+
+def in_double(dtype: np.dtype) -> np.dtype:
+    """The dtype of floating-point and complex numbers in double precision; others as they are."""
+    return np.dtype({"f": np.float64, "c": np.complex128}.get(kind_of(dtype), dtype))
 
 
 def _run(
@@ -74,7 +79,7 @@ def _run(
         except TapefuseError as e:
             raise type(e)(f"{e}\n  at {v.loc}" if v.loc else str(e)) from None
         if wide:
-            y = y.astype(np.float64, copy=False) if kind_of(y.dtype) == "f" else y
+            y = y.astype(in_double(y.dtype), copy=False)
         elif config.check:
             _check_result(v, y, env)
         if watch is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -16,7 +17,7 @@ from tapefuse.numpy import lexicographic
 from tapefuse.tracer import eager
 from tapefuse.tracer.promote import cast as _cast
 from tapefuse.tracer.promote import common, floats, operands, strength
-from tapefuse.tracer.source import called, user_loc
+from tapefuse.tracer.source import called, user_loc, user_stacklevel
 from tapefuse.tracer.tensor import Tensor, as_tensor, check_dtype, still
 
 _ON_BOOL: dict[Any, Op] = {ops.add: ops.or_, ops.mul: ops.and_, ops.maximum: ops.or_, ops.minimum: ops.and_}
@@ -311,9 +312,16 @@ def where(condition: Any, x: Any = None, y: Any = None) -> Any:
 
 
 def astype(x: Any, dtype: Any) -> Tensor:
-    """`x` converted as NumPy's `astype` does. Differentiable between floating-point dtypes."""
+    """`x` converted as NumPy's `astype` does. Differentiable between floating-point and complex dtypes.
+
+    A complex number becomes real by its real part, with NumPy's ComplexWarning: `tp.real(x)` says that it is meant.
+    """
     x = as_tensor(x)
-    y = _cast(x, check_dtype(dtype, "an array"))
+    target = check_dtype(dtype, "an array")
+    if x.dtype.kind == "c" and kind_of(target) in "fiu":
+        text = f"{called()}: casting complex values to real discards the imaginary part; use tp.real"
+        warnings.warn(text, np.exceptions.ComplexWarning, stacklevel=user_stacklevel())
+    y = _cast(x, target)
     return still(y) if y is x else y
 
 

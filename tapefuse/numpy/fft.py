@@ -2,7 +2,7 @@
 
 Each takes `n` or `s` (the axis is cut or filled with zeros to that extent), `axis` or `axes`, and `norm`: "backward"
 (the default; the inverse divides by n), "ortho" (both divide by sqrt(n)) or "forward". Results of float32 are
-complex64 or float32, all others complex128 or float64.
+complex64 or float32, those of halves complex64 or halves, all others complex128 or float64.
 
 >>> print(irfft(rfft([1.0, 2.0, 3.0, 4.0])))
 tp.Tensor([1. 2. 3. 4.], shape=(4,), dtype=float32)
@@ -17,7 +17,7 @@ import numpy as np
 
 from tapefuse._errors import DTypeError, ShapeError
 from tapefuse.ir import ops
-from tapefuse.ir.halves import kind_of
+from tapefuse.ir.halves import is_half
 from tapefuse.ir.ops.fourier import TRANSPOSED, bins
 from tapefuse.ir.types import Dim, Poly
 from tapefuse.ir.types import divide as _divide
@@ -79,18 +79,20 @@ def rfft(a: Any, n: Any = None, axis: int = -1, norm: str | None = None, out: An
 def irfft(a: Any, n: Any = None, axis: int = -1, norm: str | None = None, out: Any = None) -> Tensor:
     """The inverse of `rfft`: `n` real numbers, 2 * (m - 1) of m frequencies unless given."""
     _refuse(out)
-    x = _numbers(a)
+    given = as_tensor(a)
+    x = _numbers(given)
     k = _axis(x.ndim, axis)
     n = _points(2 * (x.shape[k] - 1) if n is None else n)
     m = bins(n)
     if m is None:
         raise ShapeError(f"{called()}: {n} is a symbol; whether it is even must be known while tracing: give n=2 * ...")
-    return ops.irdft(_fitted(_pairs(x), m, k), axis=k, n=n, norm=_norm(norm))
+    y = ops.irdft(_fitted(_pairs(x), m, k), axis=k, n=n, norm=_norm(norm))
+    return cast(y, given.dtype) if is_half(given.dtype) else y
 
 
 def hfft(a: Any, n: Any = None, axis: int = -1, norm: str | None = None, out: Any = None) -> Tensor:
     """The real spectrum of a signal with a[-j] = conj(a[j]), of which the first half is given."""
-    return irfft(conj(_numbers(a)), n, axis, TRANSPOSED[_norm(norm)], out)
+    return irfft(conj(as_tensor(a)), n, axis, TRANSPOSED[_norm(norm)], out)
 
 
 def ihfft(a: Any, n: Any = None, axis: int = -1, norm: str | None = None, out: Any = None) -> Tensor:
@@ -240,9 +242,11 @@ def _half(n: Dim) -> Any:
 
 
 def _numbers(a: Any) -> Tensor:
-    """A tensor of floats or complex numbers; others become float64."""
+    """A tensor of floats or complex numbers: halves become float32, integers and bools float64."""
     x = as_tensor(a)
-    return x if kind_of(x.dtype) in "fc" else cast(x, _FLOAT64)
+    if is_half(x.dtype):
+        return cast(x, np.dtype(np.float32))
+    return x if x.dtype.kind in "fc" else cast(x, _FLOAT64)
 
 
 def _norm(norm: str | None) -> str:

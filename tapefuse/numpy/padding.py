@@ -142,13 +142,13 @@ def _with_ramps(x: Tensor, axis: int, width: tuple[int, int], ends: Pair) -> Ten
 
 def _ramp(edge: Tensor, axis: int, width: int, end: Any) -> Tensor:
     """Even steps from `end` to the edge, which is not among them."""
-    dtype = edge.dtype if kind_of(edge.dtype) == "f" else np.dtype(np.float64)
+    dtype = edge.dtype if kind_of(edge.dtype) in "fc" else np.dtype(np.float64)
     wide = astype(edge, dtype)
     start = astype(as_tensor(end, dtype), dtype)
     steps = as_tensor(np.arange(width, dtype=dtype) / max(width, 1))
     steps = reshape(astype(steps, dtype), [width if a == axis else 1 for a in range(edge.ndim)])
     ramp = add(start, multiply(steps, subtract(wide, start)))
-    return astype(ramp if kind_of(edge.dtype) == "f" else ops.floor(ramp), edge.dtype)
+    return astype(ramp if kind_of(edge.dtype) in "fc" else ops.floor(ramp), edge.dtype)
 
 
 def _with_statistics(x: Tensor, axis: int, width: tuple[int, int], mode: str, lengths: Pair) -> Tensor:

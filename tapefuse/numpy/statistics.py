@@ -29,6 +29,7 @@ from tapefuse.numpy.elementwise import (
     logical_not,
     mod,
     multiply,
+    real_only,
     rint,
     sqrt,
     subtract,
@@ -165,7 +166,7 @@ def _quantile(
     _refuse(out)
     if method not in METHODS:
         raise ValueError(f"{called()}: unknown method {method!r}; there are {', '.join(sorted(METHODS))}")
-    x = as_tensor(x)
+    x = real_only(x)
     if weights is not None:
         return _weighted_quantile(x, q, axis, method, keepdims, skip_nan, weights)
     ordered, count, axes, missing = _ordered(x, axis, skip_nan)

@@ -12,10 +12,14 @@ from tapefuse import numpy as tp
 from tapefuse._errors import ShapeError
 from tapefuse.ir.halves import FLOAT32, is_half, widened
 from tapefuse.nn.module import Module
+from tapefuse.optim.repeated import RepeatedStep
 from tapefuse.tracer.rows import IndexedRows
 from tapefuse.tracer.source import user_stacklevel
 from tapefuse.tracer.tensor import Tensor, as_tensor
 from tapefuse.tracer.variable import Variable
+
+
+_OURS = "tapefuse.optim."  # updates known to be the same every time, but for the values of tensors and variables
 
 
 class Optimizer(Module):
@@ -41,6 +45,7 @@ class Optimizer(Module):
         self.slots: dict[str, list[Variable]] = {}
         self.masters: dict[str, Variable] = {}  # by number of the variable
         self._served = _Served()
+        self._repeated = RepeatedStep(f"{self.name}.apply_gradients")
 
     @property
     def learning_rate(self) -> Variable:
@@ -77,6 +82,15 @@ class Optimizer(Module):
         """
         pairs = [(_fitting(g, v), v) for g, v in _connected(list(grads_and_vars))]
         self.build(v for _, v in pairs)
+        is_ours = type(self).update.__module__.startswith(_OURS)
+        if not is_ours or not self._repeated.run(self._applied, self._settings(), pairs):
+            self._applied(pairs)
+
+    def _settings(self) -> tuple:
+        """Python's numbers among the attributes, which a compiled step has in its code."""
+        return tuple([x for x in vars(self).values() if type(x) in (int, float, bool)])
+
+    def _applied(self, pairs: Sequence[tuple[Tensor, Variable]]) -> None:
         self.iterations.assign_add(np.int64(1))
         for gradient, variable in pairs:
             rate = tp.astype(self._learning_rate, widened(variable.dtype))

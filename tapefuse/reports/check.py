@@ -22,10 +22,11 @@ from tapefuse._records import dataclass
 from tapefuse.compilation import compile_traced
 from tapefuse.ir.graph import Graph, Value, reachable
 from tapefuse.ir.halves import kind_of
-from tapefuse.ir.interp import Watch, evaluate, observed
+from tapefuse.ir.interp import Watch, evaluate, in_double, observed
 from tapefuse.ir.op import OPS
 from tapefuse.ir.ops.effects import printing
 from tapefuse.ir.passes.adjoint import gradient_graph
+from tapefuse.ir.types import has_derivatives, real_dtype
 from tapefuse.tracer.trace import Traced
 
 NEAR = {2: 1e-2, 4: 1e-4, 8: 1e-9}  # how far compiled values may be from interpreted ones, by bytes of the dtype
@@ -111,7 +112,7 @@ def _not_finite(graph: Graph, arrays: Sequence[np.ndarray]) -> Iterator[Finding]
 
 
 def _is_finite(x: np.ndarray) -> bool:
-    return kind_of(x.dtype) != "f" or bool(np.isfinite(x).all())
+    return not has_derivatives(x.dtype) or bool(np.isfinite(x).all())
 
 
 def _first_bad(x: np.ndarray) -> str:
@@ -153,9 +154,9 @@ def _compiled(graph: Graph, arrays: Sequence[np.ndarray], options: Options) -> l
 
 
 def _near(a: np.ndarray, b: np.ndarray) -> bool:
-    if kind_of(a.dtype) != "f":
+    if not has_derivatives(a.dtype):
         return bool(np.array_equal(a, b))
-    limit = NEAR[a.dtype.itemsize]
+    limit = NEAR[real_dtype(a.dtype).itemsize]
     scale = float(np.max(np.abs(b[np.isfinite(b)]), initial=0.0))
     with np.errstate(all="ignore"):
         return bool(np.allclose(a, b, rtol=limit, atol=limit * scale, equal_nan=True))
@@ -163,7 +164,7 @@ def _near(a: np.ndarray, b: np.ndarray) -> bool:
 
 def _compared(a: np.ndarray, b: np.ndarray) -> str:
     with np.errstate(all="ignore"):
-        apart = ~np.isclose(a, b, rtol=NEAR.get(a.dtype.itemsize, 0.0), atol=0.0, equal_nan=True)
+        apart = ~np.isclose(a, b, rtol=NEAR.get(real_dtype(a.dtype).itemsize, 0.0), atol=0.0, equal_nan=True)
     place = np.argwhere(apart)
     where = tuple(place[0]) if len(place) and a.ndim else ()
     at = f" at {list(map(int, where))}" if where else ""
@@ -175,24 +176,24 @@ def _compared(a: np.ndarray, b: np.ndarray) -> str:
 
 def _derivatives(graph: Graph, arrays: Sequence[np.ndarray]) -> Iterator[Finding]:
     """Parameters along which the derivative of a weighted sum of the outputs is not its finite difference."""
-    outs = [k for k, v in enumerate(graph.outs) if kind_of(v.dtype) == "f"]
-    wrt = [k for k, p in enumerate(graph.params) if kind_of(p.dtype) == "f"]
-    wide = [a.astype(np.float64) if kind_of(a.dtype) == "f" else a for a in arrays]
+    outs = [k for k, v in enumerate(graph.outs) if has_derivatives(v.dtype)]
+    wrt = [k for k, p in enumerate(graph.params) if has_derivatives(p.dtype)]
+    wide = [a.astype(in_double(a.dtype)) for a in arrays]
     held: list[np.ndarray] = []
     values = observed(graph, wide, _constants(held), wide=True)
     if not outs or not wrt or not all(_is_finite(values[k]) for k in outs):
         return
     rng = np.random.default_rng(0)
-    seeds = [rng.uniform(0.5, 1.5, values[k].shape) for k in outs]
+    seeds = [_drawn(rng, values[k]) for k in outs]
     found = observed(gradient_graph(graph, wrt), [*wide, *seeds], _ignore, wide=True)[len(graph.outs) :]
     for k, g in zip(wrt, found, strict=True):
-        direction = rng.uniform(0.5, 1.5, wide[k].shape)
+        direction = _drawn(rng, wide[k])
         h = STEP * max(1.0, float(np.max(np.abs(wide[k]), initial=0.0)))
         left, right = (
             _weighted(graph, [a + s * h * direction if j == k else a for j, a in enumerate(wide)], held, outs, seeds)
             for s in (-1, 1)
         )
-        slope, ours = (right - left) / (2 * h), float(np.sum(g * direction))
+        slope, ours = (right - left) / (2 * h), _paired(g, direction)
         if not abs(ours - slope) <= SLOPE * max(1.0, abs(slope), abs(ours)):
             p = graph.params[k]
             text = f"by parameter {p.name or k} it is {ours:.6g}, by finite differences {slope:.6g}"
@@ -207,7 +208,17 @@ def _weighted(
     seeds: Sequence[np.ndarray],
 ) -> float:
     values = observed(graph, arrays, _with_constants(iter(held)), wide=True)
-    return sum(float(np.sum(values[k] * s)) for k, s in zip(outs, seeds, strict=True))
+    return sum(_paired(values[k], s) for k, s in zip(outs, seeds, strict=True))
+
+
+def _drawn(rng: np.random.Generator, like: np.ndarray) -> np.ndarray:
+    real = rng.uniform(0.5, 1.5, like.shape)
+    return real + 1j * rng.uniform(0.5, 1.5, like.shape) if like.dtype.kind == "c" else real
+
+
+def _paired(a: np.ndarray, b: np.ndarray) -> float:
+    """The sum of products of real parts and of imaginary parts."""
+    return float(np.sum((np.conj(a) * b).real))
 
 
 _HELD = (OPS["stop_gradient"], OPS["credit"])
@@ -244,7 +255,7 @@ def _kink(graph: Graph, arrays: Sequence[np.ndarray], k: int) -> str:
     places: list[Value] = []
 
     def watch(v: Value, xs: Sequence[np.ndarray], y: np.ndarray) -> None:
-        is_on_path = v.op is not None and v.op.vjp and kind_of(y.dtype) == "f" and graph.params[k] in reachable([v])
+        is_on_path = v.op is not None and v.op.vjp and has_derivatives(y.dtype) and graph.params[k] in reachable([v])
         if not places and is_on_path and not _rule_holds(v, xs, y):
             places.append(v)
 

@@ -86,7 +86,13 @@ def show_bytes(n: int) -> str:
 
 def memory_report(traced: Traced, shapes: Sequence[tuple], options: Options) -> MemoryReport:
     """The report for a traced function and inputs of these shapes. Raises ValueError when they leave one open."""
-    return report(within(request(traced, options)), shapes)
+    types = [v.type for v in traced.graph.params]
+    return report(within(request(traced, options)), [_with_parts(s, t) for s, t in zip(shapes, types, strict=False)])
+
+
+def _with_parts(shape: tuple, type: Type) -> tuple:
+    """A shape in memory: of complex numbers, with an axis for their parts."""
+    return (*shape, 2) if type.dtype.kind == "c" else shape
 
 
 def report(plan: Plan, shapes: Sequence[tuple]) -> MemoryReport:

@@ -128,7 +128,7 @@ def profile(traced: Traced, inputs: Sequence[Any], options: Options, name: str) 
         raise ValueError(f"{name!r} runs on the Numba engine; profile times the kernels of engine='llvm' only")
     plan = within(request(traced, options))
     arrays = [np.asarray(x) for x in inputs]
-    env = _sizes(plan, arrays, traced.variables)
+    env = _sizes(traced, arrays, traced.variables)
     count = sum(map(plan.launches, range(len(plan.steps))))
     stamps: Stamps = (ctypes.c_int64 * (count + 1))()
     copies = [Variable(v.numpy().copy(), name=v.name) for v in traced.variables]
@@ -145,9 +145,9 @@ def profile(traced: Traced, inputs: Sequence[Any], options: Options, name: str) 
     return Profile(name, len(times), used, statistics.median(times), kernels, tuple(last), top)
 
 
-def _sizes(plan: Plan, arrays: Sequence[np.ndarray], variables: Sequence[Variable]) -> dict[str, int]:
+def _sizes(traced: Traced, arrays: Sequence[np.ndarray], variables: Sequence[Variable]) -> dict[str, int]:
     shapes = [*(a.shape for a in arrays), *(v.shape for v in variables)]
-    return bind_symbols([p.type for p in plan.graph.params[: len(shapes)]], shapes)
+    return bind_symbols([p.type for p in traced.graph.params[: len(shapes)]], shapes)
 
 
 def _timed(call: Callable[[], Any], stamps: Stamps) -> tuple[list[float], list[list[int]]]:

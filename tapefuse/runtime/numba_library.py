@@ -17,6 +17,8 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import lower_builtin, type_callable
 
+from tapefuse.ir.ops.random import encrypted, encrypted_number
+
 _LAST = (lambda x: x, lambda x, y: y, lambda c, x, y: y)  # by arity: the result has the last argument's type
 
 
@@ -367,3 +369,43 @@ def _cast(context, builder, sig, args):
     a, b = args[0].type, ir.IntType(target.bitwidth)
     name = f"llvm.fpto{'s' if target.signed else 'u'}i.sat.{b.intrinsic_name}.{a.intrinsic_name}"
     return builder.call(cgutils.get_or_insert_function(builder.module, ir.FunctionType(b, [a]), name), [args[0]])
+
+
+# -- random bits ----------------------------------------------------------------------------------------
+
+
+def threefry(key, counter):
+    """64 random bits: `tapefuse.ir.ops.random`."""
+    return np.uint64(encrypted_number(int(key), int(counter)))
+
+
+class _Word:
+    """32 bits in a register; Python's operators append instructions."""
+
+    __slots__ = ("builder", "value")
+
+    def __init__(self, builder: Any, value: Any):
+        self.builder, self.value = builder, value
+
+    def _operand(self, other: Any) -> Any:
+        return other.value if isinstance(other, _Word) else _number(self.value, other)
+
+    def __add__(self, other: Any) -> _Word:
+        return _Word(self.builder, self.builder.add(self.value, self._operand(other)))
+
+    def __xor__(self, other: Any) -> _Word:
+        return _Word(self.builder, self.builder.xor(self.value, self._operand(other)))
+
+    def rotated(self, count: int) -> _Word:
+        return _Word(self.builder, _call(self.builder, "llvm.fshl", self.value, self.value, _number(self.value, count)))
+
+
+@compiled(threefry)
+def _threefry(builder, type, key, counter):
+    word, half = ir.IntType(32), _number(key, 32)
+
+    def halves(x):
+        return tuple(_Word(builder, builder.trunc(part, word)) for part in (builder.lshr(x, half), x))
+
+    high, low = (builder.zext(x.value, key.type) for x in encrypted(halves(key), halves(counter), _Word.rotated))
+    return builder.or_(builder.shl(high, half), low)

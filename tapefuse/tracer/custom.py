@@ -156,7 +156,7 @@ def recompute(f: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _is_input(x: Any) -> bool:
-    return isinstance(x, (Operators, np.ndarray, np.generic, int, float)) and not isinstance(x, bool)
+    return isinstance(x, (Operators, np.ndarray, np.generic, int, float, complex)) and not isinstance(x, bool)
 
 
 def _tensors(args: tuple) -> tuple[tuple, list[Tensor]]:

@@ -53,7 +53,7 @@ def require(condition: Any, error: Exception, where: str = "") -> None:
 def _arguments(error: Exception) -> tuple:
     """What a program needs to make the exception when it runs."""
     cure = "raise a class that takes numbers and texts, and hands all of them to Exception.__init__"
-    if not all(x is None or type(x) in (bool, int, float, str) for x in error.args):
+    if not all(x is None or type(x) in (bool, int, float, complex, str) for x in error.args):
         raise StagingError(f"{error!r} at {user_loc()} depends on a traced value, and its arguments are kept: {cure}")
     try:
         again = type(error)(*error.args)

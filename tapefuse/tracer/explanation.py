@@ -12,6 +12,7 @@ sources (Variable 'Variable', f32[]): floor at <stdin>:2 passes no derivative on
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Hashable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -132,7 +133,7 @@ class Note(NamedTuple):
     loc: Loc | None
 
 
-class Step:
+class Step(ABC):
     """One computation of a tape or graph. `xs`, `ys`: keys of operands and results, None for constants."""
 
     def __init__(self, xs: Sequence[Hashable], ys: Sequence[Hashable]):
@@ -142,9 +143,9 @@ class Step:
         """The operands, as positions, that these results are computed from."""
         return range(len(self.xs))
 
+    @abstractmethod
     def passed(self, x: int, ys: Sequence[int]) -> tuple[Sequence[int], list[Loss]]:
         """Those of the results `ys` that have a derivative by operand `x`; why, if none has."""
-        raise NotImplementedError
 
 
 class NoteStep(Step):

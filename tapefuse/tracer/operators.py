@@ -279,4 +279,4 @@ def _misfit(function: Any, args: tuple, options: dict[str, Any]) -> str | None:
 
 
 def _is_number(x: object) -> bool:
-    return isinstance(x, (Operators, int, float, list, tuple)) or hasattr(x, "__array__")
+    return isinstance(x, (Operators, int, float, complex, list, tuple)) or hasattr(x, "__array__")

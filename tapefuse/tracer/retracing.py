@@ -16,7 +16,7 @@ from tapefuse.ir.graph import Loc
 from tapefuse.tracer.signature import Call, Leaf, Signature, show_leaf
 from tapefuse.tracer.source import user_loc
 
-NUMBERS = (bool, int, float)
+NUMBERS = (bool, int, float, complex)
 
 
 @dataclass(frozen=True, slots=True)

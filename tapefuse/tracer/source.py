@@ -32,6 +32,14 @@ class _Ours(dict[str, bool]):
 OURS = _Ours()
 
 
+def user_instruction() -> tuple[CodeType, int]:
+    """`user_loc` as `line_of` takes it."""
+    frame = sys._getframe(1)
+    while OURS[frame.f_code.co_filename] and frame.f_back is not None:
+        frame = frame.f_back
+    return frame.f_code, frame.f_lasti
+
+
 def line_of(code: CodeType | None, instruction: int) -> Loc | None:
     """The line of an instruction, as `frame.f_lasti` counts."""
     if code is None:

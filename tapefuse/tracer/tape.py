@@ -16,7 +16,7 @@ import weakref
 from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from types import TracebackType
+from types import CodeType, TracebackType
 from typing import Any
 
 import numpy as np
@@ -29,10 +29,11 @@ from tapefuse.ir.types import Shape, Type, has_derivatives, show_shape
 from tapefuse.tracer.explanation import KEPT, Explanation, Note, Reason, losses
 from tapefuse.tracer.operators import functions
 from tapefuse.tracer.record import CallRecord, Entry, Line, Node, backward, entry_of, forward, op_record, region_record
+from tapefuse.tracer.repeating import compiled_gradients
 from tapefuse.tracer.reverse import gradients
 from tapefuse.tracer.row_targets import ends, node, partials, regrouped, seeded
 from tapefuse.tracer.rows import IndexedRows
-from tapefuse.tracer.source import current_loc, made_at, user_loc, user_stacklevel
+from tapefuse.tracer.source import current_loc, line_of, made_at, user_instruction, user_loc, user_stacklevel
 from tapefuse.tracer.state import busy, state
 from tapefuse.tracer.tensor import Tensor, as_tensor, key_of, python_kind
 from tapefuse.tracer.variable import Variable
@@ -64,7 +65,7 @@ class GradientTape:
         self._consumed = False  # the one gradient of a non-persistent tape was taken
         self._warned = False  # of recording gradients
         self._dtype_warnings = 0
-        self._entered_at: Loc | None = None
+        self._entered_by: tuple[CodeType, int] | None = None
         self._records: list[Entry | Line] = []
         self._tracked: set[int] = set()  # keys of everything watched or computed from it
         self._variables: dict[int, Variable] = {}  # watched ones by key
@@ -80,9 +81,13 @@ class GradientTape:
         if self._consumed:
             self._forget()
         self._entered = self._used = True
-        self._entered_at = user_loc()
+        self._entered_by = user_instruction()
         self._start()
         return self
+
+    @property
+    def _entered_at(self) -> Loc | None:
+        return None if self._entered_by is None else line_of(*self._entered_by)
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._entered = False
@@ -255,16 +260,26 @@ class GradientTape:
         zero = _unconnected(unconnected_gradients) is UnconnectedGradients.ZERO
         targets = _tensors(target, "target")
         wanted = _tensors(sources, "sources")
-        seeds = _seeds(targets, output_gradients)
+        seeds = None if output_gradients is None else _seeds(targets, output_gradients)
         explanation = self.explanation(target, sources) if explain else None
-        lines, ends = self._take_lines(), [self._source(s) for s in wanted]
-        grads = gradients(lines, seeds, ends)
-        if grads is None:
-            grads = backward(self._entries(lines), seeds, ends, rows=True)
+        grads = self._gradients(targets, seeds, [self._source(s) for s in wanted])
         if zero:
             grads = [functions.zeros(s.shape, s.dtype) if g is None else g for g, s in zip(grads, wanted, strict=True)]
         found = unflatten(flatten(sources)[1], grads)
         return found if explanation is None else (found, explanation)
+
+    def _gradients(self, targets: Sequence[Any], seeds: Any, sources: Sequence[Node]) -> list[Any]:
+        """By the quickest way there is: a compiled program, the arrays themselves, tensors. `seeds` None: all are 1."""
+        lines = self._take_lines()
+        is_eager = state.trace is None and not state.tapes
+        if is_eager and self._entered_by is not None and not any(isinstance(t, IndexedRows) for t in targets):
+            nodes = [node(t) for t in targets if has_derivatives(t.dtype)] if seeds is None else [n for n, _ in seeds]
+            found = compiled_gradients(self._entered_by, user_instruction(), lines, seeds, nodes, sources)
+            if found is not None:
+                return found
+        seeds = _seeds(targets, None) if seeds is None else seeds
+        grads = gradients(lines, seeds, sources) if is_eager else None
+        return backward(self._entries(lines), seeds, sources, rows=True) if grads is None else grads
 
     def jvp(
         self,
@@ -522,6 +537,8 @@ def _last(column: Tensor | None, y: Tensor, x: Tensor) -> Tensor:
 
 
 def _unconnected(x: UnconnectedGradients | str) -> UnconnectedGradients:
+    if type(x) is UnconnectedGradients:
+        return x
     try:
         return UnconnectedGradients(x.value if isinstance(x, enum.Enum) else x)
     except ValueError:

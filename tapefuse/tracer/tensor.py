@@ -43,7 +43,8 @@ PYTHON_DEFAULTS = {
     complex: np.dtype(np.complex128),
 }
 _NUMERIC = "biufc"
-F32, F64, _BOOL = np.dtype(np.float32), np.dtype(np.float64), np.dtype(bool)
+F32, F64 = np.dtype(np.float32), np.dtype(np.float64)
+_EXACT = frozenset(map(np.dtype, "?bhilqBHILQ"))  # dtypes of integers and bools
 
 
 class Tensor(Operators):
@@ -469,15 +470,15 @@ def apply(op: Op, args: tuple, attrs: dict[str, Any]) -> Tensor:
 
 
 def _quickly(op: Op, args: tuple, attrs: dict[str, Any]) -> Tensor | None:
-    """The result on eager floats (and bools beside them); None for what is not to go this way, and where it fails."""
-    if not op.interned:
+    """The result on eager floats, integers and bools; None for what is not to go this way, and where it fails."""
+    if not op.interned or (op.name == "gather" and len(args) == 2):  # of which tapes keep the rows
         return None
     arrays = []
     for x in args:
         if type(x) is not Tensor:
             return None
         array = x._array
-        if not ((t := array.dtype) is F32 or t is F64 or t is _BOOL):
+        if not ((t := array.dtype) is F32 or t is F64 or t in _EXACT):
             return None
         arrays.append(array)
     try:

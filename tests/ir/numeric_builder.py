@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from tapefuse.ir.op import Op
+from tapefuse.ir.ops.random import encrypted_number
 from tapefuse.ir.types import Dim, Poly, Type, substitute
 
 INT64 = np.dtype(np.int64)
@@ -65,6 +66,7 @@ MATH = {
     "softplus": lambda x: x if x > 700 else math.log1p(math.exp(x)),
 }
 EXACT = {
+    "threefry": lambda key, counter: np.uint64(encrypted_number(int(key), int(counter))),
     "add": np.add,
     "sub": np.subtract,
     "mul": np.multiply,

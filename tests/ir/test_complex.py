@@ -63,10 +63,14 @@ def test_every_op(case: Case) -> None:
         close(numbers(found, graph.outs[0].dtype), case.result, atol=atol)
 
 
+FEW = {"concat", "cumsum", "div", "exp", "gather", "matmul", "pow", "put", "reduce_prod", "scatter_add", "sqrt"}
+
+
 @pytest.mark.parametrize("engine", ENGINES)
 def test_both_engines(engine: str) -> None:
-    """One program of every op with complex samples, as far as they have operands."""
-    cases = [c for c in COMPLEX if c.dtype == np.complex64 and c.number == 0 and c.args and c.op.name != "require"]
+    """One program of every op with complex samples that has operands; of some of them on Numba, which takes long."""
+    cases = [c for c in COMPLEX if c.dtype == np.complex64 and c.number == 0 and c.args]
+    cases = [c for c in cases if engine == "llvm" or c.op.name in FEW]
     params = [[param(t) for t in c.types] for c in cases]
     outs = tuple(c.op(*ps, **c.attrs) for c, ps in zip(cases, params, strict=True))
     graph = Graph(tuple(itertools.chain(*params)), outs)

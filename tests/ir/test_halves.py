@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from tapefuse.codegen.loops import Builder
+from tapefuse.codegen.pipeline import stages
 from tapefuse.ir import ops
 from tapefuse.ir.graph import Graph, param
 from tapefuse.ir.halves import EXACT, FLOAT16, bfloat16, is_half, kind_of, limits, of_ufunc, promoted, widened
@@ -16,7 +17,9 @@ from tapefuse.ir.passes.half import has_halves, with_bits
 from tapefuse.ir.print import show
 from tapefuse.ir.types import Poly, Type, has_derivatives, parse_dtype, show_dtype, type_of
 from tapefuse.ir.verify import verify
-from tests.engines import ENGINES
+from tests.engines import ENGINES, request
+from tests.program_regions import mixed
+from tests.programs import random_case
 
 HALVES = {"f16": FLOAT16, "bf16": bfloat16()}
 EVERY = np.arange(1 << 16, dtype=np.uint16)  # the bits of all halves
@@ -282,14 +285,40 @@ def test_sums_and_products_are_rounded_once(engine, dtype):
 @half
 def test_nothing_of_width_four_is_kept(dtype):
     """A chain of elementwise operations is one kernel, whose memory is that of halves."""
-    from tapefuse.codegen.pipeline import stages
-    from tests.engines import request
-
     x = param(Type(dtype, (1000,)), "x")
     y = ops.mul(ops.tanh(ops.add(x, x)), x)
     texts = stages(request(Graph((x,), (y,), "main")))
     assert texts["memory"]().startswith("arena: 0 bytes")
     assert "f32[" not in texts["loops"]()
+
+
+def of_halves(graph: Graph) -> Graph:
+    """A random program with bfloat16 for float32 and float16 for float64."""
+    return parse(show(graph).replace("f32", "bf16").replace("f64", "f16"))
+
+
+@pytest.mark.parametrize("part", range(8))
+def test_random_programs_as_bits(part):
+    """Loops and branches among them; every fourth one is compiled, too."""
+    checked = 0
+    for seed in range(12 * part, 12 * part + 12):
+        case = random_case(seed, 2, 10, mixed) if seed % 2 else random_case(seed)
+        if any(v.dtype.kind == "c" for v in case.graph.nodes):
+            continue
+        graph = verify(of_halves(case.graph))
+        pairs = zip(case.arrays(0, case.bindings[0]), graph.params, strict=True)
+        arrays = [np.asarray(a).astype(p.dtype) for a, p in pairs]
+        wants = evaluate(graph, *arrays)
+        stored = [a.view(np.uint16) if is_half(a.dtype) else a for a in arrays]
+        for got, want in zip(evaluate(verify(with_bits(graph)), *stored), wants, strict=True):
+            same(got.view(want.dtype) if is_half(want.dtype) else got, want)
+        if seed % 4 == 3:
+            for got, want in zip(ENGINES["llvm"](graph)(*arrays), wants, strict=True):
+                assert (got.dtype, got.shape) == (want.dtype, want.shape)
+                wide = got.astype(np.float64), want.astype(np.float64)
+                assert got.size == 0 or np.isclose(*wide, rtol=0.03, atol=0.01, equal_nan=True).mean() > 0.9
+        checked += 1
+    assert checked > 6
 
 
 def test_literals_keep_their_bits():

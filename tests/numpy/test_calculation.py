@@ -17,6 +17,7 @@ RIGHT = [case for case in CASES if not isinstance(WANTED[str(case)], Exception)]
 WRONG = [case for case in CASES if isinstance(WANTED[str(case)], Exception)]
 TRACED = [case for case in RIGHT if case.traced]
 FIRST = {case.name: case for case in reversed(TRACED) if np.size(case.arrays[0])}  # one case of each function
+MAPPED = {case.name: case for case in reversed(TRACED) if case.label not in ("empty", "misfits") and case.arrays[0].ndim}
 SMOOTH = [
     case
     for case in TRACED
@@ -123,7 +124,7 @@ def test_derivatives(case: Case) -> None:
     np.testing.assert_allclose(back, total, rtol=1e-9, atol=1e-9)
 
 
-@each([case for case in FIRST.values() if case.label not in ("empty", "misfits") and case.arrays[0].ndim])
+@each(list(MAPPED.values()))
 def test_vmap(case: Case) -> None:
     rows = [np.stack([x, np.roll(x, 1), x[::-1]]) if x.ndim else np.stack([x] * 3) for x in case.arrays]
     many = leaves(tp.vmap(lambda *xs: tuple(leaves(case.call(tp, *xs))))(*map(tp.constant, rows)))

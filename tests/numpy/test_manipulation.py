@@ -9,7 +9,10 @@ import pytest
 
 import tapefuse as tp
 from tapefuse._tree import flatten
+from tests.numpy import creation_table
 from tests.numpy.manipulation_table import CASES, Case
+
+assert creation_table.row  # which adds to the cases
 
 WANTED = {str(case): case.wanted() for case in CASES}
 RIGHT = [case for case in CASES if not isinstance(WANTED[str(case)], Exception)]

@@ -127,7 +127,7 @@ def test_vmap_over_keys() -> None:
 @pytest.mark.parametrize(
     ("call", "error", "words"),
     [
-        (lambda: tp.random.bits((2,), key=3), tp.DTypeError, r"bits at .*: a key is a uint64 scalar, not of type int; .*key\("),
+        (lambda: tp.random.bits((2,), key=3), tp.DTypeError, r"bits at .*: a key .* not of type int; .*key\("),
         (lambda: tp.random.normal((2,), key=np.int64(3)), tp.DTypeError, r"normal at .*not of dtype int64"),
         (lambda: tp.random.uniform((2,), key=tp.random.split(tp.random.key(0))), tp.ShapeError, r"\[2\].*tp.vmap"),
         (lambda: tp.random.bits((2,), 7), ValueError, "width must be 8, 16, 32 or 64, not 7"),

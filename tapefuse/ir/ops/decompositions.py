@@ -32,7 +32,9 @@ from tapefuse.ir.ops.matrices import (
     row,
     rows,
     square,
+    square_gaps_inverted,
     stacked,
+    symmetric,
     the_row,
     transposed,
     triangle,
@@ -70,7 +72,7 @@ class cholesky:
     def vjp(g, y, a):
         inner = halved(matmul(transposed(y), triangle(g)))
         whole = _unwhitened(y, inner)
-        return [folded_down(mul(add(whole, transposed(whole)), 0.5))]
+        return [folded_down(symmetric(whole))]
 
     def jvp(ts, y, a):
         return matmul(y, halved(_whitened(y, mirrored(ts[0]))))
@@ -92,48 +94,60 @@ class cholesky:
 # -- eigenvalues of symmetric matrices --------------------------------------------------------------------------------
 
 
+def _completed(x, upper):
+    """The symmetric matrix of which one triangle is that of `x`."""
+    return mirrored(transposed(x)) if upper else mirrored(x)
+
+
+def _to_triangle(x, upper):
+    """A symmetric cotangent as one of one triangle."""
+    return transposed(folded_down(x)) if upper else folded_down(x)
+
+
+def _eigen_sample(rng, dtype):
+    shapes = (3, 3), (7, 2, 2), (1, 1), (2, 0, 0), (2, 1, 3, 3), (3, 3)
+    return [((definite(rng, dtype, s),), {"upper": k == 5}) for k, s in enumerate(shapes)]
+
+
 @defop
 class eigh:
-    """Eigenvalues in ascending order (row 0) and eigenvectors (columns below it) of symmetric matrices, of which the
-    lower triangle is read.
+    """Eigenvalues in ascending order (row 0) and eigenvectors (columns below it) of symmetric matrices, of which one
+    triangle is read.
 
     Derivatives: Giles, An extended collection of matrix derivative results (2008), section 3.1. Within eigenvalues that
     are equal, eigenvectors are not determined: what would divide by their difference is left out.
     """
 
-    def ref(a):
-        w, v = np.linalg.eigh(a)
+    def ref(a, *, upper):
+        w, v = np.linalg.eigh(a, "U" if upper else "L")
         return np.concatenate([w[..., None, :], v], axis=-2)
 
-    def type(a):
+    def type(a, *, upper):
         n = square(a)
         return Type(a.dtype, (*a.shape[:-2], n + 1, n))
 
-    def vjp(g, y, a):
+    def vjp(g, y, a, *, upper):
         n = shape_of(a)[-1]
         v, gw, gv = rows(y, 1, n + 1), the_row(g, 0), rows(g, 1, n + 1)
         inner = add(from_diagonal(gw), mul(gaps_inverted(the_row(y, 0)), matmul(transposed(v), gv)))
-        whole = product(v, inner, transposed(v))
-        return [folded_down(mul(add(whole, transposed(whole)), 0.5))]
+        return [_to_triangle(symmetric(product(v, inner, transposed(v))), upper)]
 
-    def jvp(ts, y, a):
+    def jvp(ts, y, a, *, upper):
         n = shape_of(a)[-1]
         v = rows(y, 1, n + 1)
-        inner = product(transposed(v), mirrored(ts[0]), v)
+        inner = product(transposed(v), _completed(ts[0], upper), v)
         slope = matmul(v, mul(gaps_inverted(the_row(y, 0)), inner))
         return stacked(row(diagonal(inner)), slope)
 
-    def batch(flags, a):
-        return eigh(a)
+    def batch(flags, a, *, upper):
+        return eigh(a, upper=upper)
 
-    def calls(k, y, a):
+    def calls(k, y, a, *, upper):
         n = a.shape[-1]
         values, vectors = k.part(y, 2, 0, (1,)), k.part(y, 2, n, (n, 1))
-        k.call("linalg.eigh_lo", (n,), k.operand(a, 2), values, vectors, terms=9 * n * n * n)
+        k.call(f"linalg.eigh_{_suffix(upper)}", (n,), k.operand(a, 2), values, vectors, terms=9 * n * n * n)
 
-    def sample(rng, dtype):
-        return [((definite(rng, dtype, s),), {}) for s in ((3, 3), (7, 2, 2), (1, 1), (2, 0, 0), (2, 1, 3, 3))]
-
+    sample = _eigen_sample
     failure = "Eigenvalues did not converge"
     library = "numpy"
 
@@ -142,34 +156,36 @@ class eigh:
 class eigvalsh:
     """The eigenvalues alone: a = v diag(w) v^T has dw = diag(v^T da v)."""
 
-    def ref(a):
-        return np.linalg.eigvalsh(a)
+    def ref(a, *, upper):
+        return np.linalg.eigvalsh(a, "U" if upper else "L")
 
-    def type(a):
+    def type(a, *, upper):
         return Type(a.dtype, (*a.shape[:-2], square(a)))
 
-    def vjp(g, y, a):
+    def vjp(g, y, a, *, upper):
         n = shape_of(a)[-1]
-        v = rows(eigh(a), 1, n + 1)
-        return [folded_down(matmul(mul(v, row(g)), transposed(v)))]
+        v = rows(eigh(a, upper=upper), 1, n + 1)
+        return [_to_triangle(matmul(mul(v, row(g)), transposed(v)), upper)]
 
-    def jvp(ts, y, a):
+    def jvp(ts, y, a, *, upper):
         n = shape_of(a)[-1]
-        v = rows(eigh(a), 1, n + 1)
-        return diagonal(product(transposed(v), mirrored(ts[0]), v))
+        v = rows(eigh(a, upper=upper), 1, n + 1)
+        return diagonal(product(transposed(v), _completed(ts[0], upper), v))
 
-    def batch(flags, a):
-        return eigvalsh(a)
+    def batch(flags, a, *, upper):
+        return eigvalsh(a, upper=upper)
 
-    def calls(k, y, a):
+    def calls(k, y, a, *, upper):
         n = a.shape[-1]
-        k.call("linalg.eigvalsh_lo", (n,), k.operand(a, 2), k.operand(y, 1), terms=2 * n * n * n)
+        k.call(f"linalg.eigvalsh_{_suffix(upper)}", (n,), k.operand(a, 2), k.operand(y, 1), terms=2 * n * n * n)
 
-    def sample(rng, dtype):
-        return [((definite(rng, dtype, s),), {}) for s in ((3, 3), (7, 2, 2), (1, 1), (2, 0, 0))]
-
+    sample = _eigen_sample
     failure = "Eigenvalues did not converge"
     library = "numpy"
+
+
+def _suffix(upper):
+    return "up" if upper else "lo"
 
 
 # -- singular values --------------------------------------------------------------------------------------------------
@@ -204,7 +220,7 @@ class svd:
     def vjp(g, y, a):
         m, n = shape_of(a)[-2:]
         (u, s, v), (gu, gs, gv) = _parts(y, m), _parts(g, m)
-        gaps = gaps_inverted(mul(s, s))
+        gaps = square_gaps_inverted(s)
         left, right = (mul(gaps, antisymmetric(matmul(transposed(x), gx))) for x, gx in ((u, gu), (v, gv)))
         inner = add(add(mul(left, row(s)), mul(column(s), right)), from_diagonal(gs))
         total = product(u, inner, transposed(v))
@@ -218,7 +234,7 @@ class svd:
         m, n = shape_of(a)[-2:]
         u, s, v = _parts(y, m)
         inner = product(transposed(u), ts[0], v)
-        gaps = gaps_inverted(mul(s, s))
+        gaps = square_gaps_inverted(s)
         at_right, at_left = mul(inner, row(s)), mul(column(s), inner)
         tu = matmul(u, mul(gaps, add(at_right, transposed(at_right))))
         tv = matmul(v, mul(gaps, add(at_left, transposed(at_left))))

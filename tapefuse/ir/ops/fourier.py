@@ -119,8 +119,9 @@ def _repeated(k: Any, function: str, sizes: tuple, source: Any, factor: Any, tar
     if target.between is None:
         k.call(f"fft.{function}", sizes, source, factor, target, terms=terms)
         return
+    columns = divide(target.steps[0], target.between)
+    assert columns is not None
     with k.each():
-        columns = divide(target.steps[0], target.between)
         k.call(f"fft.{function}", sizes, source, factor, target, terms=terms * columns, times=columns)
 
 

@@ -94,6 +94,11 @@ def folded_down(x: Any) -> Any:
     return add(triangle(x), transposed(triangle(x, strict=True, upper=True)))
 
 
+def symmetric(x: Any) -> Any:
+    """(x + x^T) / 2"""
+    return mul(add(x, transposed(x)), 0.5)
+
+
 def antisymmetric(x: Any) -> Any:
     """x - x^T"""
     return sub(x, transposed(x))
@@ -154,6 +159,11 @@ def gaps_inverted(d: Any) -> Any:
     gaps = sub(row(d), column(d))
     is_tie = eq(gaps, 0)
     return select(is_tie, 0, div(1, select(is_tie, 1, gaps)))
+
+
+def square_gaps_inverted(d: Any) -> Any:
+    """1 / (d_j^2 - d_i^2) at i, j for numbers that are not negative; 0 where they are equal."""
+    return mul(gaps_inverted(d), inverted(add(row(d), column(d))))
 
 
 def inverted(d: Any) -> Any:

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -24,7 +25,6 @@ from tapefuse.ir.ops.family import (
 )
 from tapefuse.ir.ops.logic import cast, select
 from tapefuse.ir.ops.reduce import reduce_sum
-from tapefuse.ir.ops.scalar import Scalar
 from tapefuse.ir.ops.special import polygamma
 from tapefuse.ir.types import Type, broadcast_shapes, show_dtype
 
@@ -41,15 +41,15 @@ def schedule(key: tuple[Any, Any]) -> tuple[Any, Any, Any]:
     return *key, key[0] ^ key[1] ^ PARITY
 
 
-def encrypted_scalar(key: tuple[Scalar, Scalar], counter: tuple[Scalar, Scalar]) -> tuple[Scalar, Scalar]:
+def encrypted(key: tuple[Any, Any], counter: tuple[Any, Any], rotated: Callable[[Any, int], Any]) -> tuple[Any, Any]:
     """The words of a block: section 3.2 of Salmon, Moraes, Dror and Shaw, "Parallel random numbers: as easy as 1, 2,
-    3" (2011)."""
+    3" (2011). Words are what adds modulo 2**32; `rotated(x, r)`: to the left by r bits."""
     words = schedule(key)
     x, y = counter[0] + words[0], counter[1] + words[1]
     for group in range(GROUPS):
         for r in ROTATIONS[group % 2]:
             x = x + y
-            y = (y.op("shl", r) | y.op("shr", 32 - r)) ^ x
+            y = rotated(y, r) ^ x
         x, y = x + words[(group + 1) % 3], y + words[(group + 2) % 3] + (group + 1)
     return x, y
 
@@ -121,10 +121,7 @@ class threefry:
         return threefry(*same_inner_rank(flags, (key, counter)))
 
     def at(b, i, key, counter):
-        xs = [Scalar(b, x, UINT64) for x in read_aligned(b, i, (key, counter))]
-        halves = [(x.op("shr", 32).cast(UINT32), x.cast(UINT32)) for x in xs]
-        x, y = encrypted_scalar(*halves)
-        return (x.cast(UINT64).op("shl", 32) | y.cast(UINT64)).value
+        return b.op("threefry", *read_aligned(b, i, (key, counter)))
 
     def sample(rng, dtype):
         shapes = ((), (7, 3)), ((7, 1), (3,)), ((2, 7), ()), ((), ())
@@ -154,7 +151,7 @@ def log_gamma_slope(log_z: Any, a: Any) -> Any:
     z = exp(c)
     above = gt(z, a)
     c = sub(c, polygamma(a, order=0))
-    sign, distance = select(above, 1.0, -1.0), abs(sub(z, a))
+    sign, distance = sub(mul(cast(above, dtype=FLOAT64), 2.0), 1.0), abs(sub(z, a))
     scale = div(2.0, add(distance, sqrt(add(mul(distance, distance), mul(z, 2.0)))))
     scale = select(above, log1p(scale), scale)
     shape = shape_of(c)

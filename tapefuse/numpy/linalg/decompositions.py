@@ -43,12 +43,11 @@ def cholesky(a: Any, *, upper: bool = False) -> Tensor:
     return turned(ops.cholesky(turned(a))) if upper else ops.cholesky(a)
 
 
-def _half(a: Any, UPLO: str) -> Tensor:
-    """Symmetric matrices of which the lower triangle will be read. Raises ValueError, LinAlgError."""
+def _half(a: Any, UPLO: str) -> tuple[Tensor, dict[str, bool]]:
+    """Symmetric matrices, and which triangle is read. Raises ValueError, LinAlgError."""
     if str(UPLO).upper() not in ("L", "U"):
         raise ValueError(f"{called()}: UPLO argument must be 'L' or 'U'")
-    a = symmetric(squares(a))
-    return turned(a) if UPLO.upper() == "U" else a
+    return symmetric(squares(a)), {"upper": UPLO.upper() == "U"}
 
 
 def eigh(a: Any, UPLO: str = "L") -> EighResult:
@@ -57,14 +56,16 @@ def eigh(a: Any, UPLO: str = "L") -> EighResult:
     `UPLO`: which triangle is read; the gradient is symmetric. Eigenvectors of equal eigenvalues are not determined: no
     derivatives are passed on between these.
     """
-    y = ops.eigh(_half(a, UPLO))
+    a, triangle = _half(a, UPLO)
+    y = ops.eigh(a, **triangle)
     return EighResult(the_row(y, 0), rows(y, 1, y.shape[-2]))
 
 
 def eigvalsh(a: Any, UPLO: str = "L") -> Tensor:
     """The eigenvalues of symmetric matrices in ascending order; `UPLO`: which triangle is read. The gradient is
     symmetric."""
-    return ops.eigvalsh(_half(a, UPLO))
+    a, triangle = _half(a, UPLO)
+    return ops.eigvalsh(a, **triangle)
 
 
 def svd(a: Any, full_matrices: bool = True, compute_uv: bool = True, hermitian: bool = False) -> Any:
@@ -119,7 +120,7 @@ def _completed(q: Tensor) -> Tensor:
         return q
     unit = np.eye(m, dtype=q.dtype)
     outside = ops.stop_gradient(subtract(unit, matmul(q, turned(q))))
-    basis = rows(turned(rows(ops.eigh(outside), 1, m + 1)), p, m)  # rows: of the eigenvalues that are 1
+    basis = rows(turned(rows(ops.eigh(outside, upper=False), 1, m + 1)), p, m)  # rows: of the eigenvalues that are 1
     seen = subtract(turned(basis), matmul(q, matmul(turned(q), turned(basis))))
     factor = ops.cholesky(symmetric(matmul(turned(seen), seen)))
     rest = turned(ops.triangular_solve(factor, turned(seen), lower=True, transpose=False, unit=False))

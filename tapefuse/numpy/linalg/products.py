@@ -25,7 +25,7 @@ from tapefuse.numpy.shape import (
 from tapefuse.tracer import shortcuts
 from tapefuse.tracer.promote import cast, common, operands
 from tapefuse.tracer.source import called, user_loc
-from tapefuse.tracer.tensor import Tensor, as_tensor
+from tapefuse.tracer.tensor import Readable, Tensor, as_tensor
 
 # -- products -------------------------------------------------------------------------------------------------------
 
@@ -40,6 +40,7 @@ def product(a: Tensor, b: Tensor) -> Tensor:
 
 def matmul(x: Any, y: Any) -> Tensor:
     """`x @ y`: vectors are rows on the left and columns on the right, leading axes broadcast. Raises ShapeError."""
+    x, y = (v.read() if isinstance(v, Readable) else v for v in (x, y))
     if (quick := shortcuts.product(x, y)) is not None:
         return quick
     a, b = operands(np.matmul, x, y)

@@ -38,7 +38,7 @@ from tapefuse.numpy.shape import _axis, _fixed, _whole, broadcast_to, moveaxis, 
 from tapefuse.tracer.control import while_loop
 from tapefuse.tracer.promote import cast
 from tapefuse.tracer.source import called
-from tapefuse.tracer.tensor import Tensor, as_tensor
+from tapefuse.tracer.tensor import Tensor, TracedTensor, as_tensor
 
 _NOT_GIVEN: Any = object()
 
@@ -177,8 +177,8 @@ def lstsq(a: Any, b: Any, rcond: Any = None) -> LstsqResult:
     x = matmul(ops.pinv(a, rtol=cutoff), b)
     left = subtract(b, matmul(a, x))
     sums = _sum(multiply(left, left), axis=0, keepdims=b.ndim == 1)
-    is_known = not rank.is_symbolic and int(rank) < n
-    return LstsqResult(x, sums[:0] if m <= n or is_known else sums, rank, s)
+    is_less = not isinstance(rank, TracedTensor) and int(rank) < n
+    return LstsqResult(x, sums[:0] if m <= n or is_less else sums, rank, s)
 
 
 def _first(s: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -31,13 +32,14 @@ def unknown(x: Any) -> bool:
     return isinstance(x, TracedTensor) and x._trace.constant_value(x._value) is None
 
 
-class Items:
+class Items(ABC):
     """Something to iterate over whose item number `k` is made from a traced `k`."""
 
     extent: Extent | None  # None: known only at run time
 
+    @abstractmethod
     def at(self, k: Any) -> Any:
-        raise NotImplementedError
+        """Item number `k`."""
 
     @property
     def count(self) -> Any:

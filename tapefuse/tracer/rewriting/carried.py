@@ -110,15 +110,15 @@ def is_same(a: Any, b: Any) -> bool:
     """Whether two Python objects are one, or equal as numbers, strings and the like are."""
     if a is b:
         return True
-    plain = (bool, int, float, str, bytes, np.dtype, type, Poly)
+    plain = (bool, int, float, complex, str, bytes, np.dtype, type, Poly)
     return type(a) is type(b) and isinstance(a, plain) and bool(a == b)
 
 
 def leaf_of(x: Any) -> Leaf:
     if isinstance(x, Tensor):
         return Leaf(x.type, x.weak)
-    if isinstance(x, (np.ndarray, np.generic, bool, Poly)) or type(x) in (int, float):
-        return Leaf(as_tensor(x).type, type(x) in (int, float))
+    if isinstance(x, (np.ndarray, np.generic, bool, Poly)) or type(x) in (int, float, complex):
+        return Leaf(as_tensor(x).type, type(x) in (int, float, complex))
     return Leaf(None, value=x)
 
 

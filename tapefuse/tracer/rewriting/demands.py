@@ -13,7 +13,7 @@ from tapefuse.tracer.rewriting.logic import condition, is_unknown
 from tapefuse.tracer.source import PACKAGE, user_loc
 
 Thunk = Callable[[], Any]
-_CONSTANTS = (bool, int, float, str, type(None))
+_CONSTANTS = (bool, int, float, complex, str, type(None))
 
 
 def holds(test: Any, message: Thunk | None) -> Any:

@@ -30,6 +30,7 @@ from tapefuse.tracer.tensor import Tensor, weakened
 Test = Callable[[], Any]
 Body = Callable[..., Any]
 _WHEN = ("before an iteration", "after it")
+_NUMBERS = (int, float, complex)
 
 
 class StagedLoop:
@@ -214,4 +215,4 @@ def truth(x: Any, statement: Statement) -> Any:
 def _was_number(before: Any, after: Any) -> bool:
     """Whether Python numbers would become traced ones without a tensor having a part in it."""
     pairs = zip(flatten(before)[0], flatten(after)[0], strict=False)
-    return any(type(a) in (int, float) and getattr(b, "weak", type(b) in (int, float)) for a, b in pairs)
+    return any(type(a) in _NUMBERS and getattr(b, "weak", type(b) in _NUMBERS) for a, b in pairs)
