@@ -29,11 +29,12 @@ Step = Callable[[], Any]
 Setup = tuple[Step, Callable[[], Mapping[str, Any]]]  # the step, and what gives the parameters
 
 
-def training_steps(losses: Mapping[str, Formula]) -> dict[str, Callable[..., Program]]:
-    """FRAMEWORKS of a workload, for the frameworks that have a loss."""
+def training_steps(losses: Mapping[str, Formula], eager: bool = False) -> dict[str, Callable[..., Program]]:
+    """FRAMEWORKS of a workload, for the frameworks that have a loss; with `eager` of those that need no compiled step,
+    which is then none."""
     return {
         name: partial(_program, make, losses[SAME_AS.get(name, name)])
-        for name, make in MAKERS.items()
+        for name, make in (EAGER_MAKERS if eager else MAKERS).items()
         if SAME_AS.get(name, name) in losses
     }
 
@@ -81,7 +82,7 @@ def _data(arrays: Arrays) -> list[str]:
     return [name for name in DATA if name in arrays]
 
 
-def _tapefuse(loss: Formula, parameters: Arrays, data: list, optimizer: str) -> Setup:
+def _tapefuse(loss: Formula, parameters: Arrays, data: list, optimizer: str, eager: bool = False) -> Setup:
     import tapefuse as tp
     from tapefuse import optim
 
@@ -90,7 +91,6 @@ def _tapefuse(loss: Formula, parameters: Arrays, data: list, optimizer: str) -> 
     rule = optim.Adam(rate, BETA_1, BETA_2, EPSILON) if optimizer == "adam" else optim.SGD(rate)
     function = loss(tp)
 
-    @tp.tape_function
     def train_step(*data):
         with tp.GradientTape() as tape:
             value = function(variables, *data)
@@ -99,7 +99,8 @@ def _tapefuse(loss: Formula, parameters: Arrays, data: list, optimizer: str) -> 
         return value
 
     native = [tp.constant(a) for a in data]
-    return partial(train_step, *native), lambda: {name: v.numpy() for name, v in variables.items()}
+    step = train_step if eager else tp.tape_function(train_step)
+    return partial(step, *native), lambda: {name: v.numpy() for name, v in variables.items()}
 
 
 def _jax(loss: Formula, parameters: Arrays, data: list, optimizer: str) -> Setup:
@@ -194,7 +195,9 @@ def _torch_compile(loss: Formula, parameters: Arrays, data: list, optimizer: str
     return partial(train_step, torch.zeros(()), *native), lambda: variables
 
 
-def _tensorflow(loss: Formula, parameters: Arrays, data: list, optimizer: str, xla: bool = False) -> Setup:
+def _tensorflow(
+    loss: Formula, parameters: Arrays, data: list, optimizer: str, xla: bool = False, eager: bool = False
+) -> Setup:
     import tensorflow as tf
 
     variables = {name: tf.Variable(p) for name, p in parameters.items()}
@@ -203,7 +206,6 @@ def _tensorflow(loss: Formula, parameters: Arrays, data: list, optimizer: str, x
     if adam:
         adam.build(list(variables.values()))
 
-    @tf.function(jit_compile=xla or None)
     def train_step(*data):
         with tf.GradientTape() as tape:
             value = function(variables, *data)
@@ -217,7 +219,8 @@ def _tensorflow(loss: Formula, parameters: Arrays, data: list, optimizer: str, x
         return value
 
     native = [tf.constant(a) for a in data]
-    return partial(train_step, *native), lambda: variables
+    step = train_step if eager else tf.function(train_step, jit_compile=xla or None)
+    return partial(step, *native), lambda: variables
 
 
 def _pytensor(loss: Formula, parameters: Arrays, data: list, optimizer: str) -> Setup:
@@ -282,5 +285,11 @@ MAKERS: Mapping[str, Callable[..., Setup]] = {
     "tensorflow": _tensorflow,
     "tensorflow_xla": partial(_tensorflow, xla=True),
     "pytensor": _pytensor,
+    "autograd": _autograd,
+}
+EAGER_MAKERS: Mapping[str, Callable[..., Setup]] = {
+    "tapefuse": partial(_tapefuse, eager=True),
+    "torch": _torch,
+    "tensorflow": partial(_tensorflow, eager=True),
     "autograd": _autograd,
 }

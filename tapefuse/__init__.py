@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import numpy as _np
 
-from tapefuse import nn, numpy, optim, random, special
+from tapefuse import array_api, nn, numpy, optim, random, special
 from tapefuse._config import config
 from tapefuse._errors import (
     CacheWarning,
@@ -38,11 +38,13 @@ from tapefuse.numpy import fft, linalg
 from tapefuse.tracer.control import associative_scan, cond, fori_loop, map, scan, switch, while_loop
 from tapefuse.tracer.custom import custom_gradient, grad_pass_through, override_gradient, recompute
 from tapefuse.tracer.debugging import check_finite, debug_print
+from tapefuse.tracer.interchange import from_dlpack
 from tapefuse.tracer.repeating import explain
 from tapefuse.tracer.rewriting import as_written, stage, unroll
 from tapefuse.tracer.rows import IndexedRows
 from tapefuse.tracer.signature import TensorSpec
-from tapefuse.tracer.tape import GradientTape, UnconnectedGradients, explain_gradient
+from tapefuse.tracer.tape import GradientTape, explain_gradient
+from tapefuse.tracer.tape_arguments import UnconnectedGradients
 from tapefuse.tracer.tensor import Tensor, constant
 from tapefuse.tracer.variable import Variable
 from tapefuse.transforms import grad, hessian, hvp, jacobian, jvp, linearize, value_and_grad, vjp, vmap
@@ -50,6 +52,7 @@ from tapefuse.transforms import grad, hessian, hvp, jacobian, jvp, linearize, va
 float16, float32, float64 = _np.dtype(_np.float16), _np.dtype(_np.float32), _np.dtype(_np.float64)
 int8, int16, int32, int64 = (_np.dtype(f"i{n}") for n in (1, 2, 4, 8))
 uint8, uint16, uint32, uint64 = (_np.dtype(f"u{n}") for n in (1, 2, 4, 8))
+complex64, complex128 = _np.dtype(_np.complex64), _np.dtype(_np.complex128)
 bool_ = _np.dtype(bool)
 bfloat16: _np.dtype
 newaxis = None
@@ -79,11 +82,14 @@ __all__ = [
     "Variable",
     "VariableError",
     "VerifyError",
+    "array_api",
     "as_written",
     "associative_scan",
     "bfloat16",
     "bool_",
     "check_finite",
+    "complex64",
+    "complex128",
     "cond",
     "config",
     "constant",
@@ -96,6 +102,7 @@ __all__ = [
     "float32",
     "float64",
     "fori_loop",
+    "from_dlpack",
     "grad",
     "grad_pass_through",
     "hessian",

@@ -89,9 +89,12 @@ FLAGS = {
         Flag("strict", False, _bool, "true or false", "no reassociation of floating-point sums", changes_code=True),
         Flag("disable_jit", False, _bool, "true or false", "interpret traced functions with NumPy"),
         Flag(
-            "compile_repeated_tapes", 5, _repetitions, "true, false or a number of repetitions",
+            "compile_repeated_tapes",
+            5,
+            _repetitions,
+            "true, false or a number of repetitions",
             "after how many equal eager tapes in a row their reverse pass is compiled; 0: never",
-        ),  # fmt: skip
+        ),
         Flag("cache", True, _bool, "true or false", "keep compiled programs on disk"),
         Flag("cache_dir", "", _text, "a folder", "where they are kept; empty: the user's cache folder"),
         Flag("progress", True, _bool, "true or false", "a line on the terminal while compiling takes long"),

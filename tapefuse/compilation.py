@@ -21,6 +21,7 @@ from tapefuse._config import Options, config
 from tapefuse._progress import progress
 from tapefuse._records import dataclass
 from tapefuse.ir.digest import digest
+from tapefuse.ir.halves import is_half
 from tapefuse.ir.ops.effects import printing
 from tapefuse.ir.passes.checks import with_checks
 from tapefuse.ir.program import Check, Program, State
@@ -55,13 +56,15 @@ def compile_traced(traced: Traced, options: Options = Options()) -> Compiled:  #
         return Compiled(_with_outputs(interpreted(traced), options.outputs), "interpreter")
     engine = options.engine or config.engine
     options = replace(options, strict=options.strict or config.strict)
-    made = layout(options.outputs)
+    is_native = options.outputs == "tensor" or not any(is_half(v.dtype) and not v.shape for v in traced.graph.outs)
+    made = layout(options.outputs if is_native else "tensor")  # native code makes no Python numbers of halves
     with progress(f"tapefuse compiles {traced.graph.name!r}"), _without_collections():
         program, load = ENGINES[engine](traced, options)
         loaded = load(
             program, made, traced.variables, handler(program.checks), threads=options.threads or config.threads
         )
-    return Compiled(loaded.call, engine, program, loaded)
+    call = loaded.call if is_native else _with_outputs(loaded.call, options.outputs)
+    return Compiled(call, engine, program, loaded)
 
 
 @contextmanager

@@ -35,8 +35,8 @@ Made from the tests by `python -m tests.functions_page`; a test fails when it is
 
 - **value**: where the value, dtype and shape are compared, with NumPy's unless said: a table of calls on many arrays
   (`calculation`, `manipulation`, `linalg`, `fft`: `tests/numpy/*`), values of 50 digits (`special`), or the test file.
-- **derivatives**: `both`: forward mode against finite differences, reverse mode against forward mode. `steps`: the result
-  is piecewise constant, or no float. Empty: see the test file.
+- **derivatives**: `both`: forward mode against finite differences, reverse mode against forward mode. `steps`: the
+  result is piecewise constant, or no float. Empty: see the test file.
 - **vmap**: whether `tp.vmap` of it is compared with a loop.
 - **dtypes**: of operands in the table: `f2 f4 f8` floats, `c8 c16` complex, `i u` integers, `b` bool.
 - **runs**: `compiled`: its own code in a `tape_function`; `library`: a compiled function calls NumPy's loops (LAPACK,
@@ -167,8 +167,7 @@ def public() -> Iterator[tuple[str, str, Any]]:
 
 @cache
 def _sources() -> dict[str, str]:
-    files = [f for f in sorted((ROOT / "tests").rglob("test_*.py"))]
-    return {str(f.relative_to(ROOT)): f.read_text() for f in files}
+    return {str(f.relative_to(ROOT)): f.read_text() for f in sorted((ROOT / "tests").rglob("test_*.py"))}
 
 
 def _files(module: str, name: str) -> list[str]:
@@ -185,7 +184,8 @@ def _found(module: str, name: str, f: Any) -> Evidence:
         return known[full]
     for other in (m for m in known if getattr(MODULES[m.rpartition(".")[0]], m.rpartition(".")[2], None) is f):
         return known[other]  # another name of the same function
-    files = _files(module, name)
+    names = [name, *(n for m, n, g in public() if m == module and g is f)]
+    files = [file for n in names for file in _files(module, n)]
     return Evidence(f"`{files[0]}`" if files else "")
 
 

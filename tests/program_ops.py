@@ -13,6 +13,7 @@ import numpy as np
 
 from tapefuse.ir import ops
 from tapefuse.ir.graph import Value
+from tapefuse.ir.op import constant
 from tapefuse.ir.types import Dim, Poly, Shape, divide, size
 from tests.program_draft import BOOL, F4, F8, I4, I8, MAX_SIZE, U1, B, Draft, Interval, is_never_empty, sizes
 
@@ -490,6 +491,36 @@ def _swapped(rank: int) -> tuple[int, ...]:
 def _leads(d: Draft, a: Value, b: Value) -> bool:
     """Whether the leading axes of two matrices broadcast."""
     return all(1 in (m, n) or m == n for m, n in zip(a.shape[-3::-1], b.shape[-3::-1], strict=False))
+
+
+@maker("cholesky", "inv", "pinv", "det", "cofactors", "slogdet", "eigvalsh", "svdvals", "solve", "triangular_solve")
+def decomposed(d: Draft, name: str) -> Value | None:
+    """Of symmetric matrices with eigenvalues from 1 to n^2 + 1."""
+    n = d.one_of((2, 3, 1, 4))
+    x = d.existing(lambda v: v.dtype == d.dtype and v.shape[-2:] == (n, n))
+    x = d.within(d.param(d.dtype, (*d.shape(d.one_of((0, 1, 1, 2))), n, n)) if x is None else x, -1.0, 1.0)
+    if max(sizes(size(x.shape))) > MAX_SIZE:
+        return None
+    a = ops.matmul(x, ops.transpose(x, perm=_swapped(len(x.shape))))
+    a = ops.add(a, constant(np.eye(n, dtype=d.dtype)))
+    largest = float(n * n + 1)
+    if name in ("solve", "triangular_solve"):
+        return _system(d, name, a, n)
+    attrs = {"pinv": {"rtol": 1e-6}, "eigvalsh": {"upper": d.chance(2)}}.get(name, {})
+    most = {"inv": 1.0, "pinv": 1.0, "det": largest**n, "cofactors": largest**n}.get(name, largest)
+    return d.new(d.emit(name, a, **attrs), -most if name not in ("eigvalsh", "svdvals", "det") else 0, most)
+
+
+def _system(d: Draft, name: str, a: Value, n: int) -> Value | None:
+    b = d.existing(lambda v: v.dtype == d.dtype and v.shape[-2:-1] == (n,) and v.shape[:-2] in ((), a.shape[:-2]))
+    b = d.param(d.dtype, (*a.shape[:-2], n, d.extent())) if b is None else b
+    if max(sizes(size(a.shape[:-2]))) * max(sizes(size(b.shape[-2:]))) > MAX_SIZE:
+        return None
+    most = n**0.5 * max(d.magnitude(b), 1e-3)
+    if name == "solve":
+        return d.new(d.emit(name, a, b), -most, most)
+    kind = {"lower": True, "transpose": d.chance(2), "unit": False}
+    return d.new(d.emit(name, ops.cholesky(a), b, **kind), -most, most)
 
 
 @maker("gather")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import sys
 from collections.abc import Iterator
 from functools import cache
@@ -31,13 +32,14 @@ LAYERS: dict[str, tuple[str, ...]] = {
     "runtime": IR,
     "numpy": TRACED,
     "special": ("numpy", *TRACED),
+    "array_api": ("numpy", *TRACED),
     "random": ("numpy", "special", *TRACED),
     "transforms": TRACED,
     "compiler": ("tracer", "codegen", *IR),
     "compilation": ("compiler", "tracer", "runtime", *IR),
     "reports": ("compilation", "compiler", "tracer", "codegen", "runtime", *IR),
     "function": ("reports", "compilation", "tracer", *IR),
-    "": ("numpy", "random", "special", "transforms", "function", "tracer", "nn", "optim", *IR),  # tapefuse/__init__.py
+    "": ("array_api", "numpy", "random", "special", "transforms", "function", "tracer", "nn", "optim", *IR),  # tapefuse/__init__.py
     "nn": FACE,
     "optim": (*FACE, "nn"),  # an optimizer is a Module, which collects its variables
     "compat": (*FACE, "nn", "optim"),
@@ -196,3 +198,20 @@ def test_the_test_sees_violations() -> None:
     found = list(run_time_imports(ast.parse(source), "ir/example.py"))
     assert [(own(name), inside) for name, inside, _ in found] == [
         (None, False), ("tracer.tape", True), (None, True), ("ir.graph", True)]  # fmt: skip
+
+
+FLOAT_KINDS = re.compile(r"\bdtype\)?\.kind (==|!=|in|not in) \"\w*f\w*\"")
+# What need not know bfloat16: code after `ir.passes.half`, and the short way of the commonest dtypes.
+WITHOUT_BFLOAT16 = ("codegen/", "runtime/", "tracer/promote.py", "ir/halves.py")
+
+
+@pytest.mark.parametrize("file", [f for f in FILES if not f.startswith(WITHOUT_BFLOAT16)])
+def test_whether_a_dtype_is_floating_is_asked_in_one_place(file: str) -> None:
+    """`dtype.kind` of a bfloat16 is "V": `ir.halves.kind_of` says "f"."""
+    found = [line for line in (ROOT / file).read_text(encoding="utf-8").splitlines() if FLOAT_KINDS.search(line)]
+    assert not found, f"{file} asks a dtype for its kind; use tapefuse.ir.halves.kind_of"
+
+
+def test_the_test_of_kinds_sees_them() -> None:
+    assert FLOAT_KINDS.search('if x.dtype.kind == "f":') and FLOAT_KINDS.search('np.dtype(dtype).kind not in "fiu"')
+    assert not FLOAT_KINDS.search('if kind_of(x.dtype) == "f":') and not FLOAT_KINDS.search('x.dtype.kind in "biu"')

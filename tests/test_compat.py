@@ -61,15 +61,15 @@ def test_cross_entropies_take_labels_first():
     np.testing.assert_allclose(dense, sparse, rtol=1e-6)
 
 
-def test_random_numbers_are_seeded_and_refuse_to_be_frozen_into_a_trace():
+def test_random_numbers_are_seeded_and_new_in_each_call():
     tf.random.set_seed(3)
     one = tf.random.normal((4,)).numpy()
     tf.random.set_seed(3)
     np.testing.assert_array_equal(tf.random.normal((4,)), one)
     assert tf.random.normal((2, 2)).dtype == tf.float32
     np.testing.assert_array_equal(tf.random.uniform((3,), seed=1), tf.random.uniform((3,), seed=1))
-    with pytest.raises(tp.ConcretizationError, match="every call would see the same"):
-        tf.function(lambda: tf.random.normal((2,)))()
+    compiled = tf.function(lambda: tf.random.normal((2,)))
+    assert not np.array_equal(compiled(), compiled())
 
 
 def test_divide_no_nan_has_a_finite_gradient():  # 139

@@ -22,7 +22,7 @@ ENGINES = pytest.mark.parametrize("engine", ["llvm", "numba"])
 
 @pytest.mark.parametrize(
     ("value", "dtype"),
-    [(1j, "c16"), ([1, 2j], "c16"), ([1.0, 2j, True], "c16"), (np.complex64(1), "c8"), (Z, "c8"), (Z.astype(">c8"), "c8")],
+    [(1j, "c16"), ([1, 2j], "c16"), ([1.0, 2j, True], "c16"), (np.complex64(1), "c8"), (Z.astype(">c8"), "c8")],
 )
 def test_constants(value, dtype) -> None:
     x = tp.constant(value)
@@ -114,7 +114,8 @@ def test_jacobians() -> None:
     z, x = tp.constant(Z), tp.constant([0.5, 1.5])
     np.testing.assert_allclose(tp.jacobian(lambda z: z**2)(z), np.diag(np.conj(2 * Z)), rtol=1e-6)
     np.testing.assert_allclose(tp.jacobian(lambda z: z**2, mode="forward")(z), np.diag(2 * Z), rtol=1e-6)
-    np.testing.assert_allclose(tp.jacobian(lambda x: tp.exp(1j * x))(x), np.diag(1j * np.exp(1j * x.numpy())), rtol=1e-6)
+    want = np.diag(1j * np.exp(1j * x.numpy()))
+    np.testing.assert_allclose(tp.jacobian(lambda x: tp.exp(1j * x))(x), want, rtol=1e-6)
 
 
 def test_custom_gradients() -> None:

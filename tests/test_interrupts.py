@@ -98,6 +98,22 @@ def test_one_kernel_in_pieces(alarm, threads):
     assert count.item() == 2
 
 
+@pytest.mark.parametrize("threads", [1, 2])
+def test_one_kernel_in_pieces_in_a_loop(alarm, threads):
+    """Each iteration takes 10 s, each piece of it less than one."""
+
+    @tp.tape_function(threads=threads)
+    def f(a, b):
+        x = a
+        for _ in range(20):
+            x = 0.5 * x + sines(a + x[0], b)
+        return x
+
+    assert callable(f.specialise(*ENDLESS).entry)
+    for _ in range(2):
+        assert interrupted(lambda: f(*ENDLESS), alarm) < 8
+
+
 @engines
 def test_when_a_variable_is_being_written_the_step_is_whole(engine, alarm):
     n = 500

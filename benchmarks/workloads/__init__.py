@@ -22,4 +22,6 @@ WORKLOADS = (  # in the order of the tables
     "tanh_chain",
     "chain",
     "depth",
+    "eager_ops",
+    "eager_mlp",
 )

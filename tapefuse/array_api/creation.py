@@ -11,19 +11,26 @@ import numpy as np
 
 from tapefuse import numpy as tp
 from tapefuse._errors import ShapeError
+from tapefuse.ir.halves import kind_of
 from tapefuse.ir.types import Poly
-from tapefuse.tracer.interchange import from_dlpack, on_cpu
+from tapefuse.tracer.exchange import on_cpu
+from tapefuse.tracer.interchange import from_dlpack
 from tapefuse.tracer.operators import Operators
 from tapefuse.tracer.tensor import Tensor, as_tensor, python_kind
 
-DEFAULTS = {bool: np.dtype(bool), int: np.dtype(np.int64), float: np.dtype(np.float32), complex: np.dtype(np.complex64)}
+DEFAULTS: dict[Any, np.dtype] = {
+    bool: np.dtype(bool),
+    int: np.dtype(np.int64),
+    float: np.dtype(np.float32),
+    complex: np.dtype(np.complex64),
+}
 
 
 def _default(dtype: Any, *numbers: Any) -> Any:
     """`dtype`, or the default one for Python numbers: that of the widest kind among them."""
     if dtype is not None:
         return np.dtype(dtype)
-    kinds = [python_kind(x) for x in numbers]
+    kinds: list[Any] = [python_kind(x) for x in numbers]
     return None if None in kinds or not kinds else DEFAULTS[max(kinds, key=list(DEFAULTS).index)]
 
 
@@ -32,16 +39,17 @@ def asarray(obj: Any, /, *, dtype: Any = None, device: Any = None, copy: bool | 
     on_cpu(device)
     if isinstance(obj, Operators):
         found = as_tensor(obj)
-        if copy is False and dtype is not None and np.dtype(dtype) != found.dtype:
+        if dtype is None or np.dtype(dtype) == found.dtype:
+            return found.copy() if copy else found
+        if copy is False:
             raise ValueError(f"asarray: {found.dtype} cannot become {np.dtype(dtype)} without a copy")
-        found = found if dtype is None else tp.astype(found, dtype)
-        return found.copy() if copy else found
+        return tp.astype(found, dtype)
     if copy is False:
         raise ValueError(f"asarray: a tensor is never written to, so what a {type(obj).__name__} holds must be copied")
     dtype = _default(dtype, obj)
     if dtype is None and isinstance(obj, (list, tuple)) and not any(hasattr(x, "dtype") for x in obj):
         array = np.asarray(obj)
-        dtype = _default(None, array.dtype.type(0).item()) if array.dtype.kind in "biufc" else None
+        dtype = _default(None, array.dtype.type(0).item()) if kind_of(array.dtype) in "biufc" else None
     return tp.asarray(obj, dtype)
 
 
@@ -50,9 +58,8 @@ def arange(start: Any, /, stop: Any = None, step: Any = 1, *, dtype: Any = None,
     on_cpu(device)
     bounds = [x for x in (start, stop, step) if x is not None]
     dtype = _default(dtype, *[0 if isinstance(x, Poly) else x for x in bounds])
-    if type(step) in (int, float) and stop is not None and type(start) in (int, float) and type(stop) in (int, float):
-        if (stop - start) * step <= 0:
-            return tp.zeros((0,), dtype)
+    if len(bounds) == 3 and all(type(x) in (int, float) for x in bounds) and (stop - start) * step <= 0:
+        return tp.zeros((0,), dtype)
     return tp.arange(start, stop, step, dtype)
 
 
@@ -111,8 +118,8 @@ def linspace(
 ) -> Tensor:
     """`num` evenly spaced numbers."""
     on_cpu(device)
-    kinds = {complex} & {type(start), type(stop)}
-    found = tp.linspace(start, stop, num, endpoint, dtype=dtype or (np.complex64 if kinds else np.float32))
+    default = np.complex64 if complex in (type(start), type(stop)) else np.float32
+    found: Tensor = tp.linspace(start, stop, num, endpoint, dtype=default if dtype is None else dtype)
     return found
 
 

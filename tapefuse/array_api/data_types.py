@@ -9,7 +9,7 @@ import numpy as np
 from tapefuse import numpy as tp
 from tapefuse._records import dataclass
 from tapefuse.array_api.creation import DEFAULTS
-from tapefuse.tracer.interchange import on_cpu
+from tapefuse.tracer.exchange import on_cpu
 from tapefuse.tracer.tensor import Tensor, as_tensor
 
 bool = np.dtype("?")
@@ -18,7 +18,8 @@ uint8, uint16, uint32, uint64 = (np.dtype(f"u{n}") for n in (1, 2, 4, 8))
 float32, float64 = np.dtype("f4"), np.dtype("f8")
 complex64, complex128 = np.dtype("c8"), np.dtype("c16")
 
-NAMES = "bool int8 int16 int32 int64 uint8 uint16 uint32 uint64 float32 float64 complex64 complex128".split()
+_NAMES = "bool int8 int16 int32 int64 uint8 uint16 uint32 uint64 float32 float64 complex64 complex128"
+NAMES = tuple(_NAMES.split())
 
 
 def _dtype(x: Any) -> np.dtype:
@@ -74,8 +75,8 @@ class IntegerInfo:
 def finfo(type: Any, /) -> FloatInfo:
     """Limits of a floating-point dtype, or of the parts of a complex one; also that of an array."""
     info = tp.finfo(_dtype(type))
-    numbers = (float(x) for x in (info.eps, info.max, info.min, info.smallest_normal))
-    return FloatInfo(int(info.bits), *numbers, np.dtype(info.dtype))
+    eps, most, least, normal = (float(x) for x in (info.eps, info.max, info.min, info.smallest_normal))
+    return FloatInfo(int(info.bits), eps, most, least, normal, np.dtype(info.dtype))
 
 
 def iinfo(type: Any, /) -> IntegerInfo:
@@ -119,4 +120,5 @@ def __array_namespace_info__() -> Info:
     return Info()
 
 
-__all__ = [*NAMES, "__array_namespace_info__", "astype", "can_cast", "finfo", "iinfo", "isdtype", "result_type"]
+__all__ = list(NAMES)
+__all__ += ["__array_namespace_info__", "astype", "can_cast", "finfo", "iinfo", "isdtype", "result_type"]

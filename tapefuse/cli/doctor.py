@@ -19,7 +19,7 @@ from tapefuse._errors import CompileError
 from tapefuse.cli import output
 from tapefuse.runtime import blas, cache, linking, llvm_engine, threads
 
-PACKAGES = ("numpy", "numba", "llvmlite", "scipy-openblas32", "rich")
+PACKAGES = ("numpy", "numba", "llvmlite", "scipy-openblas32", "rich", "ml_dtypes")
 VECTOR_FEATURES = ("sse4.2", "avx", "avx2", "fma", "avx512f", "avx512vl", "avx512bf16", "amx-tile", "neon", "sve")
 
 

@@ -10,8 +10,8 @@ from tapefuse._errors import CompileError
 from tapefuse.codegen.loops import INT, Num
 from tapefuse.ir.types import Dim, Poly, Shape, show_dtype
 
-ARRAY_FUNCTIONS = frozenset({"carve", "reshaped", "matmul_rows", "matmul_columns", "contract", "transposed", "substituted"})
-ARRAY_FUNCTIONS |= {"allocated", "release"}
+ARRAY_FUNCTIONS = frozenset({"carve", "reshaped", "matmul_rows", "matmul_columns", "contract", "transposed"})
+ARRAY_FUNCTIONS |= {"allocated", "release", "substituted"}
 
 
 class Imports:

@@ -6,6 +6,8 @@ Arrays that change their roles are pointers in stack slots, which LLVM promotes 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from tapefuse.codegen.emit_llvm import Writer
 from tapefuse.codegen.loops import Allocate, Buffer, Free, If, Launch, Move, Num, Poll, Stmt, View, While, bodies
 
@@ -24,6 +26,7 @@ class RegionWriter(Writer):
         self.allocated: list[str] = []  # stack slots of what is to be freed
         self.leaves = False  # whether something jumps to the end
         self.watch = ""
+        self.status = next(_polls(self.kernel.body), None)
         text = super().text()
         if not self.leaves:
             return text
@@ -110,22 +113,29 @@ class RegionWriter(Writer):
 
     def poll(self, status: Buffer) -> None:
         """Whether this thread may ask is known when the kernel begins."""
-        watched = self.needs.external(WATCHED, "i64")
         interrupted = self.needs.external(INTERRUPTED, "i64")
-        if not self.watch:
-            self.watch = "%may.ask"
-            self.slots += [f"  %asks = call i64 {watched}()", "  %may.ask = icmp ne i64 %asks, 0"]
+        self.look()
         self.count += 1
         n = self.count
         self.line(f"br i1 %may.ask, label %ask.{n}, label %on.{n}")
         self.start(f"ask.{n}")
         answer = self.new(f"call i64 {interrupted}()")
+        self.stop_if(answer, status)
+        self.line(f"br label %on.{n}")
+        self.start(f"on.{n}")
+
+    def look(self) -> None:
+        """Find out whether this thread may ask."""
+        if not self.watch:
+            self.watch = "%may.ask"
+            watched = self.needs.external(WATCHED, "i64")
+            self.slots += [f"  %asks = call i64 {watched}()", "  %may.ask = icmp ne i64 %asks, 0"]
+
+    def stop_if(self, answer: str, status: Buffer) -> None:
         stop = self.new(f"icmp ne i64 {answer}, 0")
         self.line(f"{stop}.byte = zext i1 {stop} to i8")
         self.line(f"store i8 {stop}.byte, ptr {self.pointer(status)}")
         self.leave_if(stop)
-        self.line(f"br label %on.{n}")
-        self.start(f"on.{n}")
 
     # -- memory ----------------------------------------------------------------------------------------
     def allocate(self, s: Allocate) -> None:
@@ -158,12 +168,27 @@ class RegionWriter(Writer):
         if isinstance(s.pieces, Num) and s.pieces.value == 1:
             self.line(f"call void @{kernel}(ptr {table}, ptr {numbers}, i64 0, i64 {rows}, i64 0)")
             return
-        types = ["ptr", "ptr", "ptr", "i64", "i64", "ptr", "ptr"]
-        launch = self.needs.external(LAUNCH, "void", *types)
+        types = ["ptr", "ptr", "ptr", "i64", "i64", "i64", "ptr", "ptr"]
+        launch = self.needs.external(LAUNCH, "i64", *types)
         self.needs.parallel = True
-        values = [f"@{kernel}", table, numbers, rows, self.use(s.pieces), "@numba_parallel_for", "@tapefuse_threads"]
+        if self.status is not None:
+            self.look()
+        asks = "0" if self.status is None else "%asks"
+        pool = "@numba_parallel_for", "@tapefuse_threads"
+        values = [f"@{kernel}", table, numbers, rows, self.use(s.pieces), asks, *pool]
         pairs = ", ".join(f"{type} {value}" for type, value in zip(types, values, strict=True))
-        self.line(f"call void {launch}({pairs})")
+        stopped = self.new(f"call i64 {launch}({pairs})")
+        if self.status is not None:
+            self.stop_if(stopped, self.status)
+
+
+def _polls(body: tuple[Stmt, ...]) -> Iterator[Buffer]:
+    """Where it is written that a kernel was told to stop."""
+    for s in body:
+        if isinstance(s, Poll):
+            yield s.status
+        for inner in bodies(s):
+            yield from _polls(inner)
 
 
 def _moved(body: tuple[Stmt, ...]) -> set[str]:

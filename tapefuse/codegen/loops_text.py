@@ -96,7 +96,8 @@ def _line(s: Stmt) -> str:
                 f"{s.columns} columns by {s.row_x})"
             )
         case Substitute():
-            kind = f"{'unit ' * s.unit}{'lower' if s.lower else 'upper'} triangle of {at(s.a, s.at_a)}{'.T' * s.transpose}"
+            kind = f"{'unit ' * s.unit}{'lower' if s.lower else 'upper'} triangle"
+            kind += f" of {at(s.a, s.at_a)}{'.T' * s.transpose}"
             return f"{at(s.y, s.at_y)} = solution for the {kind}  ({s.rows} rows, {s.columns} columns)"
         case Call():
             operands = ", ".join(f"{at(o.buffer, o.at)} by {' '.join(map(str, o.steps))}" for o in s.operands)

@@ -94,7 +94,7 @@ def _aligned(index, shape: Shape) -> tuple[Scalar, ...]:
     return tuple(Num(0, INT) if n == 1 else i for i, n in zip(tail, shape, strict=True))
 
 
-_KINDS: dict[str, type[Rows] | type[_Product] | type[Convolution] | type[Scatter] | type[Scan] | type[Sort]] = {
+_KINDS: dict[str, Lowering] = {
     "rows": Rows,
     "gemm": _Product,
     "conv": Convolution,
@@ -102,5 +102,5 @@ _KINDS: dict[str, type[Rows] | type[_Product] | type[Convolution] | type[Scatter
     "scan": Scan,
     "sort": Sort,
     "numpy": Library,
-    "fourier": Library,
+    "numpy_whole": Library,
 }

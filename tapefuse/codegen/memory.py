@@ -246,10 +246,10 @@ def ordered(
     """The same groups in the order in which they run.
 
     A group runs once what it reads is there; one that overwrites a value also once all others have read the old one,
-    and where that is a state's, once the checks are decided and the groups `first` have run. Among those that can run, lower levels go first, which
-    uses gradients up soon; what depends on parameters alone waits until just before its first reader. States that are
-    small in all are overwritten last unless `frugal`: a call can be stopped until then, at the cost of as much memory
-    for gradients.
+    and where that is a state's, once the checks are decided and the groups `first` have run. Among those that can run,
+    lower levels go first, which uses gradients up soon; what depends on parameters alone waits until just before its
+    first reader. States that are small in all are overwritten last unless `frugal`: a call can be stopped until then,
+    at the cost of as much memory for gradients.
     """
     rank = {g: k for k, g in enumerate(plan.groups)}
     readers: dict[Group, set[Group]] = {g: set() for g in plan.groups}  # of what the group computes

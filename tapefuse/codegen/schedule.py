@@ -331,7 +331,7 @@ class _Scheduler:
             kind = "scatter" if is_scatter(node) else "rows"
             kind = "gemm" if is_product(node) and not is_contraction(node) else kind
             kind = "conv" if is_tiled(node) else kind
-            kind = node.op.library if node.op.library in ("scan", "sort", "region", "numpy", "fourier") else kind
+            kind = node.op.library if node.op.library in ("scan", "sort", "region", "numpy", "numpy_whole") else kind
             return self._start(node, level, kind, f"{node.op.name} has a kernel of its own")
         if (pooled := self._pooled(node, reads)) is not None:
             return self._join(node, pooled, (a.value for a in reads if self.group_of.get(a.value) is not pooled))

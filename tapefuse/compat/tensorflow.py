@@ -15,7 +15,7 @@ import numpy as np
 from tapefuse import nn as _nn
 from tapefuse import numpy as tp
 from tapefuse import optim as _optim
-from tapefuse._errors import ConcretizationError
+from tapefuse import random as _random
 from tapefuse.compat.forward import ForwardAccumulator
 from tapefuse.compat.loops import TensorArray, case, cond, map_fn, scan, switch_case, while_loop
 from tapefuse.function import tape_function
@@ -42,10 +42,10 @@ from tapefuse.numpy import (
 )
 from tapefuse.tracer.custom import custom_gradient, grad_pass_through, recompute
 from tapefuse.tracer.rewriting.calls import counts
-from tapefuse.tracer.signature import TensorSpec
-from tapefuse.tracer.state import state
-from tapefuse.tracer.tape import GradientTape, UnconnectedGradients
 from tapefuse.tracer.rows import IndexedRows
+from tapefuse.tracer.signature import TensorSpec
+from tapefuse.tracer.tape import GradientTape
+from tapefuse.tracer.tape_arguments import UnconnectedGradients
 from tapefuse.tracer.tensor import Tensor, as_tensor
 from tapefuse.tracer.tensor import constant as _constant
 from tapefuse.tracer.variable import Variable, alias
@@ -56,6 +56,7 @@ recompute_grad = recompute
 autodiff = SimpleNamespace(ForwardAccumulator=ForwardAccumulator)
 
 float16, float32, float64 = np.dtype(np.float16), np.dtype(np.float32), np.dtype(np.float64)
+complex64, complex128 = np.dtype(np.complex64), np.dtype(np.complex128)
 int8, int16, int32, int64 = np.dtype(np.int8), np.dtype(np.int16), np.dtype(np.int32), np.dtype(np.int64)
 uint8, bool = np.dtype(np.uint8), np.dtype(np.bool_)
 
@@ -226,7 +227,8 @@ def _divide_no_nan(x: Any, y: Any) -> Tensor:
 
 
 math = SimpleNamespace(
-    abs=abs, add=add, ceil=tp.ceil, cos=cos, divide=divide, divide_no_nan=_divide_no_nan, equal=equal, erf=tp.erf,
+    abs=abs, add=add, angle=tp.angle, ceil=tp.ceil, conj=tp.conj, cos=cos, imag=tp.imag, real=tp.real,
+    divide=divide, divide_no_nan=_divide_no_nan, equal=equal, erf=tp.erf,
     exp=exp, expm1=tp.expm1, floor=floor, floordiv=tp.floor_divide, floormod=tp.mod, greater=greater,
     is_finite=tp.isfinite, is_nan=tp.isnan, less=less, log=tp.log, log1p=tp.log1p, maximum=maximum, minimum=minimum,
     mod=tp.mod, multiply=multiply, negative=negative, pow=pow, reduce_all=reduce_all, reduce_any=reduce_any,
@@ -256,37 +258,28 @@ linalg = SimpleNamespace(matmul=matmul, global_norm=_optim.global_norm)
 
 
 class _Random:
-    """`tf.random`: one generator per process, which `set_seed` restarts."""
+    """`tf.random`: one generator per process, which `set_seed` restarts; compiled functions draw anew in each call."""
 
     def __init__(self) -> None:
-        self._generator = np.random.default_rng()
+        self._generator = _random.Generator(name="tf.random")
 
     def set_seed(self, seed: int) -> None:
-        self._generator = np.random.default_rng(seed)
+        self._generator.seed(seed)
 
     def normal(
         self, shape: Any, mean: float = 0.0, stddev: float = 1.0, dtype: Any = float32, seed: int | None = None
     ) -> Tensor:
         """Normally distributed numbers. `seed` makes this one call reproducible."""
-        return self._tensor(self._source(seed).normal(mean, stddev, shape), dtype)
+        return _random.normal(shape, mean, stddev, dtype, key=self._key(seed))
 
     def uniform(
         self, shape: Any, minval: float = 0.0, maxval: float = 1.0, dtype: Any = float32, seed: int | None = None
     ) -> Tensor:
         """Numbers in minval <= x < maxval. `seed` makes this one call reproducible."""
-        return self._tensor(self._source(seed).uniform(minval, maxval, shape), dtype)
+        return _random.uniform(shape, minval, maxval, dtype, key=self._key(seed))
 
-    def _source(self, seed: int | None) -> np.random.Generator:
-        if state.trace is not None:
-            raise ConcretizationError(
-                "tf.random draws its numbers once, while the function is traced, and every call would see the same; "
-                "draw them outside and pass them in"
-            )
-        return self._generator if seed is None else np.random.default_rng(seed)
-
-    @staticmethod
-    def _tensor(array: np.ndarray, dtype: Any) -> Tensor:
-        return _constant(np.asarray(array, dtype))
+    def _key(self, seed: int | None) -> Tensor:
+        return self._generator.key() if seed is None else _random.key(seed)
 
 
 random = _Random()

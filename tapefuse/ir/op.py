@@ -67,8 +67,8 @@ class Op:
     def compute(self, args: Sequence[Any], attrs: dict[str, Any]) -> Any:
         """The result on arrays and Python's numbers: `ref`, and what `ir.halves` says of halves."""
         for a in args:
-            dtype = getattr(a, "dtype", None)
-            if dtype is not None and is_half(dtype):
+            dtype: Any = getattr(a, "dtype", None)
+            if dtype is not None and dtype.itemsize == 2 and is_half(dtype):
                 arrays = [np.asarray(x, dtype) if type(x) in (int, float) else x for x in args]
                 result = self.infer(*map(type_of, arrays), **attrs).dtype
                 return single(self.name, self.ref, result, arrays, attrs)

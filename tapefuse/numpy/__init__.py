@@ -49,9 +49,10 @@ from tapefuse.numpy.fitting import *  # noqa: F403
 from tapefuse.numpy.floats import *  # noqa: F403
 from tapefuse.numpy.inspection import *  # noqa: F403
 from tapefuse.numpy.joining import *  # noqa: F403
-from tapefuse.numpy.linalg.norms import matrix_norm, norm, vector_norm  # noqa: F401
+from tapefuse.numpy.linalg import norms, products
+from tapefuse.numpy.linalg.norms import *  # noqa: F403
 from tapefuse.numpy.linalg.products import *  # noqa: F403
-from tapefuse.numpy.linalg.systems import matrix_power  # noqa: F401
+from tapefuse.numpy.linalg.systems import matrix_power
 from tapefuse.numpy.nans import *  # noqa: F403
 from tapefuse.numpy.padding import *  # noqa: F403
 from tapefuse.numpy.polynomials import *  # noqa: F403
@@ -65,8 +66,9 @@ from tapefuse.numpy.sorting import *  # noqa: F403
 from tapefuse.numpy.statistics import *  # noqa: F403
 from tapefuse.tracer import operators
 
-__all__ = elementwise.__all__ + linalg.FLAT + reduce.__all__ + shapes.__all__
+__all__ = elementwise.__all__ + reduce.__all__ + shapes.__all__
 __all__ += complex.__all__
+__all__ += norms.__all__ + products.__all__ + ["matrix_power"]
 __all__ += creation.__all__ + contraction.__all__ + diagonals.__all__ + inspection.__all__ + joining.__all__
 __all__ += fitting.__all__ + padding.__all__ + polynomials.__all__ + segments.__all__ + selecting.__all__ + sets.__all__
 __all__ += sorting.__all__ + floats.__all__ + nans.__all__ + running.__all__ + statistics.__all__

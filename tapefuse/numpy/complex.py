@@ -43,6 +43,11 @@ def conjugate(x: Any) -> Tensor:
 conj = conjugate
 
 
+def conjugated(x: Tensor) -> Tensor:
+    """The conjugate of complex numbers; anything else, bools too, as it is."""
+    return ops.conj(x) if _is_complex(x) else x
+
+
 def angle(z: Any, deg: bool = False) -> Tensor:
     """The angle in the complex plane, -pi to pi: of real numbers 0, or pi below 0."""
     z = as_tensor(z)

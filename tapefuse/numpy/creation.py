@@ -170,7 +170,7 @@ def linspace(
     num = _count(num)
     if _is_fixed(start, stop):
         values, step = np.linspace(start, stop, num, endpoint, retstep=True, axis=axis)
-        dtype = dtype or (np.float32 if _is_weak(start, stop) and values.dtype.kind == "f" else None)
+        dtype = dtype or (np.float32 if _is_weak(start, stop) and kind_of(values.dtype) == "f" else None)
         y = constant(np.floor(values) if dtype is not None and np.dtype(dtype).kind in "iu" else values, dtype)
         return (y, constant(step, y.dtype if kind_of(y.dtype) == "f" else np.float64)) if retstep else y
     first, last = _ends(start, stop)
@@ -192,7 +192,7 @@ def logspace(
     """base ** start to base ** stop with evenly spaced exponents; float32 for Python numbers."""
     if _is_fixed(start, stop, base):
         values = np.logspace(start, stop, _count(num), endpoint, base, None, axis)
-        weak = _is_weak(start, stop, base) and values.dtype.kind == "f"
+        weak = _is_weak(start, stop, base) and kind_of(values.dtype) == "f"
         return constant(values, dtype or (np.float32 if weak else None))
     y = power(base, linspace(start, stop, num, endpoint, axis=axis))
     return y if dtype is None else astype(y, dtype)
@@ -202,7 +202,7 @@ def geomspace(start: Any, stop: Any, num: int = 50, endpoint: bool = True, dtype
     """start to stop with equal ratios of neighbours; float32 for Python numbers, else float64. Ends have one sign."""
     if _is_fixed(start, stop):
         values = np.geomspace(start, stop, _count(num), endpoint, None, axis)
-        weak = _is_weak(start, stop) and values.dtype.kind == "f"
+        weak = _is_weak(start, stop) and kind_of(values.dtype) == "f"
         return constant(values, dtype or (np.float32 if weak else None))
     first, last = (astype(real_only(as_tensor(v, np.float64)), np.float64) for v in (start, stop))
     ratio = log(ops.div(*[broadcast_to(x, np.broadcast_shapes(first.shape, last.shape)) for x in (last, first)]))

@@ -17,7 +17,7 @@ import numpy as np
 
 from tapefuse._errors import DTypeError, ShapeError
 from tapefuse.ir import ops
-from tapefuse.ir.halves import is_half
+from tapefuse.ir.halves import is_half, kind_of
 from tapefuse.ir.ops.fourier import TRANSPOSED, bins
 from tapefuse.ir.types import Dim, Poly
 from tapefuse.ir.types import divide as _divide
@@ -246,7 +246,7 @@ def _numbers(a: Any) -> Tensor:
     x = as_tensor(a)
     if is_half(x.dtype):
         return cast(x, np.dtype(np.float32))
-    return x if x.dtype.kind in "fc" else cast(x, _FLOAT64)
+    return x if kind_of(x.dtype) in "fc" else cast(x, _FLOAT64)
 
 
 def _norm(norm: str | None) -> str:

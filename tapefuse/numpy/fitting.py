@@ -78,7 +78,7 @@ def _covariance(scaled: Tensor, scale: Tensor, left: Tensor, x: Tensor, y: Tenso
     base = base if y.ndim == 1 else expand_dims(base, 2)
     if isinstance(cov, str) and cov == "unscaled":
         return base
-    n, order = _fixed(x.shape[0], "x"), scaled.shape[1]
+    n, order = _fixed(x.shape[0], "x"), _fixed(scaled.shape[1], "the number of coefficients")
     if n <= order:
         raise ValueError(f"{called()}: the number of data points must exceed order to scale the covariance matrix")
     return multiply(base, divide(left, n - order))

@@ -9,7 +9,7 @@ import numpy as np
 from tapefuse._errors import ShapeError
 from tapefuse.ir import ops
 from tapefuse.ir.halves import kind_of
-from tapefuse.numpy.complex import conj
+from tapefuse.numpy.complex import conjugated
 from tapefuse.numpy.elementwise import add, astype, divide, mod, multiply, real_only, subtract, where
 from tapefuse.numpy.joining import concatenate, stack
 from tapefuse.numpy.linalg import matmul
@@ -55,8 +55,8 @@ def correlate(x: Any, y: Any, mode: str = "valid") -> Tensor:
     """The sums of products of `x` and shifted (conjugate) `y`: "full", "same" (the longer one's length), or "valid"."""
     a, b = common(atleast_1d(x), atleast_1d(y))
     if _length(a, "the first operand") < _length(b, "the second operand"):
-        return flip(_correlated(conj(b), a, mode), 0)
-    return _correlated(a, conj(b), mode)
+        return flip(_correlated(conjugated(b), a, mode), 0)
+    return _correlated(a, conjugated(b), mode)
 
 
 def _correlated(a: Tensor, b: Tensor, mode: str) -> Tensor:
@@ -177,7 +177,8 @@ def interp(x: Any, xp: Any, fp: Any, left: Any = None, right: Any = None, period
     Outside it is `left` and `right`, the first and last of fp by default. With a `period`, points and x are taken
     modulo it, and need no order. Differentiable for x (between points), xp and fp.
     """
-    x, xp, fp = _points(real_only(x), real_only(xp), fp)
+    x, xp, fp = _points(x, xp, fp)
+    x, xp = real_only(x), real_only(xp)
     n = _length(xp, "xp")
     if _length(fp, "fp") != n:
         raise ShapeError(f"{called()}: fp and xp are not of the same length: {fp.type} and {xp.type}")

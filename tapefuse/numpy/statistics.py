@@ -10,9 +10,9 @@ import numpy as np
 from tapefuse._errors import ShapeError
 from tapefuse.ir import ops
 from tapefuse.ir.halves import promoted
-from tapefuse.ir.types import real_dtype
-from tapefuse.numpy.complex import conj, imag, real
-from tapefuse.numpy.creation import ones_like
+from tapefuse.ir.types import real_dtype, size
+from tapefuse.numpy.complex import conjugated, imag, real
+from tapefuse.numpy.creation import full, ones_like
 from tapefuse.numpy.diagonals import diagonal
 from tapefuse.numpy.elementwise import (
     add,
@@ -80,7 +80,8 @@ def _gathered(x: Tensor, axis: Axis) -> tuple[Tensor, tuple[int, ...]]:
     """The reduced axes as one, the last; and which they were."""
     axes = _axes(x, axis)
     moved = moveaxis(x, axes, range(x.ndim - len(axes), x.ndim)) if axes else x
-    return reshape(moved, (*moved.shape[: x.ndim - len(axes)], -1)), axes
+    kept = moved.shape[: x.ndim - len(axes)]
+    return reshape(moved, (*kept, size(moved.shape[len(kept) :]))), axes
 
 
 def _ordered(x: Any, axis: Axis, skip_nan: bool) -> tuple[Tensor, Tensor, tuple[int, ...], Tensor]:
@@ -106,6 +107,8 @@ def _median(x: Any, axis: Axis, out: None, keepdims: bool, skip_nan: bool) -> Te
     _refuse(out)
     x = as_tensor(x)
     ordered, count, axes, missing = _ordered(x, axis, skip_nan)
+    if ordered.shape[-1] == 0:
+        return _kept(full(ordered.shape[:-1], np.nan, ordered.dtype), x, axes, keepdims)
     low, high = floor_divide(subtract(count, 1), 2), floor_divide(count, 2)
     y = multiply(add(_at(ordered, clip(low, 0)), _at(ordered, clip(high, 0, ordered.shape[-1] - 1))), 0.5)
     return _kept(where(missing, np.nan, y), x, axes, keepdims)
@@ -315,7 +318,7 @@ def cov(
     if w is not None and less and aweights is not None:
         free = subtract(total, divide(multiply(less, sum(multiply(w, astype(aweights, dtype)))), total))
     x = subtract(x, centre)
-    c = dot(x, transpose(conj(x if w is None else multiply(x, w))))
+    c = dot(x, transpose(conjugated(x if w is None else multiply(x, w))))
     c = divide(c, clip(free, 0))
     return reshape(c, [n for n in c.shape if n != 1])
 

@@ -12,12 +12,11 @@ from tapefuse import numpy as tp
 from tapefuse._errors import ShapeError
 from tapefuse.ir.halves import FLOAT32, is_half, widened
 from tapefuse.nn.module import Module
-from tapefuse.optim.repeated import RepeatedStep
+from tapefuse.optim.repeated import Pairs, RepeatedStep
 from tapefuse.tracer.rows import IndexedRows
 from tapefuse.tracer.source import user_stacklevel
 from tapefuse.tracer.tensor import Tensor, as_tensor
 from tapefuse.tracer.variable import Variable
-
 
 _OURS = "tapefuse.optim."  # updates known to be the same every time, but for the values of tensors and variables
 
@@ -90,7 +89,7 @@ class Optimizer(Module):
         """Python's numbers among the attributes, which a compiled step has in its code."""
         return tuple([x for x in vars(self).values() if type(x) in (int, float, bool)])
 
-    def _applied(self, pairs: Sequence[tuple[Tensor, Variable]]) -> None:
+    def _applied(self, pairs: Pairs) -> None:
         self.iterations.assign_add(np.int64(1))
         for gradient, variable in pairs:
             rate = tp.astype(self._learning_rate, widened(variable.dtype))

@@ -4,17 +4,17 @@ the tapes in front of them."""
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 from tapefuse._config import config
 from tapefuse._errors import TapefuseError
 from tapefuse.function import TapeFunction, tape_function
 from tapefuse.tracer import repeating
+from tapefuse.tracer.rows import IndexedRows
 from tapefuse.tracer.state import state
 from tapefuse.tracer.tensor import Tensor
 from tapefuse.tracer.variable import Variable
 
-Pairs = Sequence[tuple[Tensor, Variable]]
+Pairs = Sequence[tuple[Tensor | IndexedRows, Variable]]
 
 
 class RepeatedStep:

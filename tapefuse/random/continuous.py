@@ -26,7 +26,7 @@ from tapefuse.random.parameters import (
 from tapefuse.tracer.promote import cast
 from tapefuse.tracer.tensor import Tensor
 
-INTEGERS = {4: np.dtype(np.int32), 8: np.dtype(np.int64)}
+INTEGERS: dict[int, np.dtype] = {4: np.dtype(np.int32), 8: np.dtype(np.int64)}
 
 
 # -- numbers between 0 and 1 ------------------------------------------------------------------------------------------

@@ -188,7 +188,9 @@ def choice(
 
 def _probabilities(p: Any, n: Dim) -> Tensor:
     check(p, lambda v: v >= 0, "p must be at least 0")
-    check(np.sum(known(p)) if known(p) is not None else 1.0, lambda s: abs(s - 1) < 1e-3, "p must add up to 1")
+    value = known(p)
+    if value is not None:
+        check(np.sum(value, dtype=np.float64), lambda total: abs(total - 1) < 1e-3, "p must add up to 1")
     p = ops.stop_gradient(parameter(p, float_dtype(None, p)))
     if p.shape != (n,):
         raise ShapeError(f"{called()}: p must have one probability for each of {n} elements, not the shape {p.shape}")

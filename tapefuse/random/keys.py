@@ -118,7 +118,7 @@ def constant_of(value: Any, dtype: np.dtype) -> Tensor:
 def counters(shape: Shape, purpose: int) -> Tensor:
     """The counters of as many elements, in row-major order: `[size]`."""
     n = size(shape)
-    if state.trace is None:
+    if state.trace is None and isinstance(n, int):
         first = purpose << PURPOSE
         return wrap(np.arange(first, first + n, dtype=UINT64))
     count = apply(ops.iota, (), {"shape": (n,), "axis": 0, "dtype": UINT64})

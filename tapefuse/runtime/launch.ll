@@ -74,8 +74,8 @@ done:
   ret void
 }
 
-; One kernel in pieces, from within another kernel.
-define void @tapefuse_launch(ptr %kernel, ptr %values, ptr %indices, i64 %rows, i64 %pieces, ptr %pool, ptr %threads.word) nounwind {
+; One kernel in pieces, from within another kernel; 1 if it was stopped between pieces, which it can be if %watched is 1.
+define i64 @tapefuse_launch(ptr %kernel, ptr %values, ptr %indices, i64 %rows, i64 %pieces, i64 %watched, ptr %pool, ptr %threads.word) nounwind {
 entry:
   %job = alloca %job
   %args = alloca ptr
@@ -91,7 +91,7 @@ entry:
   %job.pieces = getelementptr %job, ptr %job, i32 0, i32 4
   store i64 %pieces, ptr %job.pieces
   %watched.at = getelementptr %job, ptr %job, i32 0, i32 5
-  store i64 0, ptr %watched.at
+  store i64 %watched, ptr %watched.at
   %stopped.at = getelementptr %job, ptr %job, i32 0, i32 6
   store i64 0, ptr %stopped.at
   %cut = icmp sgt i64 %pieces, 1
@@ -113,7 +113,8 @@ here:
   %left = icmp slt i64 %c1, %pieces
   br i1 %left, label %here, label %done
 done:
-  ret void
+  %is_stopped = load i64, ptr %stopped.at
+  ret i64 %is_stopped
 }
 
 ; The first values: numbers, pointers of the table, addresses in the arena.

@@ -38,9 +38,8 @@ def njit_function(program: Program, loaded: Any, states: Sequence[np.ndarray]) -
 
     An argument is an array of the program's dtype and rank (one that is not C-contiguous is copied), or a number for
     rank 0; a result of rank 0 is a number; several results are a tuple. Raises IndexError for an index out of range and
-    ValueError for an extent that does not fit, as it may in `@njit` code; MemoryError where there is none for a size that
-    the program computes.
-    Raises CompileError for float16 and bfloat16, which Numba has no arrays of.
+    ValueError for an extent that does not fit, as it may in `@njit` code, and MemoryError where there is none for a
+    size that the program computes. Raises CompileError for float16 and bfloat16, which Numba has no arrays of.
     """
     outside = (*program.inputs, *program.outputs)
     if half := next((t for t in outside if is_half(t.dtype)), None):
@@ -137,7 +136,8 @@ class _Wrapper:
             error = self._constant("error", next(c for c in check.error.__mro__ if c.__module__ == "builtins"))
             yield f"if status == {k}: raise {error}({self._constant('message', check.text)})"
         lost = f"no memory for what {self.program.name} keeps in a loop of unknown length"
-        yield f"if status == {NO_MEMORY}: raise {self._constant('error', MemoryError)}({self._constant('message', lost)})"
+        error, message = self._constant("error", MemoryError), self._constant("message", lost)
+        yield f"if status == {NO_MEMORY}: raise {error}({message})"
 
     def _returned(self) -> str:
         results = [f"y{k}" if t.shape else f"y{k}[0]" for k, t in enumerate(self.program.outputs)]

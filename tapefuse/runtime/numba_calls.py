@@ -6,6 +6,7 @@ first elements, the sizes, and the steps in bytes (`codegen.loops.Call`). It ret
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -50,8 +51,7 @@ def plain(loop: str, arrays: Any, places: Any, sizes: Any, steps: Any) -> bool:
     views, outer, inner = [], steps[: ufunc.nargs], iter(steps[ufunc.nargs :])
     names: dict[str, int] = {}
     dtypes = map(np.dtype, signature.replace("->", ""))
-    ins, outs = (ufunc.signature or "").replace(" ", "").split("->")
-    cores = [c for part in (ins, outs) for c in part.strip("()").split("),(")]
+    cores = re.findall(r"\(([^)]*)\)", (ufunc.signature or "").replace(" ", ""))
     for x, at, core, step in zip(arrays, places, cores, outer, strict=True):
         extents = [sizes[1 + names.setdefault(n, len(names))] for n in core.split(",") if n]
         strides = [step, *(next(inner) for _ in extents)]

@@ -13,7 +13,7 @@ from tapefuse._errors import ConcretizationError, DTypeError, ShapeError, Tapefu
 from tapefuse._tree import flatten, leaves_with_paths
 from tapefuse.ir.graph import Loc
 from tapefuse.ir.types import Dim, Poly, show_shape
-from tapefuse.tracer.indexing import as_dim
+from tapefuse.tracer.cuts import as_dim
 from tapefuse.tracer.source import user_loc
 from tapefuse.tracer.tensor import Tensor, TracedTensor, as_tensor
 

@@ -66,7 +66,7 @@ def carried_number(x: Any, label: str, call: str) -> Tensor:
 
 def stackable(y: Tensor) -> Tensor:
     """An element of a stack, which is no number any more: floats that met no dtype become float32."""
-    if y.weak and y.dtype.kind == "f":
+    if y.weak and y.type.is_float:
         return strengthened(converted(y, np.dtype(np.float32)))
     return strengthened(y)
 

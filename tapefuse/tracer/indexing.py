@@ -6,21 +6,18 @@ become a `put`, integer arrays a `put_at`, masks that are known at run time only
 
 from __future__ import annotations
 
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
 from tapefuse._errors import ConcretizationError, DTypeError, IndexOutOfRangeError, ShapeError
 from tapefuse._records import dataclass
-from tapefuse.ir.graph import Value
 from tapefuse.ir.op import OPS
-from tapefuse.ir.passes.checks import Known, never_negative
 from tapefuse.ir.types import Dim, Poly, Shape, broadcast_shapes, show_dtype, show_shape
 from tapefuse.tracer import shortcuts
+from tapefuse.tracer.cuts import AxisCut, as_dim, cut, known_cut, position
 from tapefuse.tracer.operators import Operators, functions
 from tapefuse.tracer.source import user_loc
-from tapefuse.tracer.state import state
 from tapefuse.tracer.tensor import Readable, Tensor, TracedTensor, apply, as_tensor, python_kind, still, takes
 
 
@@ -32,54 +29,17 @@ def getitem(x: Any, index: Any) -> Tensor:
     anything else.
     """
     x = as_tensor(x)
-    if type(x) is Tensor and (cut := _known_cut(x, index)) is not None:
-        return shortcuts.item(x, cut)
+    if type(x) is Tensor and (plain := known_cut(x, index)) is not None:
+        return shortcuts.item(x, plain)
     given = index if isinstance(index, tuple) else (index,)
     if (found := _traced_mask(x, given)) is not None:
         return Selection(x, *found)  # type: ignore[return-value]
+    if _is_single_bool(given):
+        return getitem(getitem(x, None), _taken(given[0]))
     wide, items, cuts, arrays = _parts(x, given)
     y = _cut_out(wide, cuts)
     y = _gathered(y, items, arrays) if arrays else y
     return still(y) if y is x else y
-
-
-def _known_cut(x: Tensor, index: Any) -> shortcuts.Cut | None:
-    """What an index of Python's integers and slices takes of an eager tensor; None for others, and for a wrong one."""
-    if state.trace is not None or state.overrides:
-        return None
-    if type(index) is int:
-        return _int_cut(x._array.shape, index)
-    given = index if type(index) is tuple else (index,)
-    key = tuple([(i.start, i.stop, i.step) if type(i) is slice else i for i in given])
-    for i, k in zip(given, key, strict=True):
-        if type(i) is not int and i is not Ellipsis and (
-            type(i) is not slice or any(type(d) is not int and d is not None for d in k)
-        ):
-            return None
-    return _sliced_cut(x._array.shape, key)
-
-
-@lru_cache(maxsize=4096)
-def _int_cut(shape: Shape, index: int) -> shortcuts.Cut | None:
-    return _sliced_cut(shape, (index,))
-
-
-@lru_cache(maxsize=4096)
-def _sliced_cut(shape: Shape, key: tuple) -> shortcuts.Cut | None:
-    given = [slice(*k) if isinstance(k, tuple) else k for k in key]
-    try:
-        np.empty(shape, bool)[tuple(given)]
-    except IndexError:
-        return None
-    dots = next((k for k, item in enumerate(given) if item is Ellipsis), len(given))
-    rest = len(shape) - sum(item is not Ellipsis for item in given)
-    items = [*given[:dots], *[slice(None)] * rest, *given[dots + 1 :]]
-    cuts = [_cut(item, n, k) for k, (item, n) in enumerate(zip(items, shape, strict=True))]
-    starts, limits, strides = (tuple([getattr(c, a) for c in cuts]) for a in ("start", "limit", "stride"))
-    flips = tuple([k for k, c in enumerate(cuts) if c.flip])
-    lengths = [-(-(c.limit - c.start) // c.stride) for c in cuts]
-    kept = tuple([n for n, c in zip(lengths, cuts, strict=True) if not c.drop])
-    return shortcuts.Cut((*items, Ellipsis), starts, limits, strides, flips, kept)
 
 
 def setitem(x: Any, index: Any, value: Any) -> Tensor:
@@ -91,13 +51,27 @@ def setitem(x: Any, index: Any, value: Any) -> Tensor:
     given = index if isinstance(index, tuple) else (index,)
     if (found := _traced_mask(x, given)) is not None:
         return _chosen(x, *found, value)
+    if _is_single_bool(given):
+        return OPS["reshape"](setitem(getitem(x, None), _taken(given[0]), value), shape=x.shape)
     v = _as_stored(value, x.dtype)
     wide, items, cuts, arrays = _parts(x, given)
     y = _stored_at(wide, items, cuts, arrays, v) if arrays else _stored(wide, cuts, v)
     return y if y.shape == x.shape else OPS["reshape"](y, shape=x.shape)
 
 
-def _parts(x: Tensor, given: tuple) -> tuple[Tensor, list[Any], list[_Cut], list[int]]:
+def _is_single_bool(given: tuple) -> bool:
+    if len(given) != 1 or isinstance(given[0], (list, tuple, slice)):
+        return False
+    kind = type(given[0])
+    return kind is bool or getattr(given[0], "shape", None) == () and np.dtype(given[0].dtype).kind == "b"
+
+
+def _taken(mask: Any) -> np.ndarray:
+    """What a mask without axes takes of the axis of extent 1 that it puts before the others: all or nothing."""
+    return np.zeros(int(bool(mask)), np.int64)
+
+
+def _parts(x: Tensor, given: tuple) -> tuple[Tensor, list[Any], list[AxisCut], list[int]]:
     """`x` with the axes that None inserts, an item and a cut for each axis, and which of them integer arrays index."""
     x, items = _expanded(x, _without_masks(x, given))
     items = [_checked(item, n) if isinstance(item, _MaskAxis) else item for item, n in zip(items, x.shape, strict=True)]
@@ -105,7 +79,7 @@ def _parts(x: Tensor, given: tuple) -> tuple[Tensor, list[Any], list[_Cut], list
     if arrays:  # next to arrays, integers are arrays of rank 0
         arrays = [k for k, item in enumerate(items) if not isinstance(item, slice)]
     whole = slice(None)
-    cuts = [_cut(whole if k in arrays else item, n, k) for k, (item, n) in enumerate(zip(items, x.shape, strict=True))]
+    cuts = [cut(whole if k in arrays else item, n, k) for k, (item, n) in enumerate(zip(items, x.shape, strict=True))]
     return x, items, cuts, arrays
 
 
@@ -118,7 +92,7 @@ def _without_masks(x: Tensor, items: tuple) -> list[Any]:
         elif isinstance(item, (int, np.integer)) and not isinstance(item, bool):
             out.append(int(item))
         elif isinstance(item, Poly):
-            out.append(_number(item))
+            out.append(position(item))
         elif isinstance(item, (Operators, np.ndarray, list, tuple, bool, np.bool_)):
             array = as_tensor(item)
             if array.dtype.kind == "b":
@@ -126,7 +100,7 @@ def _without_masks(x: Tensor, items: tuple) -> list[Any]:
                 out.extend(_MaskAxis(as_tensor(k), n) for k, n in zip(np.nonzero(mask), mask.shape, strict=True))
             elif array.dtype.kind in "iu":
                 d = as_dim(array)
-                out.append(array if d is None else _number(d))
+                out.append(array if d is None else position(d))
             elif array.size == 0:
                 out.append(as_tensor(item, np.int64))
             else:
@@ -156,7 +130,7 @@ def _checked(item: _MaskAxis, n: Dim) -> Tensor:
 
 def _mask(array: Tensor) -> np.ndarray:
     if array.ndim == 0:
-        raise TypeError(f"a single bool as an index at {user_loc()} would add an axis; use tp.where or x[None]")
+        raise TypeError(f"a single bool among the indices at {user_loc()} would add an axis; use tp.where or x[None]")
     try:
         return np.asarray(array)
     except ConcretizationError:
@@ -182,18 +156,7 @@ def _expanded(x: Tensor, items: list[Any]) -> tuple[Tensor, list[Any]]:
     return x, [slice(None) if item is None else item for item in items]
 
 
-@dataclass(frozen=True, slots=True)
-class _Cut:
-    """What one axis becomes: elements start, start + stride, ... below limit, reversed or dropped afterwards."""
-
-    start: Dim
-    limit: Dim
-    stride: int = 1
-    flip: bool = False
-    drop: bool = False
-
-
-def _cut_out(x: Tensor, cuts: list[_Cut]) -> Tensor:
+def _cut_out(x: Tensor, cuts: list[AxisCut]) -> Tensor:
     if any((c.start, c.limit, c.stride) != (0, n, 1) for c, n in zip(cuts, x.shape, strict=True)):
         starts, limits, strides = (tuple([getattr(c, a) for c in cuts]) for a in ("start", "limit", "stride"))
         x = OPS["slice"](x, starts=starts, limits=limits, strides=strides)
@@ -202,99 +165,6 @@ def _cut_out(x: Tensor, cuts: list[_Cut]) -> Tensor:
     if any(c.drop for c in cuts):
         x = OPS["reshape"](x, shape=tuple([n for n, c in zip(x.shape, cuts, strict=True) if not c.drop]))
     return x
-
-
-def as_dim(x: Tensor) -> Dim | None:
-    """An integer scalar as a dimension, if it is known or follows from sizes and the indices of loops."""
-    if x.ndim or x.dtype.kind not in "iu":
-        return None
-    return _dim(x._value) if isinstance(x, TracedTensor) else int(x._array)
-
-
-def _dim(v: Value) -> Dim | None:
-    op = v.op
-    if op is None or v.shape or v.dtype.kind not in "iu":
-        return None
-    if op is OPS["dim"]:
-        return v.attributes["value"]
-    if op is OPS["const"]:
-        return int(v.attributes["value"].array)
-    parts = [_dim(a) for a in v.args] if op.name in _ON_DIMS else [None]
-    return None if any(d is None for d in parts) else _ON_DIMS[op.name](*parts)
-
-
-_ON_DIMS: dict[str, Any] = {
-    "add": lambda a, b: a + b,
-    "sub": lambda a, b: a - b,
-    "mul": lambda a, b: a * b,
-    "neg": lambda a: a * -1,
-    "cast": lambda a: a,
-}
-
-
-def _known() -> Known:
-    return state.trace.known if state.trace is not None else {}
-
-
-def _number(d: Dim) -> Dim | Tensor:
-    """An index; as a tensor, which is looked at when the program runs, if it is unknown which end it counts from."""
-    known = _known()
-    is_signed = isinstance(d, int) or never_negative(d, known) or never_negative(d * -1 - 1, known)
-    return d if is_signed else as_tensor(d)
-
-
-def _from_start(d: Dim, n: Dim) -> Dim:
-    """A position that may count from the end, counted from the start of an axis."""
-    return d + n if never_negative(d * -1 - 1, _known()) else d
-
-
-def _cut(item: Dim | slice, n: Dim, axis: int) -> _Cut:
-    if isinstance(item, slice):
-        bounds = slice(_plain(item.start), _plain(item.stop), _plain(item.step))
-        is_fixed = not any(isinstance(d, Poly) for d in (n, bounds.start, bounds.stop))
-        return _fixed_cut(bounds, n) if is_fixed else _symbolic_cut(bounds, n)  # type: ignore[arg-type]
-    if isinstance(item, int) and isinstance(n, int) and not -n <= item < n:
-        raise IndexOutOfRangeError(f"index {item} is out of range for axis {axis} of extent {n} at {user_loc()}")
-    start = _from_start(item, n)
-    return _Cut(start, start + 1, drop=True)
-
-
-def _fixed_cut(item: slice, n: int) -> _Cut:
-    count = range(*item.indices(n))
-    if len(count) == 0:
-        start = min(max(item.start or 0, 0), n)
-        return _Cut(start, start)
-    if count.step > 0:
-        return _Cut(count.start, count[-1] + 1, count.step)
-    return _Cut(count[-1], count.start + 1, -count.step, flip=True)
-
-
-def _plain(bound: Any) -> Dim | None:
-    """A bound of a slice as a number or a dimension. Raises ConcretizationError if it is known at run time only."""
-    if bound is None or isinstance(bound, Poly):
-        return bound
-    if isinstance(bound, Operators):
-        tensor = as_tensor(bound)
-        d = as_dim(tensor)
-        if d is None and isinstance(tensor, TracedTensor) and not tensor.ndim:
-            raise ConcretizationError(
-                f"a slice at {user_loc()} is bounded by {tensor!r}, which is known only when the compiled function "
-                "runs; of a fixed number n of elements use x[start + tp.arange(n)], else a mask in tp.where"
-            )
-        return bound.__index__() if d is None else d  # type: ignore[attr-defined]
-    return bound.__index__()
-
-
-def _symbolic_cut(item: slice, n: Dim) -> _Cut:
-    """A slice whose bounds or extent are symbols: bounds must lie inside, which is checked when the program runs."""
-    step = 1 if item.step is None else item.step
-    if isinstance(step, Poly) or step == 0 or (step < 0 and (item.start, item.stop) != (None, None)):
-        raise ShapeError(f"a slice of an axis of extent {n} at {user_loc()} needs a positive step, or be x[::-1]")
-    start = 0 if item.start is None else _from_start(item.start, n)
-    limit = n if item.stop is None else _from_start(item.stop, n)
-    if step < -1:
-        raise ShapeError(f"a step of {step} along an axis of extent {n} at {user_loc()}; flip first, then slice")
-    return _Cut(start, limit, abs(step), flip=step < 0)
 
 
 def _gathered(x: Tensor, items: list[Any], axes: list[int]) -> Tensor:
@@ -342,7 +212,7 @@ def _fitted(v: Tensor, shape: Shape) -> Tensor:
     return functions.broadcast_to(v, shape)
 
 
-def _stored(x: Tensor, cuts: list[_Cut], v: Tensor) -> Tensor:
+def _stored(x: Tensor, cuts: list[AxisCut], v: Tensor) -> Tensor:
     """`x` with `v` in a region of slices and integers."""
     starts, limits, strides = (tuple([getattr(c, a) for c in cuts]) for a in ("start", "limit", "stride"))
     region = OPS["slice"].infer(x.type, starts=starts, limits=limits, strides=strides).shape
@@ -353,10 +223,10 @@ def _stored(x: Tensor, cuts: list[_Cut], v: Tensor) -> Tensor:
     return OPS["put"](x, v, starts=starts, strides=strides)
 
 
-def _stored_at(x: Tensor, items: list[Any], cuts: list[_Cut], arrays: list[int], v: Tensor) -> Tensor:
+def _stored_at(x: Tensor, items: list[Any], cuts: list[AxisCut], arrays: list[int], v: Tensor) -> Tensor:
     """`x` with `v` at integer arrays. Slices before the last array, or in front of shorter ones, become arrays too."""
-    cut = [k for k, (c, n) in enumerate(zip(cuts, x.shape, strict=True)) if (c.start, c.limit, c.stride) != (0, n, 1)]
-    last = max(arrays + cut + [k for k, c in enumerate(cuts) if c.flip])
+    short = [k for k, (c, n) in enumerate(zip(cuts, x.shape, strict=True)) if (c.start, c.limit, c.stride) != (0, n, 1)]
+    last = max(arrays + short + [k for k, c in enumerate(cuts) if c.flip])
     given = {a: items[a] if isinstance(items[a], Tensor) else as_tensor(_int64(items[a])) for a in arrays}
     rank = max(i.ndim for i in given.values())
     together = arrays == list(range(arrays[0], arrays[-1] + 1))
@@ -381,7 +251,7 @@ def _with_units(x: Tensor, count: int) -> Tensor:
     return OPS["reshape"](x, shape=(*x.shape, *[1] * count)) if count else x
 
 
-def _positions(n: Dim, cut: _Cut) -> Tensor:
+def _positions(n: Dim, cut: AxisCut) -> Tensor:
     """The indices along an axis of extent `n` that a slice takes."""
     return _cut_out(apply(OPS["iota"], (), {"shape": (n,), "axis": 0, "dtype": np.dtype(np.int64)}), [cut])
 

@@ -1,7 +1,4 @@
-"""Arrays to and from other libraries without copies: DLPack, and the array API standard's protocol.
-
-    torch.from_dlpack(tensor)      tp.from_dlpack(torch_tensor)
-"""
+"""Arrays of other libraries as tensors, without copies: `tp.from_dlpack(torch_tensor)`."""
 
 from __future__ import annotations
 
@@ -9,16 +6,9 @@ from typing import Any
 
 import numpy as np
 
+from tapefuse.tracer.exchange import on_cpu
 from tapefuse.tracer.source import user_loc
 from tapefuse.tracer.tensor import Tensor, check_dtype, normal, wrap
-
-CPU = 1  # DLDeviceType kDLCPU
-
-
-def on_cpu(device: Any) -> None:
-    """Raises ValueError for a device that is another than the CPU."""
-    if device not in (None, "cpu", (CPU, 0)):
-        raise ValueError(f"device {device!r} at {user_loc()}: tensors are in the memory of the CPU; leave it out")
 
 
 def from_dlpack(x: Any, /, *, device: Any = None, copy: bool | None = None) -> Tensor:

@@ -42,42 +42,61 @@ class Shell:
         return Type(self.dtype, self.shape)
 
 
-_KNOWN = 4096  # so many entries of each of the two tables
+_F32 = np.dtype(np.float32)
+_KNOWN = 4096  # so many entries of each of the tables
+_NOTHING = (False,) * 4
 _reads: dict[Any, tuple[bool, ...] | None] = {}  # None: all values
-_shells: dict[Any, Shell] = {}
+_of_float32: dict[tuple[int, ...], Shell] = {}
+_others: dict[tuple[np.dtype, tuple[int, ...]], Shell] = {}
 
 
 def lean(op: Op, attrs: dict[str, Any], held: tuple[np.ndarray, ...]) -> tuple[Any, ...]:
     """The arrays of the result and of the operands of an op, without those that its derivative rule does not read."""
-    if op.linear:
-        return tuple([_shells.get((a.dtype, a.shape)) or _shell(a) for a in held])
-    key = op if not attrs else (op, *[a.shape for a in held], *attrs.values())
+    if op.linear and len(held) <= len(_NOTHING):
+        reads: tuple[bool, ...] | None = _NOTHING
+    else:
+        key = op if op.partials is not None else (op, *[a.shape for a in held], *attrs.values())
+        try:
+            reads = _reads[key]
+        except KeyError:
+            reads = _learn(key, op, attrs, held[1:])
+        if reads is None:
+            return held
+    if len(held) == 2:
+        y, a = held
+        return y if reads[0] else shell(y), a if reads[1] else shell(a)
+    if len(held) == 3:
+        y, a, b = held
+        return y if reads[0] else shell(y), a if reads[1] else shell(a), b if reads[2] else shell(b)
+    return tuple([a if reads[k] else shell(a) for k, a in enumerate(held)])
+
+
+def shell(a: np.ndarray) -> Shell:
+    """One object for all arrays of a dtype and shape."""
     try:
-        reads = _reads[key]
+        return _of_float32[a.shape] if a.dtype is _F32 else _others[a.dtype, a.shape]
     except KeyError:
-        reads = _learn(key, op, attrs, held[1:])
-    if reads is None:
-        return held
-    pairs = zip(held, reads, strict=True)
-    return tuple([a if read else _shells.get((a.dtype, a.shape)) or _shell(a) for a, read in pairs])
+        made = Shell(a.dtype, a.shape)
+    if a.dtype is _F32:
+        _bounded(_of_float32)[a.shape] = made
+    else:
+        _bounded(_others)[a.dtype, a.shape] = made
+    return made
+
+
+def _bounded(table: dict) -> dict:
+    if len(table) >= _KNOWN:
+        table.clear()
+    return table
 
 
 def _learn(key: Any, op: Op, attrs: dict[str, Any], arrays: Sequence[np.ndarray]) -> tuple[bool, ...] | None:
     reads = None
-    if op.vjp is not None:  # what it reads does not depend on shapes alone, but it may on attributes
+    if op.vjp is not None:  # what the partials read does not depend on shapes
         found = values_read(op, tuple([Type(a.dtype, a.shape) for a in arrays]), tuple(sorted(attrs.items())))
         reads = None if all(found) else found
-    if len(_reads) >= _KNOWN:
-        _reads.clear()
-    _reads[key] = reads
+    _bounded(_reads)[key] = reads
     return reads
-
-
-def _shell(array: np.ndarray) -> Shell:
-    if len(_shells) >= _KNOWN:
-        _shells.clear()
-    shell = _shells[array.dtype, array.shape] = Shell(array.dtype, array.shape)
-    return shell
 
 
 @lru_cache(maxsize=4096)
@@ -117,12 +136,11 @@ def enter(
                     frame = frame.f_back
                     code = frame.f_code
                 at = frame.f_lasti
-            if len(keys) == 1:
-                places = keys
-            elif len(keys) == 2:
+            places: tuple[int, ...] = keys
+            if len(keys) == 2:
                 first, second = keys
                 places = first if first in tracked else -first, second if second in tracked else -second
-            else:
+            elif len(keys) > 2:
                 places = tuple([k if k in tracked else -k for k in keys])
             kept = held if tape._persistent else lean(op, attrs, held)
             tape._records.append((op, places, key, kept, attrs, code, at))

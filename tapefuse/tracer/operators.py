@@ -10,6 +10,7 @@ import inspect
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
+from tapefuse.tracer.exchange import CPU, exported, on_cpu
 from tapefuse.tracer.source import user_loc
 
 if TYPE_CHECKING:
@@ -229,6 +230,32 @@ class Operators:
 
     def trace(self, offset: int = 0, axis1: int = 0, axis2: int = 1, dtype: Any = None) -> Tensor:
         return functions.trace(self, offset, axis1, axis2, dtype)
+
+    # -- exchange with other libraries ----------------------------------------------------------
+    @property
+    def device(self) -> str:
+        return "cpu"
+
+    def to_device(self, device: Any, /, *, stream: Any = None) -> Tensor:
+        """The tensor itself, for the only device there is. Raises ValueError for another."""
+        on_cpu(device)
+        return functions.asarray(self)
+
+    def __dlpack__(
+        self, *, stream: Any = None, max_version: Any = None, dl_device: Any = None, copy: bool | None = None
+    ) -> Any:
+        """The value for another library, which shares memory and is told that it is read-only.
+
+        One that knows no such mark (DLPack before 1.0) gets a copy; with `copy=False` that is a BufferError.
+        """
+        return exported(self, stream, max_version, dl_device, copy)
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        return CPU, 0
+
+    def __array_namespace__(self, /, *, api_version: str | None = None) -> Any:
+        """The module of the array API standard's functions: `tapefuse.array_api`."""
+        return functions.array_namespace(api_version)
 
     # -- NumPy's dispatch protocols -------------------------------------------------------------
     def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, **options: Any) -> Any:

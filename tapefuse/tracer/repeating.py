@@ -1,11 +1,11 @@
 """Eager tapes that repeat themselves: their reverse pass is compiled when it is about to be run once more.
 
-A training loop records the same operations on arrays of the same types over and over. Each line of the user's source
-that asks for gradients is a `Site`, together with the line that entered the tape. When the tapes of a site had one
+A training loop records the same operations on arrays of the same types over and over. Each line of the user's
+source that asks for gradients is a `Site`, with the line that entered the tape. When the tapes of a site had one
 `Structure` a few times in a row (`config.compile_repeated_tapes`), its reverse pass becomes one program, whose inputs
-are the recorded arrays. What was recorded decides, each time anew: a tape of another structure, after an `if` on a value
-say, is differentiated on its arrays as before. Python's numbers among the operands are inputs as well, those among the
-attributes (axes, shapes) belong to the structure.
+are the recorded arrays. What was recorded decides, each time anew: a tape of another structure, after an `if` on a
+value say, is differentiated on its arrays as before. Python's numbers among the operands are inputs as well, those
+among the attributes (axes, shapes) belong to the structure.
 
 >>> for _ in range(10):
 ...     with GradientTape() as tape:
@@ -150,7 +150,7 @@ on_change.append(forget)
 def compiled_gradients(
     entered: Instruction,
     asked: Instruction,
-    lines: Sequence[Line],
+    lines: Sequence[Any],
     seeds: Sequence[tuple[Node, Tensor]] | None,
     targets: Sequence[Node],
     sources: Sequence[Node],
@@ -262,14 +262,13 @@ def _walked(
     if len(lines) != len(steps):
         return None
     slots: dict[int, int] = {}
-    for line, step, read in zip(lines, steps, reads):
+    for line, step, read in zip(lines, steps, reads, strict=True):
         if type(line) is not tuple:
             return None
         op, keys, key, held, attrs, _, _ = line
         if op is not step.op or len(keys) != len(step.slots) or attrs != step.attrs:
             return None
-        place = 0
-        for k in keys:
+        for place, k in enumerate(keys):
             slot = step.slots[place]
             if slot < 0 or not k:
                 if k or slot >= 0:
@@ -280,9 +279,8 @@ def _walked(
                 slots[k] = slot
             elif slots.get(k) != slot:
                 return None
-            place += 1
         slots[key] = step.result
-        for a, t in zip(held, step.types):
+        for a, t in zip(held, step.types, strict=True):
             if a.shape != t.shape or a.dtype is not t.dtype:
                 return None
         for position in read:

@@ -32,8 +32,8 @@ def gradients(
     """
     if state.trace is not None or state.tapes:
         return None
-    arrays = [(node, _array(g)) for node, g in seeds]
-    if any(a is None for _, a in arrays) or any(not (s.dtype is F32 or s.dtype is F64) for s in sources):
+    arrays = [(node, a) for node, g in seeds if (a := _array(g)) is not None]
+    if len(arrays) < len(seeds) or any(not (s.dtype is F32 or s.dtype is F64) for s in sources):
         return None
     wanted = {s.key for s in sources if s.key is not None}
     path, active = _path(entries, wanted)
@@ -89,16 +89,13 @@ def _pull(path: Sequence[Line], cotangents: dict[int, Any], active: set[int], wa
         partials = op.partials
         if partials is None:
             pulled = op.vjp(g, *held, **attrs)  # type: ignore[misc]
-            place = 0
-            for k in keys:
+            for place, k in enumerate(keys):
                 if k in active and (c := pulled[place]) is not None:
                     cotangents[k] = np.add(cotangents[k], c) if k in cotangents else c
                     if check:
                         _check(op, c, held[place + 1])
-                place += 1
             continue
-        place = 0
-        for k in keys:
+        for place, k in enumerate(keys):
             if k in active and (rule := partials[place]) is not None:
                 c, x = rule(g, *held), held[place + 1]
                 if c.shape != x.shape:
@@ -106,7 +103,6 @@ def _pull(path: Sequence[Line], cotangents: dict[int, Any], active: set[int], wa
                 if check:
                     _check(op, c, x)
                 cotangents[k] = np.add(cotangents[k], c) if k in cotangents else c
-            place += 1
 
 
 def _check(op: Op, c: Any, x: Any) -> None:

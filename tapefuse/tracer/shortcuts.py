@@ -1,7 +1,7 @@
 """Operations of eager tapes alone: several registered ones in one, so that one line stands for them.
 
-`x @ w` with a vector is a reshape, a product of matrices and another reshape; `x[0]` a slice and a reshape. In a program
-they are these; on eager tensors NumPy does the whole at once, and a tape notes it as one operation. The derivative
+`x @ w` with a vector is a reshape, a product of matrices and a reshape; `x[0]` a slice and a reshape. In a program
+they are these; of eager tensors NumPy does the whole at once, and a tape notes one operation. The derivative
 rules are those of the parts, one after the other. Like `variable.identity` they never enter a program, so they are not
 registered and need neither samples nor a lowering.
 """
@@ -30,6 +30,9 @@ def _shortcut(name: str, doc: str, ref: Any, type: Any, vjp: Any, jvp: Any, **mo
     return Op(name, doc, ref, type, vjp, jvp, batch=_unbatched, sample=lambda rng, dtype: [], **more)
 
 
+_PRODUCT: Any = ops.matmul
+_SLICE: Any = ops.slice_
+
 # -- products with vectors --------------------------------------------------------------------------------------------
 
 
@@ -37,7 +40,7 @@ def _matrices(a: Any, b: Any, like_a: Any, like_b: Any) -> tuple[Any, Any]:
     """Vectors as the row on the left or the column on the right that the operands `like` them are."""
     left, right = shape_of(like_a), shape_of(like_b)
     a = a if a is None or len(left) == 2 else ops.reshape(a, shape=(1, *left))
-    return a, b if b is None or len(right) == 2 else ops.reshape(b, shape=(*right, 1))
+    return a, (b if b is None or len(right) == 2 else ops.reshape(b, shape=(*right, 1)))
 
 
 def _product_type(a: Type, b: Type) -> Type:
@@ -48,7 +51,7 @@ def _product_partial(operand: int) -> Callable[..., Any]:
     def partial(g: Any, y: Any, a: Any, b: Any) -> Any:
         row, column = _matrices(a, b, a, b)
         g = ops.reshape(g, shape=(shape_of(row)[0], shape_of(column)[1]))
-        return ops.reshape(ops.matmul.partials[operand](g, None, row, column), shape=shape_of((a, b)[operand]))
+        return ops.reshape(_PRODUCT.partials[operand](g, None, row, column), shape=shape_of((a, b)[operand]))
 
     return partial
 
@@ -61,7 +64,7 @@ def _product_vjp(g: Any, y: Any, a: Any, b: Any) -> list[Any]:
 
 
 def _product_jvp(ts: Any, y: Any, a: Any, b: Any) -> Any:
-    t = ops.matmul.jvp(_matrices(*ts, a, b), None, *_matrices(a, b, a, b))
+    t = _PRODUCT.jvp(_matrices(ts[0], ts[1], a, b), None, *_matrices(a, b, a, b))
     return ops.reshape(t, shape=(*shape_of(a)[:-1], *shape_of(b)[1:]))
 
 
@@ -122,7 +125,7 @@ def _cut_vjp(g: Any, y: Any, x: Any, *, cut: Cut) -> list[Any]:
         return [spread]
     g = ops.reshape(g, shape=cut.region)
     g = ops.flip(g, axes=cut.flips) if cut.flips else g
-    return ops.slice_.vjp(g, None, x, starts=cut.starts, limits=cut.limits, strides=cut.strides)
+    return _SLICE.vjp(g, None, x, starts=cut.starts, limits=cut.limits, strides=cut.strides)
 
 
 def _cut_jvp(ts: Any, y: Any, x: Any, *, cut: Cut) -> Any:

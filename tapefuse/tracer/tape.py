@@ -9,7 +9,6 @@ tp.Tensor(6.0, shape=(), dtype=float32)
 
 from __future__ import annotations
 
-import enum
 import logging
 import warnings
 import weakref
@@ -21,32 +20,37 @@ from typing import Any
 
 import numpy as np
 
-from tapefuse._errors import DTypeError, PerformanceWarning, ShapeError, TapeError
+from tapefuse._errors import PerformanceWarning, ShapeError, TapeError
 from tapefuse._tree import flatten, leaves_with_paths, unflatten
 from tapefuse.ir.graph import Loc
 from tapefuse.ir.op import Op
-from tapefuse.ir.types import Shape, Type, has_derivatives, show_shape
+from tapefuse.ir.types import Type, has_derivatives
 from tapefuse.tracer.explanation import KEPT, Explanation, Note, Reason, losses
 from tapefuse.tracer.operators import functions
 from tapefuse.tracer.record import CallRecord, Entry, Line, Node, backward, entry_of, forward, op_record, region_record
 from tapefuse.tracer.repeating import compiled_gradients
 from tapefuse.tracer.reverse import gradients
-from tapefuse.tracer.row_targets import ends, node, partials, regrouped, seeded
+from tapefuse.tracer.row_targets import ends, node, partials, regrouped
 from tapefuse.tracer.rows import IndexedRows
 from tapefuse.tracer.source import current_loc, line_of, made_at, user_instruction, user_loc, user_stacklevel
 from tapefuse.tracer.state import busy, state
-from tapefuse.tracer.tensor import Tensor, as_tensor, key_of, python_kind
+from tapefuse.tracer.tape_arguments import (
+    UnconnectedGradients,
+    elements_last,
+    filled,
+    given_seeds,
+    named,
+    seed_of,
+    seeds_of,
+    single,
+    tensors,
+    unconnected,
+)
+from tapefuse.tracer.tensor import Tensor, key_of
 from tapefuse.tracer.variable import Variable
 from tapefuse.tracer.vectorise import columns, rows, units
 
 logger = logging.getLogger("tapefuse.tape")
-
-
-class UnconnectedGradients(enum.Enum):
-    """What `gradient` returns for a source that the target does not depend on."""
-
-    NONE = "none"
-    ZERO = "zero"
 
 
 class GradientTape:
@@ -145,7 +149,7 @@ class GradientTape:
             if not isinstance(x, (Tensor, Variable)):
                 raise ValueError(
                     "watch() takes tensors, variables, or lists, tuples and dicts of them, but "
-                    f"{_name(path, 'the argument')} is a {type(x).__name__}; convert it with tp.constant first"
+                    f"{named(path, 'the argument')} is a {type(x).__name__}; convert it with tp.constant first"
                 )
             if not has_derivatives(x.dtype):
                 self._warn_of_dtype(x.dtype)
@@ -257,10 +261,10 @@ class GradientTape:
         Raises TapeError if the record is used up, MissingGradientError (a LookupError) for an operation without
         derivative.
         """
-        zero = _unconnected(unconnected_gradients) is UnconnectedGradients.ZERO
-        targets = _tensors(target, "target")
-        wanted = _tensors(sources, "sources")
-        seeds = None if output_gradients is None else _seeds(targets, output_gradients)
+        zero = unconnected(unconnected_gradients) is UnconnectedGradients.ZERO
+        targets = tensors(target, "target")
+        wanted = tensors(sources, "sources")
+        seeds = None if output_gradients is None else seeds_of(targets, output_gradients)
         explanation = self.explanation(target, sources) if explain else None
         grads = self._gradients(targets, seeds, [self._source(s) for s in wanted])
         if zero:
@@ -268,7 +272,7 @@ class GradientTape:
         found = unflatten(flatten(sources)[1], grads)
         return found if explanation is None else (found, explanation)
 
-    def _gradients(self, targets: Sequence[Any], seeds: Any, sources: Sequence[Node]) -> list[Any]:
+    def _gradients(self, targets: list[Any], seeds: Any, sources: Sequence[Node]) -> list[Any]:
         """By the quickest way there is: a compiled program, the arrays themselves, tensors. `seeds` None: all are 1."""
         lines = self._take_lines()
         is_eager = state.trace is None and not state.tapes
@@ -277,7 +281,7 @@ class GradientTape:
             found = compiled_gradients(self._entered_by, user_instruction(), lines, seeds, nodes, sources)
             if found is not None:
                 return found
-        seeds = _seeds(targets, None) if seeds is None else seeds
+        seeds = seeds_of(targets, None) if seeds is None else seeds
         grads = gradients(lines, seeds, sources) if is_eager else None
         return backward(self._entries(lines), seeds, sources, rows=True) if grads is None else grads
 
@@ -293,11 +297,11 @@ class GradientTape:
         `tangents` has an entry of its shape and dtype for each source. A target that no source reaches gets None, or
         zeros with `unconnected_gradients="zero"`. Raises TapeError unless the tape is persistent.
         """
-        zero = _unconnected(unconnected_gradients) is UnconnectedGradients.ZERO
-        targets, moved = _tensors(target, "target"), _tensors(sources, "sources")
+        zero = unconnected(unconnected_gradients) is UnconnectedGradients.ZERO
+        targets, moved = tensors(target, "target"), tensors(sources, "sources")
         directions = [
-            (self._source(x), _broadcast(_seed(x, t, "tangent", "source"), x.shape))
-            for x, t in zip(moved, _given_seeds(moved, tangents, "tangents", "source"), strict=True)
+            (self._source(x), filled(seed_of(x, t, "tangent", "source"), x.shape))
+            for x, t in zip(moved, given_seeds(moved, tangents, "tangents", "source"), strict=True)
             if has_derivatives(x.dtype)
         ]
         found = forward(self._take_records(), directions, [end for y in targets for end in ends(y)])
@@ -313,8 +317,8 @@ class GradientTape:
 
         Takes one reverse pass with an axis for the elements of the target.
         """
-        zero = _unconnected(unconnected_gradients) is UnconnectedGradients.ZERO
-        (y,), wanted = _single(target, "jacobian"), _tensors(sources, "sources")
+        zero = unconnected(unconnected_gradients) is UnconnectedGradients.ZERO
+        (y,), wanted = single(target, "jacobian"), tensors(sources, "sources")
         shapes = [(*y.shape, *s.shape) for s in wanted]
         parts = partials(self._take_records(), y, [self._source(s) for s in wanted])
         if zero:
@@ -326,7 +330,7 @@ class GradientTape:
         """For each target its jacobian by one source, as of `jacobian`, zeros where unconnected: one forward pass with
         an axis for the elements of the source. Raises TapeError unless the tape is persistent."""
         found = columns(self._take_records(), self._source(source), units(source.type), [node(y) for y in targets])
-        return [_last(c, y, source) for c, y in zip(found, targets, strict=True)]
+        return [elements_last(c, y, source) for c, y in zip(found, targets, strict=True)]
 
     def batch_jacobian(self, target: Any, source: Any) -> Tensor:
         """The jacobian of each example, `[b, ...target.shape[1:], ...source.shape[1:]]`; zeros where unconnected.
@@ -334,7 +338,7 @@ class GradientTape:
         Target and source have the same leading extent b, and example k of the target must depend on example k of the
         source only. Raises ShapeError for other shapes.
         """
-        (y,), (x,) = _single(target, "batch_jacobian"), _single(source, "batch_jacobian")
+        (y,), (x,) = single(target, "batch_jacobian"), single(source, "batch_jacobian")
         if min(y.ndim, x.ndim) < 2:
             raise ShapeError(f"batch_jacobian: target and source must have rank at least 2, got {y.type} and {x.type}")
         if y.shape[0] != x.shape[0]:
@@ -351,7 +355,7 @@ class GradientTape:
         """Why which sources have no gradient; takes nothing from the tape. Raises TapeError if the record is used
         up."""
         self._check_usable()
-        targets, wanted = _tensors(target, "target"), _tensors(sources, "sources")
+        targets, wanted = tensors(target, "target"), tensors(sources, "sources")
         names = [path for path, _ in leaves_with_paths(sources, "sources")]
         found = []
         for name, x in zip(names, wanted, strict=True):
@@ -453,93 +457,3 @@ def explain_gradient(tape: GradientTape, target: Any, sources: Any) -> Explanati
 
 def _key(x: Tensor | Variable) -> int:
     return x._key if isinstance(x, Variable) else key_of(x)
-
-
-def _name(path: str, whole: str) -> str:
-    return f"{whole}{path}"
-
-
-def _tensors(tree: Any, what: str) -> list[Any]:
-    """The leaves of a structure of tensors, targets among which may be rows. Raises TypeError naming the leaf that is
-    none."""
-    if tree is None:
-        raise TypeError(f"{what} is None at {user_loc()}; expected a nested structure of tensors or variables")
-    leaves = []
-    for path, x in leaves_with_paths(tree):
-        if not isinstance(x, (Tensor, Variable)) and not (what in _ROWS and isinstance(x, IndexedRows)):
-            raise TypeError(
-                f"{_name(path, what)} is a {type(x).__name__} at {user_loc()}; expected a nested structure of tensors "
-                "or variables, and a value computed outside of tapefuse has no gradient"
-            )
-        leaves.append(x)
-    return leaves
-
-
-_ROWS = "target", "the argument of jacobian"  # what may be rows
-
-
-def _single(tree: Any, what: str) -> list[Any]:
-    leaves = _tensors(tree, _ROWS[1] if what == "jacobian" else f"the argument of {what}")
-    if len(leaves) != 1 or leaves[0] is not tree:
-        raise TypeError(f"{what} takes one tensor at {user_loc()}, got {type(tree).__name__}; call it for each tensor")
-    return leaves
-
-
-def _seeds(targets: list[Tensor | Variable], given: Any) -> list[tuple[Node, Tensor]]:
-    """Cotangents of the floating-point targets."""
-    name, what = "output gradient", "target"
-    seeds = [1.0] * len(targets) if given is None else _given_seeds(targets, given, "output_gradients", what)
-    pairs = [(t, s) for t, s in zip(targets, seeds, strict=True) if has_derivatives(t.dtype)]
-    return [end for t, s in pairs for end in seeded(t, _seed(t, s, name, what))]
-
-
-def _given_seeds(targets: list[Tensor | Variable], given: Any, name: str, what: str) -> list[Any]:
-    """`given` as one entry per target; one tensor, array or number may stand without a list."""
-    if not isinstance(given, (list, tuple, dict)):
-        seeds = [given]
-    elif isinstance(given, (list, tuple)) and len(given) == len(targets):
-        seeds = list(given)
-    else:
-        seeds = flatten(given)[0]
-    if len(seeds) != len(targets):
-        raise ValueError(f"{name} has {len(seeds)} entries for {len(targets)} {what}s; give one for each {what}")
-    if any(s is None for s in seeds):
-        raise ValueError(f"{name} has a None entry; give a number or a tensor for each {what}")
-    return seeds
-
-
-def _seed(target: Tensor | Variable, seed: Any, name: str, what: str) -> Tensor:
-    """A seed of its target's dtype, and of its shape or a scalar."""
-    g = as_tensor(seed, target.dtype) if python_kind(seed) is not None else as_tensor(seed)
-    if g.dtype != target.dtype:
-        raise DTypeError(f"{_a(name)} has dtype {g.dtype}, its {what} {target.dtype}; cast it to the {what}'s dtype")
-    if g.shape not in ((), target.shape):
-        raise ShapeError(
-            f"{_a(name)} has shape {show_shape(g.shape)}, its {what} {show_shape(target.shape)}; give the "
-            f"{what}'s shape or a scalar"
-        )
-    return g
-
-
-def _broadcast(g: Tensor, shape: Shape) -> Tensor:
-    return g if g.shape == shape else functions.broadcast_to(g, shape)
-
-
-def _a(name: str) -> str:
-    return f"an {name}" if name[0] in "aeiou" else f"a {name}"
-
-
-def _last(column: Tensor | None, y: Tensor, x: Tensor) -> Tensor:
-    """Tangents of `y` by the elements of `x`, along the first axis, as derivatives with the axes of `x` last."""
-    if column is None:
-        return functions.zeros((*y.shape, *x.shape), y.dtype)
-    return functions.reshape(functions.moveaxis(column, 0, -1), (*y.shape, *x.shape))
-
-
-def _unconnected(x: UnconnectedGradients | str) -> UnconnectedGradients:
-    if type(x) is UnconnectedGradients:
-        return x
-    try:
-        return UnconnectedGradients(x.value if isinstance(x, enum.Enum) else x)
-    except ValueError:
-        raise ValueError(f"unknown value for unconnected_gradients: {x!r}; use 'none' or 'zero'") from None

@@ -253,7 +253,7 @@ def number(x: int | float | complex) -> Tensor:
 def settled(x: Tensor) -> Tensor:
     """A number that met no dtype as the result of a loop or branch: a float is a float32, as Python's become, an
     integer an int64."""
-    if not x.weak or x.dtype.kind != "f":
+    if not x.weak or not x.type.is_float:
         return strengthened(x) if isinstance(x, TracedTensor) else x
     if isinstance(x, TracedTensor):
         return functions.astype(x, np.float32)
@@ -589,7 +589,8 @@ def taped(
     numbers."""
     dtype = held[0].dtype
     if not (dtype is F32 or dtype is F64) or state.pinned or state.overrides:
-        record(op, tuple([x if isinstance(x, Tensor) else wrap(a) for x, a in zip(xs, held[1:], strict=True)]), attrs, y)
+        tensors = [x if isinstance(x, Tensor) else wrap(a) for x, a in zip(xs, held[1:], strict=True)]
+        record(op, tuple(tensors), attrs, y)
         return
     keys = _keys(xs)
     y._key = key = new_key()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import NamedTuple
 
 import numpy as np
@@ -13,8 +14,8 @@ from tapefuse.codegen.loops_text import show
 from tapefuse.codegen.pipeline import Request, compiled
 from tapefuse.codegen.plan import plan
 from tapefuse.ir import ops
-from tapefuse.ir.graph import Graph, Value, param
-from tapefuse.ir.op import OPS, Op
+from tapefuse.ir.graph import Graph, param
+from tapefuse.ir.op import OPS, Op, constant
 from tapefuse.ir.ops.failure import MARKS
 from tapefuse.ir.types import Poly, Type, type_of
 from tapefuse.runtime import gufuncs
@@ -73,8 +74,9 @@ def test_calls_agree_with_numpy(case):
 def test_stacks_of_unknown_height_agree_with_numpy(case, engine):
     run = engines.ENGINES[engine](case.graph(7))
     close(run(*case.args)[0], case.result)
-    none = [a[:0] if a.shape[0] == 7 else a for a in case.args]
-    assert run(*none)[0].shape == (0, *case.result.shape[1:])
+    if case.result.shape[0] == 7:
+        none = [a[:0] if a.shape[0] == 7 else a for a in case.args]
+        assert run(*none)[0].shape == (0, *case.result.shape[1:])
 
 
 @pytest.mark.parametrize("case", [c for c in cases("f8") if c.number == 0], ids=str)
@@ -96,10 +98,10 @@ def test_the_source_for_numba_runs_as_plain_python(case):
 
 
 def test_a_transposed_matrix_is_read_where_it_is():
-    a, b = param(Type.parse("f8[3,3]".replace("f8", "f64"))), param(Type.parse("f64[3,2]"))
+    a, b = param(Type.parse("f64[3,3]")), param(Type.parse("f64[3,2]"))
     graph = Graph((a, b), (ops.solve(ops.transpose(a, perm=(1, 0)), b),))
     (step,) = plan(Request(graph, 2)).steps
-    assert "linalg.solve.ddd(b0[0] by 72 8 24" in show(step.kernel).replace("b0[t0]", "b0[0]"), show(step.kernel)
+    assert re.search(r"linalg.solve.ddd\(b\d\[\w+\] by 0 8 24", show(step.kernel)), show(step.kernel)
     x, y = matrices(3, 3), matrices(3, 2)
     close(engines.ENGINES["llvm"](graph)(x, y)[0], np.linalg.solve(x.T, y))
 
@@ -150,17 +152,13 @@ def test_what_fails_raises_before_anything_changes(engine, dtype):
 @pytest.mark.parametrize("engine", ["llvm", "numba"])
 def test_calls_inside_of_loops(engine):
     @tp.tape_function(engine=engine)
-    def f(a):
-        for _ in range(tp.shape(a)[0] if hasattr(tp, "shape") else 4):
-            a = tp.linalg.inv(a) + tp.eye(2, dtype=a.dtype)
-        return a
+    def f(a, n):
+        return tp.fori_loop(0, n, lambda k, a: tp.linalg.inv(a) - 0.25 * tp.eye(2, dtype=a.dtype), a)
 
-    a = matrices(2, 2)
-    want = a
-    for _ in range(2):
-        want = np.linalg.inv(want) + np.eye(2)
-    if hasattr(tp, "shape"):
-        close(f(a).numpy(), want)
+    a = np.array([[2.0, 0.0], [0.0, 1.0]])
+    close(f(a, 2).numpy(), np.linalg.inv(np.linalg.inv(a) - np.eye(2) / 4) - np.eye(2) / 4)
+    with pytest.raises(np.linalg.LinAlgError, match="Singular matrix"):
+        f(4 * a[:, ::-1] * 0 + np.diag([4.0, 1.0]), 2)  # 1/4 - 1/4 is singular in the second iteration
 
 
 def test_results_that_are_not_a_number_are_no_failure():
@@ -198,5 +196,6 @@ def test_an_unknown_layout_is_refused(monkeypatch):
 
 def test_a_literal_matrix_has_memory():
     a = param(Type.parse("f64[1,1]"))
-    graph = Graph((a,), (ops.solve(Value(a.type, a.op, ()) if False else ops.inv(a), ops.add(ops.mul(a, 0.0), 2.0)),))
-    close(engines.ENGINES["llvm"](graph)(np.array([[4.0]]))[0], np.array([[8.0]]))
+    graph = Graph((a,), (ops.solve(a, constant(np.array([[2.0]]))),))
+    for engine in engines.ENGINES.values():
+        close(engine(graph)(np.array([[4.0]]))[0], np.array([[0.5]]))

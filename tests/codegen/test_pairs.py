@@ -72,6 +72,18 @@ def test_a_loop_with_a_condition(engine: str, turns: int) -> None:
 
 
 @pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("trips", [2, 3])
+def test_a_frame_that_moves_is_copied_in_each_iteration(trips: int, engine: str) -> None:
+    """Nine of twelve rows become the mean of their neighbours to the left and right, from row k on."""
+    x, v = p(*SHAPE), p(*SHAPE)
+    left, right = (ops.slice_(v, starts=(K, by), limits=(K + 9, by + 11), strides=(1, 1)) for by in (0, 2))
+    new = put(v, ops.mul(ops.add(left, right), 0.5), starts=(K, 1), strides=(1, 1))
+    graph = Graph((x,), for_([x], Graph((v,), (new,)), trips, "k"))
+    assert copies(iteration(graph)) > 0
+    agree(graph, np.random.default_rng(0).random(SHAPE), engine=engine)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
 def test_inside_of_another_loop(engine: str) -> None:
     """Both arrays of the pair are new to each run of the inner loop."""
     x, a, b = p(*SHAPE), p(*SHAPE), p(*SHAPE)

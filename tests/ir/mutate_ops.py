@@ -16,6 +16,7 @@ import ast
 import contextlib
 import functools
 import inspect
+import os
 import signal
 import sys
 import time
@@ -25,17 +26,24 @@ from pathlib import Path
 from types import CodeType, FunctionType
 from typing import Any, NamedTuple
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+import numpy as np
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+os.environ |= {"TAPEFUSE_CACHE": "false", "TAPEFUSE_CHECK": "true"}  # no program of a broken rule is kept
+
+import tapefuse as tp
 from tapefuse.ir import ops
 from tapefuse.ir.op import OPS, Op
-from tests.ir import test_op_conventions, test_ops
+from tests.codegen import test_library
+from tests.ir import test_complex, test_op_conventions, test_ops
 from tests.ir.mutations import mutants
+from tests.numpy import test_calculation, test_linalg, test_manipulation, test_special
 
 HERE = str(Path(ops.__file__).parent)
 FIELDS = ("type", "vjp", "jvp", "batch", "at", "push", "ref")
 UNSEEN = ("sample", "quiet", "draw", "unary_sample", "binary_sample", "reduction_sample")  # what makes tests' inputs
-SECONDS = 20  # for the tests of one mistake
+SECONDS = 30  # for the tests of one mistake
+CALLS, MOST = 10, 200  # of each function; and of all functions that use an op
 USERS = 6  # ops whose tests see a mistake in a function that many use
 
 
@@ -105,7 +113,8 @@ def source(file: str) -> ast.Module:
 def node_of(code: CodeType) -> list[ast.AST]:
     """The functions in the source that may be this code: lambdas in one line are told apart by their columns."""
     kinds = (ast.Lambda,) if code.co_name == "<lambda>" else (ast.FunctionDef,)
-    found = [n for n in ast.walk(source(code.co_filename)) if isinstance(n, kinds) and _first_line(n) == code.co_firstlineno]
+    nodes = [n for n in ast.walk(source(code.co_filename)) if isinstance(n, kinds)]
+    found = [n for n in nodes if _first_line(n) == code.co_firstlineno]
     found = [n for n in found if isinstance(n, ast.Lambda) or n.name == code.co_name]
     if len(found) > 1:
         found = [n for n in found if _runs(code, n)] or found
@@ -146,14 +155,57 @@ Test = Callable[[], Any]
 
 @functools.cache
 def tests_of(op: Op) -> tuple[Test, ...]:
-    """Every test of `test_ops.py` that is about this op, as functions of nothing."""
+    """Every test that is about this op, as functions of nothing: its own, then those of functions made of it."""
     found: list[Test] = []
-    for _, test in inspect.getmembers(test_ops, inspect.isfunction):
-        for arguments in _arguments(test):
-            subject = arguments.get("case", arguments.get("op"))
-            if subject is op or getattr(subject, "op", None) is op:
-                found.append(functools.partial(test, **arguments))
-    return tuple(found)
+    for module in (test_ops, test_complex, test_library):
+        for name, test in inspect.getmembers(module, inspect.isfunction):
+            for arguments in _arguments(test) if name.startswith("test_") else ():
+                subject = arguments.get("case", arguments.get("op"))
+                if subject is op or getattr(subject, "op", None) is op:
+                    found.append(functools.partial(test, **arguments))
+    return (*found, *of_functions().get(op.name, ()))
+
+
+@functools.cache
+def of_functions() -> dict[str, list[Test]]:
+    """For each op the tests of values of public functions that use it: some calls of each function."""
+    found: dict[str, list[Test]] = {}
+    for name in test_special.VALUES:
+        xs, _ = test_special.arguments(name)
+        values = functools.partial(test_special.test_values, name, lambda f: f)
+        limits = [functools.partial(test_special.test_limits, name, lambda f: f)][: name in test_special.LIMITS]
+        for op in _ops(test_special.function(name), xs):
+            found.setdefault(op, []).extend([values, *limits])
+    for suite, arrays in (
+        (test_calculation, lambda case: case.arrays),
+        (test_manipulation, lambda case: [case.array]),
+        (test_linalg, lambda case: [case.array]),
+    ):
+        by_name: dict[str, list[Any]] = {}
+        for case in suite.RIGHT:
+            by_name.setdefault(case.name, []).append(case)
+        for cases in by_name.values():
+            tests = [functools.partial(suite.test_eager, case) for case in cases[:CALLS]]
+            for op in _ops(functools.partial(cases[0].call, tp), arrays(cases[0])):
+                found.setdefault(op, []).extend(tests)
+    return {op: tests[:MOST] for op, tests in found.items()}
+
+
+def _named(f: Callable[..., Any]) -> Callable[..., Any]:
+    def function(*xs: Any) -> Any:
+        return f(*xs)
+
+    return function
+
+
+def _ops(f: Callable[..., Any], arrays: Any) -> set[str]:
+    """The ops of a traced function; none where it cannot be traced."""
+    with tp.config(disable_jit=True):
+        try:
+            graph = tp.tape_function(_named(f)).specialise(*[np.array(x) for x in arrays]).graph
+        except (tp.TapefuseError, TypeError):
+            return set()
+    return {v.op.name for v in graph.nodes if v.op is not None}
 
 
 def _arguments(test: Any) -> Iterator[dict[str, Any]]:

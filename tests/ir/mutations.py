@@ -7,16 +7,21 @@ import ast
 import copy
 from collections.abc import Callable, Iterator
 
-COMMUTATIVE = {"add", "mul", "eq", "ne", "and_", "or_", "xor_", "and", "or", "xor", "hypot", "maximum", "minimum", "max"}
-COMMUTATIVE |= {"zip", "isinstance", "Type", "min", "broadcast_shapes", "differs", "equals", "logaddexp", "promoted"}
-OTHER_NAME = {"add": "sub", "sub": "add", "mul": "div", "div": "mul", "sin": "cos", "cos": "sin", "lt": "ge", "gt": "le"}
-OTHER_NAME |= {"le": "gt", "ge": "lt", "eq": "ne", "ne": "eq", "and_": "or_", "or_": "and_", "floor": "ceil", "ceil": "floor"}
+COMMUTATIVE = {
+    *("add", "mul", "eq", "ne", "and_", "or_", "xor_", "and", "or", "xor", "hypot", "logaddexp", "maximum", "minimum"),
+    *("max", "min", "zip", "isinstance", "Type", "broadcast_shapes", "promoted", "differs", "equals", "both"),
+}
+_OPPOSITES = [
+    *(("add", "sub"), ("mul", "div"), ("sin", "cos"), ("lt", "ge"), ("gt", "le"), ("eq", "ne"), ("and_", "or_")),
+    ("floor", "ceil"),
+]
+OTHER_NAME = {a: b for pair in _OPPOSITES for a, b in (pair, pair[::-1])}
 OTHER_TEXT = OTHER_NAME | {"and": "or", "or": "and", "maximum": "minimum", "minimum": "maximum"}
 OTHER_OPERATOR: dict[type, type] = {
-    **{ast.Add: ast.Sub, ast.Sub: ast.Add, ast.Mult: ast.Add, ast.Div: ast.Mult, ast.FloorDiv: ast.Mult},
-    **{ast.Mod: ast.Add, ast.Lt: ast.GtE, ast.GtE: ast.Lt, ast.Gt: ast.LtE, ast.LtE: ast.Gt, ast.Eq: ast.NotEq},
-    **{ast.NotEq: ast.Eq, ast.In: ast.NotIn, ast.NotIn: ast.In, ast.Is: ast.IsNot, ast.IsNot: ast.Is},
-    **{ast.And: ast.Or, ast.Or: ast.And, ast.BitAnd: ast.BitOr, ast.BitOr: ast.BitAnd},
+    ast.Add: ast.Sub, ast.Sub: ast.Add, ast.Mult: ast.Add, ast.Div: ast.Mult, ast.FloorDiv: ast.Mult,
+    ast.Mod: ast.Add, ast.Lt: ast.GtE, ast.GtE: ast.Lt, ast.Gt: ast.LtE, ast.LtE: ast.Gt, ast.Eq: ast.NotEq,
+    ast.NotEq: ast.Eq, ast.In: ast.NotIn, ast.NotIn: ast.In, ast.Is: ast.IsNot, ast.IsNot: ast.Is,
+    ast.And: ast.Or, ast.Or: ast.And, ast.BitAnd: ast.BitOr, ast.BitOr: ast.BitAnd,
 }
 
 Change = Callable[[ast.AST], ast.AST | None]  # what a node becomes; it may be changed in place (then None)
@@ -74,9 +79,8 @@ def _changes(node: ast.AST) -> Iterator[Change]:
         yield from _of_constant(node)
     elif isinstance(node, (ast.IfExp, ast.If)):
         yield _negated
-    elif isinstance(node, ast.Tuple) and len(node.elts) > 1 and isinstance(node.ctx, ast.Load):
-        if any(isinstance(e, ast.Starred) for e in node.elts):
-            yield lambda n: setattr(n, "elts", [n.elts[1], n.elts[0], *n.elts[2:]])  # type: ignore[attr-defined]
+    elif isinstance(node, ast.Tuple) and len(node.elts) > 1 and any(isinstance(e, ast.Starred) for e in node.elts):
+        yield lambda n: setattr(n, "elts", [n.elts[1], n.elts[0], *n.elts[2:]])  # type: ignore[attr-defined]
 
 
 def _of_call(node: ast.Call) -> Iterator[Change]:

@@ -1,4 +1,4 @@
-"""Calls of the functions of `numpy.linalg` that decompose and solve, as a table: `call(m, x)`, `m` NumPy or tapefuse."""
+"""Calls of functions of `numpy.linalg` that decompose and solve, as a table: `call(m, x)`, `m` NumPy or tapefuse."""
 
 from __future__ import annotations
 

@@ -443,10 +443,10 @@ row("polydiv", lambda m, x: m.polydiv([2.0, 1], x), ("vector",))
 for _x in (np.array([0.0, 1, 2.5, 3, 4, 7]), np.arange(6, dtype=np.float32)):
     _ys = np.cos(np.outer(np.arange(6), [1.0, 2.0, 3.0])).astype(_x.dtype)
     row("polyfit", lambda m, x, p=_x: m.polyfit(p, m.cos(x[0]) + np.cos(p), 2), ("vector",))
-    row("polyfit", lambda m, x, p=_x, y=_ys: [
-        v for k, v in enumerate(m.polyfit(p, m.multiply(y, x[0]), 2, full=True)) if k != 2], ("vector",))  # fmt: skip
+    _full = lambda m, x, p=_x, y=_ys: m.polyfit(p, m.multiply(y, x[0]), 2, full=True)
+    row("polyfit", lambda m, x, f=_full: [v for k, v in enumerate(f(m, x)) if k in (0, 1, 3)], ("vector",))
     for _options in ({}, {"w": np.arange(1.0, 7)}, {"cov": True}, {"cov": "unscaled"}):
-        row("polyfit", lambda m, x, p=_x, y=_ys, o=_options: m.polyfit(p, m.multiply(y[:, 0], x[0]), 3, **o), ("vector",))
+        row("polyfit", lambda m, x, p=_x, y=_ys[:, 0], o=_options: m.polyfit(p, y * x[0], 3, **o), ("vector",))
         row("polyfit", lambda m, x, p=_x, y=_ys, o=_options: m.polyfit(p, m.multiply(y, x[0]), 2, **o), ("vector",))
 row("polyfit", lambda m, x: m.polyfit(x, x, -1), ("vector",))
 row("polyfit", lambda m, x: m.polyfit(x, x[1:], 1), ("vector",))

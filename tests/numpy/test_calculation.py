@@ -17,7 +17,7 @@ RIGHT = [case for case in CASES if not isinstance(WANTED[str(case)], Exception)]
 WRONG = [case for case in CASES if isinstance(WANTED[str(case)], Exception)]
 TRACED = [case for case in RIGHT if case.traced]
 FIRST = {case.name: case for case in reversed(TRACED) if np.size(case.arrays[0])}  # one case of each function
-MAPPED = {case.name: case for case in reversed(TRACED) if case.label not in ("empty", "misfits") and case.arrays[0].ndim}
+MAPPED = {c.name: c for c in reversed(TRACED) if c.label not in ("empty", "misfits") and c.arrays[0].ndim}
 SMOOTH = [
     case
     for case in TRACED

@@ -9,7 +9,7 @@ import pytest
 
 import tapefuse as tp
 from tapefuse._tree import flatten
-from tests.numpy.linalg_table import ARRAYS, CASES, Case, definite, generic, regular, turned
+from tests.numpy.linalg_table import CASES, Case, generic
 
 
 def wanted(case: Case) -> Any:

@@ -57,7 +57,7 @@ def gamma_function(a: float, z: float) -> float:
 
 
 def quantile_slope(a: float, z: float) -> float:
-    h = 1e-4 * a
+    h = 3e-3 * min(a, math.sqrt(a))
     f = [gamma_function(a + k * h, z) for k in (-2, -1, 1, 2)]
     by_a = (f[0] - 8 * f[1] + 8 * f[2] - f[3]) / (12 * h)
     return -by_a / math.exp((a - 1) * math.log(z) - z - math.lgamma(a))
@@ -75,7 +75,7 @@ def test_slope_of_quantiles(a: float) -> None:
 @pytest.mark.parametrize("a", [1e-3, 0.2, 1.0, 3.0, 50.0, 1e5])
 def test_means_of_slopes(a: float) -> None:
     """d E[z] / da = 1 and d E[z**2] / da = 2 a + 1, from the slopes of single draws."""
-    n = 100_000 if a > 0.01 else 400_000
+    n = 20_000 if a > 0.01 else 100_000
 
     def moments(a: Any) -> Any:
         z = tp.random.gamma(a, (n,), dtype="f8", key=tp.random.key(KEY))
@@ -89,9 +89,9 @@ def test_means_of_slopes(a: float) -> None:
 
 def test_second_derivatives_of_gamma() -> None:
     """d2 E[z**3] / da2 = d2/da2 a (a+1) (a+2) = 6 a + 6."""
-    f = lambda a: tp.mean(tp.random.gamma(a, (200_000,), dtype="f8", key=tp.random.key(KEY)) ** 3)
+    f = lambda a: tp.mean(tp.random.gamma(a, (20_000,), dtype="f8", key=tp.random.key(KEY)) ** 3)
     got = tp.grad(tp.grad(f))(tp.constant(np.float64(2.0))).item()
-    assert abs(got - 18) < 1.0
+    assert abs(got - 18) < 3
 
 
 @pytest.mark.parametrize("engine", ENGINES)
@@ -105,15 +105,15 @@ def test_gradients_of_gamma_compiled(engine: str) -> None:
 
 def test_gradients_of_beta_and_dirichlet() -> None:
     """d E[x] / da for the mean a / (a + b)."""
-    n, a, b = 100_000, 1.5, 2.5
+    n, a, b = 20_000, 1.5, 2.5
     f = lambda a, b: tp.mean(tp.random.beta(a, b, (n,), dtype="f8", key=tp.random.key(KEY)))
     da, db = tp.grad(f, argnums=(0, 1))(np.float64(a), np.float64(b))
-    assert abs(da.item() - b / (a + b) ** 2) < 2e-3
-    assert abs(db.item() + a / (a + b) ** 2) < 2e-3
+    assert abs(da.item() - b / (a + b) ** 2) < 4e-3
+    assert abs(db.item() + a / (a + b) ** 2) < 4e-3
     alpha = np.array([1.0, 2.0, 3.0])
     g = lambda alpha: tp.mean(tp.random.dirichlet(alpha, (n,), key=tp.random.key(KEY)), axis=0)
     want = (np.eye(3) * 6 - alpha[:, None]) / 36
-    np.testing.assert_allclose(tp.jacobian(g)(alpha), want, atol=3e-3)
+    np.testing.assert_allclose(tp.jacobian(g)(alpha), want, atol=6e-3)
 
 
 def test_small_parameters_keep_their_gradients() -> None:

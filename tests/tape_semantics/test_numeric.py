@@ -121,6 +121,25 @@ def test_146_softmax_cross_entropy():
     close(plain(tape.gradient(loss, x)), (np.asarray(tp.softmax(x)) - [0, 0, 1]).tolist())
 
 
+def test_147_cholesky():
+    a = C([[4.0, 1.0], [1.0, 3.0]])
+    want = [[0.206, 0.175], [0.175, 0.302]]
+    np.testing.assert_allclose(slope(lambda a: tp.sum(tp.linalg.cholesky(a)), a), want, atol=6e-4)
+    for run in (lambda f: f, tp.tape_function):
+        with pytest.raises(np.linalg.LinAlgError, match="Matrix is not positive definite"):  # difference: TF gives nan
+            run(tp.linalg.cholesky)(C([[1.0, 2.0], [2.0, 1.0]]))
+
+
+def test_148_eigenvectors_of_equal_eigenvalues_and_singular_matrices():
+    pick = C([[1.0, 2.0], [3.0, 4.0]])
+    vectors = slope(lambda a: tp.sum(tp.linalg.eigh(a).eigenvectors * pick), C([[2.0, 0.0], [0.0, 2.0]]))
+    assert vectors == [[0, 0], [0, 0]]
+    wide = slope(lambda a: tp.sum(tp.linalg.svd(a, full_matrices=False).S), C([[3.0, 0.0, 0.0], [0.0, 2.0, 0.0]]))
+    np.testing.assert_allclose(wide, np.eye(2, 3), atol=1e-6)
+    singular = slope(tp.linalg.det, C([[1.0, 2.0], [2.0, 4.0]]))  # difference: TF inverts, and fails
+    np.testing.assert_allclose(singular, [[4.0, -2.0], [-2.0, 1.0]], rtol=1e-5)
+
+
 def test_149_gather_and_masks():
     assert slope(lambda x: x[::-2] * [1.0, 10.0], C([1.0, 2.0, 3.0, 4.0])) == [0.0, 10.0, 0.0, 1.0]
     assert slope(lambda x: x[np.array([True, False, True])] ** 2, C([1.0, 2.0, 3.0])) == [2.0, 0.0, 6.0]

@@ -144,3 +144,13 @@ def test_a_loop_index_beside_a_traced_number(interpreted):
         total, changed = f(m, tp.constant(3), tp.constant(5))
     assert total.item() == 24
     np.testing.assert_array_equal(changed, [[0, 1, 2], [3, 4, 29], [6, 7, 27], [9, 10, 22]])
+
+
+@pytest.mark.parametrize("mask", [True, False, np.bool_(True), np.array(False), tp.constant(True)])
+@pytest.mark.parametrize("x", [np.array(3.0), np.arange(3.0)])
+def test_a_single_bool_takes_all_or_nothing(x, mask) -> None:
+    np.testing.assert_array_equal(tp.constant(x)[mask], x[np.asarray(mask)], strict=True)
+    y, t = x.copy(), tp.constant(x)
+    y[np.asarray(mask)] = 7
+    t[mask] = 7
+    np.testing.assert_array_equal(t, y, strict=True)

@@ -13,7 +13,7 @@ from hypothesis.extra import numpy as hnp
 
 import tapefuse as tp
 from tapefuse.ir.types import Poly
-from tapefuse.tracer.indexing import as_dim
+from tapefuse.tracer.cuts import as_dim
 from tapefuse.tracer.tensor import TracedTensor
 
 X = np.arange(24, dtype=np.float32).reshape(2, 3, 4)

@@ -8,6 +8,7 @@ from tapefuse.ir.ops import (  # noqa: F401
     custom,
     decompositions,
     effects,
+    eigen,
     elementary,
     elementwise,
     failure,
@@ -67,7 +68,9 @@ det = OPS["det"]
 dft = OPS["dft"]
 dim = OPS["dim"]
 div = OPS["div"]
+eig = OPS["eig"]
 eigh = OPS["eigh"]
+eigvals = OPS["eigvals"]
 eigvalsh = OPS["eigvalsh"]
 empty = OPS["empty"]
 eq = OPS["eq"]

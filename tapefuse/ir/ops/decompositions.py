@@ -203,7 +203,7 @@ def _outside(u, x):
 
 @defop
 class svd:
-    """The thin decomposition a = U diag(s) V^T of m x n matrices: U, then the row s, then V, all with min(m, n) columns.
+    """The thin decomposition a = U diag(s) V^T of m x n matrices: U, the row s, then V, all with min(m, n) columns.
 
     Derivatives: Townsend, Differentiating the singular value decomposition (2016). Within singular values that are
     equal vectors are not determined: what would divide by their difference, or by a singular value of 0, is left out.
@@ -321,7 +321,7 @@ class qr:
         return Type(a.dtype, (*a.shape[:-2], m + n, p))
 
     def vjp(g, y, a):
-        m, n, p = *shape_of(a)[-2:], shape_of(y)[-1]
+        (m, n), p = shape_of(a)[-2:], shape_of(y)[-1]
         (q, r), (gq, gr) = ((rows(x, 0, m), transposed(rows(x, m, m + n))) for x in (y, g))
         gr = triangle(gr, upper=True)
         if n == p:
@@ -332,7 +332,7 @@ class qr:
 
     def jvp(ts, y, a):
         (t,) = ts
-        m, n, p = *shape_of(a)[-2:], shape_of(y)[-1]
+        (m, n), p = shape_of(a)[-2:], shape_of(y)[-1]
         q, r = rows(y, 0, m), transposed(rows(y, m, m + n))
         if n == p:
             tq, tr = _qr_tangent(t, q, r)

@@ -238,7 +238,7 @@ class dft:
         cases += [((1, 2), 0, True, "ortho"), ((3, 7, 2), 0, True, "ortho"), ((2, 4, 7, 2), 1, False, "backward")]
         return [((draw(rng, dtype, s),), {"axis": a, "inverse": i, "norm": norm}) for s, a, i, norm in cases]
 
-    library = "fourier"
+    library = "numpy_whole"
 
 
 @defop
@@ -301,7 +301,7 @@ class rdft:
         cases += ((0, 3), 1, "ortho"), ((5, 7), 0, "forward"), ((2, 6, 7), 1, "backward")
         return [((draw(rng, dtype, s),), {"axis": a, "norm": norm}) for s, a, norm in cases]
 
-    library = "fourier"
+    library = "numpy_whole"
 
 
 @defop
@@ -355,4 +355,4 @@ class irdft:
         cases += [((0, 3, 2), 1, 5, "ortho"), ((3, 7, 2), 0, 4, "ortho"), ((2, 4, 7, 2), 1, 6, "backward")]
         return [((draw(rng, dtype, s),), {"axis": a, "n": n, "norm": norm}) for s, a, n, norm in cases]
 
-    library = "fourier"
+    library = "numpy_whole"

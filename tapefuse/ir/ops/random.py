@@ -12,7 +12,7 @@ import numpy as np
 
 from tapefuse._errors import DTypeError
 from tapefuse.ir.op import Op, defop
-from tapefuse.ir.ops.elementwise import abs, add, div, exp, expm1, gt, log1p, mul, sqrt, sub
+from tapefuse.ir.ops.elementwise import abs, add, div, exp, expm1, gt, log1p, maximum, mul, sqrt, sub
 from tapefuse.ir.ops.family import (
     binary_sample,
     dtype_of,
@@ -32,7 +32,7 @@ UINT32, UINT64 = np.dtype(np.uint32), np.dtype(np.uint64)
 ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
 PARITY = 0x1BD11BDA
 GROUPS = 5  # of four rounds: Threefry-2x32-20
-BLOCK = 1 << 13  # counters that NumPy works on at once, so that they stay in cache
+BLOCK = 1 << 15  # counters that NumPy works on at once, so that they stay in cache
 MASK = 0xFFFFFFFF
 
 
@@ -153,7 +153,7 @@ def log_gamma_slope(log_z: Any, a: Any) -> Any:
     c = sub(c, polygamma(a, order=0))
     sign, distance = sub(mul(cast(above, dtype=FLOAT64), 2.0), 1.0), abs(sub(z, a))
     scale = div(2.0, add(distance, sqrt(add(mul(distance, distance), mul(z, 2.0)))))
-    scale = select(above, log1p(scale), scale)
+    scale = select(above, log1p(scale), maximum(scale, div(1.0, a)))
     shape = shape_of(c)
 
     def along(x: Any) -> Any:

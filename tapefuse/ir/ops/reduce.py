@@ -125,8 +125,12 @@ def _extreme(name: str, ref: Callable[..., Any], kind: str, doc: str) -> Op:
     return reduction(name, ref, kind, doc=doc, kinds=NUMBERS, vjp=_extreme_vjp, jvp=_extreme_jvp, empty=False)
 
 
-reduce_max = _extreme("reduce_max", np.maximum.reduce, "maximum", "Maximum, nan if there is one; ties share the gradient evenly.")
-reduce_min = _extreme("reduce_min", np.minimum.reduce, "minimum", "Minimum, nan if there is one; ties share the gradient evenly.")
+reduce_max = _extreme(
+    "reduce_max", np.maximum.reduce, "maximum", "Maximum, nan if there is one; ties share the gradient evenly."
+)
+reduce_min = _extreme(
+    "reduce_min", np.minimum.reduce, "minimum", "Minimum, nan if there is one; ties share the gradient evenly."
+)
 
 
 def _quantifier(name: str, ref: Callable[..., Any], kind: str, doc: str) -> Op:

@@ -86,7 +86,7 @@ def _substituted(a, b, lower, unit):
         parts = [x, _substituted(a[..., last, last], rest, lower, unit)]
         return np.concatenate(parts if lower else parts[::-1], axis=-2)
     x = np.array(np.broadcast_to(b, (*np.broadcast_shapes(a.shape[:-2], b.shape[:-2]), *b.shape[-2:])))
-    done: list[int] = []
+    done = []
     for i in range(n) if lower else range(n - 1, -1, -1):
         x[..., i, :] -= np.einsum("...k,...kj->...j", a[..., i, done], x[..., done, :])
         if not unit:

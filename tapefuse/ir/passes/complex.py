@@ -159,14 +159,10 @@ def _cast(node: Value, x: Operand) -> Operand:
         real = ops.cast.emit(x, dtype=real_dtype(to))
         return Pair((real, zeros_like(real)))
     if to.kind == "c":
-        return _by_parts_as(x, lambda part: ops.cast.emit(part, dtype=real_dtype(to)))
+        return Pair(_both(lambda part: ops.cast.emit(part, dtype=real_dtype(to)), x.parts))
     if to.kind == "b":
         return ops.or_.emit(*(ops.ne.emit(part, 0) for part in x.parts))
     return ops.cast.emit(x.real, dtype=to)
-
-
-def _by_parts_as(x: Pair, f: Callable[[Value], Value]) -> Pair:
-    return Pair((f(x.real), f(x.imag)))
 
 
 def _pad(node: Value, x: Pair) -> Pair:
@@ -255,15 +251,17 @@ def _by_halves(z: functions.Pair, n: int) -> functions.Pair:
         empty = ops.reduce_sum.emit(z[0], axes=(0,))
         return ones_like(empty), zeros_like(empty)
     if n == 1:
-        return tuple(ops.reshape.emit(part, shape=part.shape[1:]) for part in z)  # type: ignore[return-value]
+        return _both(lambda part: ops.reshape.emit(part, shape=part.shape[1:]), z)
     half = n // 2
-    first, second, last = (
-        tuple(cut(part, a, b) for part in z) for a, b in ((0, half), (half, 2 * half), (2 * half, n))
-    )
-    product = _by_halves(functions.mul_(first, second), half)  # type: ignore[arg-type]
+    first, second = _both(lambda part: cut(part, 0, half), z), _both(lambda part: cut(part, half, 2 * half), z)
+    product = _by_halves(functions.mul_(first, second), half)
     if n % 2 == 0:
         return product
-    return functions.mul_(product, tuple(ops.reshape.emit(x, shape=x.shape[1:]) for x in last))  # type: ignore[arg-type]
+    return functions.mul_(product, _by_halves(_both(lambda part: cut(part, n - 1, n), z), 1))
+
+
+def _both(f: Callable[[Value], Value], z: functions.Pair) -> functions.Pair:
+    return f(z[0]), f(z[1])
 
 
 def _by_loop(z: functions.Pair, n: Dim) -> functions.Pair:
@@ -271,8 +269,8 @@ def _by_loop(z: functions.Pair, n: Dim) -> functions.Pair:
     number = Type(z[0].dtype, shape)
     carried = param(number), param(number)
     stacks = param(z[0].type), param(z[1].type)
-    factor = tuple(row(s, Poly.symbol(index), shape) for s in stacks)
-    body = Graph((*carried, *stacks), functions.mul_(carried, factor))  # type: ignore[arg-type]
+    factor = _both(lambda stack: row(stack, Poly.symbol(index), shape), stacks)
+    body = Graph((*carried, *stacks), functions.mul_(carried, factor))
     one = ops.broadcast.emit(constant(1, number.dtype), shape=shape, axes=()) if shape else constant(1, number.dtype)
     start = one, zeros_like(one)
     found = ops.for_.emit_results(*start, *z, body=body, trips=n, index=index, carried=2)

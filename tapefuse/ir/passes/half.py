@@ -104,6 +104,8 @@ class _Lowering:
         wide = [opened(b, a.dtype) if is_half(a.dtype) else b for b, a in zip(bits, v.args, strict=True)]
         if v.op is ops.cast:
             return _converted(wide[0], v.dtype)
+        if v.op is ops.nextafter:
+            return _next(v.dtype, bits, wide)
         if v.op is ops.put_add and is_half(v.dtype):
             return _added(v, bits[0], wide[1])
         result = v.op.emit(*wide, **{k: widened(x) if isinstance(x, np.dtype) else x for k, x in attrs.items()})
@@ -130,6 +132,21 @@ def _converted(x: Value, to: np.dtype) -> Value:
         return ops.cast.emit(x, dtype=to)
     is_float = x.dtype == FLOAT32 or (x.dtype == np.float64 and to == FLOAT16)
     return closed(x if is_float else ops.cast.emit(x, dtype=FLOAT32), to)
+
+
+def _next(half: np.dtype, bits: Sequence[Value], wide: Sequence[Value]) -> Value:
+    """The bits of the half next to the first operand towards the second; those of one sign are in the order of numbers.
+
+    Away from zero the bits count upwards; from zero itself it is to the smallest number of the other's sign.
+    """
+    (x, y), (code, other) = wide, bits
+    away = ops.xor_.emit(ops.lt.emit(x, y), ops.lt.emit(x, 0.0))
+    moved = ops.add.emit(code, ops.select.emit(away, constant(1, BITS), constant(0xFFFF, BITS)))
+    smallest = ops.or_.emit(ops.and_.emit(other, 0x8000), 1)
+    found = ops.select.emit(ops.eq.emit(x, 0.0), smallest, moved)
+    found = ops.select.emit(ops.eq.emit(x, y), other, found)
+    is_nan = ops.or_.emit(ops.ne.emit(x, x), ops.ne.emit(y, y))
+    return ops.select.emit(is_nan, closed(ops.add.emit(x, y), half), found)
 
 
 def _added(v: Value, bits: Value, wide: Value) -> Value:

@@ -3,7 +3,7 @@
     tp.linalg.solve(a, b)      np.linalg.cholesky(tensor)      tp.linalg.svd(x, full_matrices=False).S
 
 All take stacks of matrices and are differentiable to any order, eagerly and compiled: docs/linear-algebra.md.
-`FLAT` is what stands among NumPy's other functions as well: `np.dot`, `tp.norm`.
+What stands among NumPy's other functions as well, `np.dot` or `tp.norm`, is in the `__all__` of `products` and `norms`.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ from __future__ import annotations
 from typing import Any
 
 from tapefuse.numpy import diagonals
-from tapefuse.numpy.linalg import products
 from tapefuse.numpy.linalg.decompositions import (
     EighResult,
     QRResult,
@@ -23,6 +22,7 @@ from tapefuse.numpy.linalg.decompositions import (
     svd,
     svdvals,
 )
+from tapefuse.numpy.linalg.eigen import EigResult, eig, eigvals
 from tapefuse.numpy.linalg.norms import cond, matrix_norm, norm, vector_norm
 from tapefuse.numpy.linalg.products import (
     cross,
@@ -70,8 +70,8 @@ def trace(x: Any, /, *, offset: int = 0, dtype: Any = None) -> Tensor:
     return diagonals.trace(x, offset, -2, -1, dtype)
 
 
-FLAT = [*products.__all__, "matrix_norm", "matrix_power", "norm", "vector_norm"]
 __all__ = [
+    "EigResult",
     "EighResult",
     "LstsqResult",
     "QRResult",
@@ -83,7 +83,9 @@ __all__ = [
     "det",
     "diagonal",
     "dot",
+    "eig",
     "eigh",
+    "eigvals",
     "eigvalsh",
     "expm",
     "inner",
@@ -101,7 +103,6 @@ __all__ = [
     "norm",
     "outer",
     "pinv",
-    "product",
     "qr",
     "slogdet",
     "solve",

@@ -117,4 +117,4 @@ def cond(x: Any, p: Any = None) -> Tensor:
     return multiply(norm(x, p, (-2, -1)), norm(inv(x), p, (-2, -1)))
 
 
-__all__ = ["cond", "matrix_norm", "norm", "vector_norm"]
+__all__ = ["matrix_norm", "norm", "vector_norm"]  # beside NumPy's other functions

@@ -10,7 +10,7 @@ import numpy as np
 from tapefuse._errors import ShapeError
 from tapefuse.ir import ops
 from tapefuse.ir.types import size as _size
-from tapefuse.numpy.complex import conj
+from tapefuse.numpy.complex import conjugated
 from tapefuse.numpy.elementwise import multiply, subtract
 from tapefuse.numpy.shape import (
     _at_axis,
@@ -101,7 +101,7 @@ def vdot(x: Any, y: Any) -> Tensor:
     a, b = common(x, y)
     if a.size != b.size:
         raise ShapeError(f"{called()}: {a.type} and {b.type} have {a.size} and {b.size} elements; as many are needed")
-    return matmul(conj(reshape(a, (a.size,))), reshape(b, (b.size,)))
+    return matmul(conjugated(reshape(a, (a.size,))), reshape(b, (b.size,)))
 
 
 def vecdot(x: Any, y: Any, axis: int = -1) -> Tensor:
@@ -112,7 +112,7 @@ def vecdot(x: Any, y: Any, axis: int = -1) -> Tensor:
     a, b = (moveaxis(t, axis, -1) if axis != -1 else t for t in (a, b))
     if a.shape[-1] != b.shape[-1]:
         raise ShapeError(f"{called()}: {a.type} and {b.type}: the extents along axis {axis} differ")
-    terms = multiply(conj(a), b)
+    terms = multiply(conjugated(a), b)
     op = ops.reduce_any if terms.dtype.kind == "b" else ops.reduce_sum
     return op(terms, axes=(terms.ndim - 1,))
 
@@ -127,7 +127,7 @@ def matvec(x: Any, y: Any) -> Tensor:
 def vecmat(x: Any, y: Any) -> Tensor:
     """Products of (conjugate) vectors and matrices: [..., m] and [..., m, n] give [..., n]."""
     a, b = operands(np.vecmat, x, y)
-    a = conj(a)
+    a = conjugated(a)
     _check_ranks(a, 1, b, 2)
     return _at_axis(matmul(reshape(a, (*a.shape[:-1], 1, a.shape[-1])), b), -2 % max(a.ndim + 1, b.ndim), 0)
 

@@ -280,7 +280,7 @@ def expm(a: Any) -> Tensor:
 
     v, u = polynomial(0), matmul(x, polynomial(1))
     y = _solved(ops.solve, subtract(v, u), add(v, u))
-    most = _max(halvings) if halvings.ndim else halvings
+    most = _max(halvings, initial=0)
 
     def squared(state: tuple) -> tuple:
         k, y = state
