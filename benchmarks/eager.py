@@ -1,8 +1,8 @@
 """What an eager operation costs over NumPy's own: `python -m benchmarks.eager [ROUNDS]`.
 
-Microseconds on arrays of 8 float32, least and median of the rounds: NumPy's operation, and what ours takes longer
-without a tape and on one; then, for chains of 50 operations, what the reverse pass takes longer than NumPy's products of
-cotangents. Rounds alternate between the two, so that both see the same machine.
+Microseconds on arrays of 8 float32, least and median of the rounds: NumPy's operation, what ours takes longer without a
+tape, and on one; then, in chains of 50, what the reverse pass takes longer than NumPy's products of cotangents.
+Rounds alternate between the two, so that both see the same machine.
 """
 
 from __future__ import annotations

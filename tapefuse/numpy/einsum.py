@@ -17,7 +17,7 @@ from tapefuse.ir.types import Dim, Shape, show_shape
 from tapefuse.ir.types import size as _size
 from tapefuse.numpy.diagonals import diagonal
 from tapefuse.numpy.elementwise import astype
-from tapefuse.numpy.linalg import product
+from tapefuse.numpy.linalg.products import product
 from tapefuse.numpy.shape import _refuse, getitem, reshape, transpose
 from tapefuse.tracer.promote import common
 from tapefuse.tracer.source import called, user_loc

@@ -87,6 +87,11 @@ def _started(function: Callable[..., Tensor], y: Tensor, initial: Any) -> Tensor
     return y if initial is None else function(y, astype(initial, y.dtype))
 
 
+def _summed(x: Tensor, axes: tuple[int, ...]) -> Tensor:
+    """The sum of a tensor that `_is_plain`."""
+    return moved(ops.reduce_sum, x, state.quietly(np.add.reduce, x._array, axes), {"axes": axes}) if axes else x
+
+
 def sum(
     x: Any,
     axis: Axis = None,
@@ -98,9 +103,7 @@ def sum(
 ) -> Tensor:
     """Sum over axes (all by default) of the elements where `where` holds; bools and small integers in 64 bits."""
     if dtype is out is initial is where is None and not keepdims and _is_plain(x):
-        axes = _over(x, axis)
-        array = state.quietly(np.add.reduce, x._array, axes)
-        return moved(ops.reduce_sum, x, array, {"axes": axes}) if axes else x
+        return _summed(x, _over(x, axis))
     _refuse(out)
     y = _reduce(ops.reduce_sum, _masked(_widened(x, dtype), where, 0), axis, keepdims)
     return _started(add, y, initial)
@@ -140,9 +143,9 @@ def mean(
     """Arithmetic mean over axes of the elements where `where` holds; of integers a float64. nan over no elements."""
     _refuse(out)
     x = _floating(x, dtype)
-    if where is None and _is_plain(x):
-        axes = _axes(x, axis)
-        return divide(_kept(ops.reduce_sum(x, axes=axes), x, axes, keepdims), size_of([x.shape[a] for a in axes]))
+    if where is None and not keepdims and _is_plain(x):
+        axes = tuple(range(x.ndim)) if axis is None else _axes(x, axis)
+        return divide(_summed(x, axes), x._array.size if axis is None else size_of([x.shape[a] for a in axes]))
     wide = _cast(x, widened(x.dtype))
     return _cast(divide(sum(wide, axis, keepdims=keepdims, where=where), _count(wide, axis, keepdims, where)), x.dtype)
 

@@ -124,8 +124,10 @@ class GraphCall:
             seeds = [param(t.type, f"d{k}") for k, t in zip(given, targets, strict=True)]
             with budget.limited(self._memory_budget):
                 cotangents = adjoint(records_of(graph), targets, seeds, [graph.params[k] for k in wanted])
-            found = zip(wanted, cotangents, strict=True)
-            parts: dict[int, Sequence[tuple[Value, ...]]] = {k: row_terms(c) or [(c,)] for k, c in found if c is not None}
+            parts: dict[int, Sequence[tuple[Value, ...]]] = {}
+            for k, c in zip(wanted, cotangents, strict=True):
+                if c is not None:
+                    parts[k] = row_terms(c) or [(c,)]
             connected = {k: len(terms) if len(terms[0]) > 1 else 0 for k, terms in parts.items()}
             outs: tuple[Value, ...] = tuple([v for terms in parts.values() for term in terms for v in term])
             backward = Graph((*graph.params, *seeds), outs, f"{graph.name}_backward")

@@ -28,7 +28,7 @@ def getitem(x: Any, index: Any) -> Tensor:
     The result keeps its value when something is stored into `x`. Raises IndexOutOfRangeError, and TypeError for
     anything else.
     """
-    x = as_tensor(x)
+    x = x if type(x) is Tensor else as_tensor(x)
     if type(x) is Tensor and (plain := known_cut(x, index)) is not None:
         return shortcuts.item(x, plain)
     given = index if isinstance(index, tuple) else (index,)

@@ -60,8 +60,8 @@ def lean(op: Op, attrs: dict[str, Any], held: tuple[np.ndarray, ...]) -> tuple[A
             reads = _reads[key]
         except KeyError:
             reads = _learn(key, op, attrs, held[1:])
-        if reads is None:
-            return held
+    if reads is None:
+        return held
     if len(held) == 2:
         y, a = held
         return y if reads[0] else shell(y), a if reads[1] else shell(a)

@@ -49,11 +49,20 @@ def _product_type(a: Type, b: Type) -> Type:
 
 def _product_partial(operand: int) -> Callable[..., Any]:
     def partial(g: Any, y: Any, a: Any, b: Any) -> Any:
+        if here.plain:
+            return _plain_partial(operand, g, a, b)
         row, column = _matrices(a, b, a, b)
         g = ops.reshape(g, shape=(shape_of(row)[0], shape_of(column)[1]))
         return ops.reshape(_PRODUCT.partials[operand](g, None, row, column), shape=shape_of((a, b)[operand]))
 
     return partial
+
+
+def _plain_partial(operand: int, g: Any, a: np.ndarray, b: np.ndarray) -> Any:
+    """The same on arrays, at least one of which is a vector."""
+    if operand == 0:
+        return np.multiply.outer(g, b) if b.ndim == 1 else np.matmul(g, b.T)
+    return np.multiply.outer(a, g) if a.ndim == 1 else np.matmul(a.T, g)
 
 
 _PARTIALS = _product_partial(0), _product_partial(1)

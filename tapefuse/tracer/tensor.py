@@ -589,25 +589,19 @@ def taped(
     numbers."""
     dtype = held[0].dtype
     if not (dtype is F32 or dtype is F64) or state.pinned or state.overrides:
-        tensors = [x if isinstance(x, Tensor) else wrap(a) for x, a in zip(xs, held[1:], strict=True)]
+        tensors = [x if type(x) is Tensor else wrap(a) for x, a in zip(xs, held[1:], strict=True)]
         record(op, tuple(tensors), attrs, y)
         return
-    keys = _keys(xs)
-    y._key = key = new_key()
-    enter(tapes, op, attrs, keys, key, held)
-
-
-def _keys(xs: tuple[Any, ...]) -> tuple[int, ...]:
-    """The identities of operands; 0 for a Python number."""
     try:
-        if len(xs) == 1:
-            return (xs[0]._key,)
         if len(xs) == 2:
             x, z = xs
-            return x._key if isinstance(x, Tensor) else 0, z._key if isinstance(z, Tensor) else 0
-    except AttributeError:  # one that has none yet
-        pass
-    return tuple([key_of(x) if isinstance(x, Tensor) else 0 for x in xs])
+            keys: tuple[int, ...] = x._key if type(x) is Tensor else 0, z._key if type(z) is Tensor else 0
+        else:
+            keys = tuple([x._key for x in xs]) if len(xs) > 1 else (xs[0]._key,)
+    except AttributeError:  # an operand that has none yet
+        keys = tuple([key_of(x) if type(x) is Tensor else 0 for x in xs])
+    y._key = key = new_key()
+    enter(tapes, op, attrs, keys, key, held)
 
 
 def record(op: Op, operands: tuple[Tensor, ...], attrs: dict[str, Any], result: Tensor) -> None:

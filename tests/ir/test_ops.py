@@ -312,7 +312,7 @@ def test_batching_agrees_with_stacking(case):
 
 # -- special values ---------------------------------------------------------------------------------------------------
 
-SPECIAL = [np.nan, np.inf, -np.inf, 0.0, -0.0, 1.0, -1.0, 0.5, 2.5, -3.5, 1e-30, 80.0, -80.0]
+SPECIAL = [np.nan, np.inf, -np.inf, 0.0, -0.0, 1.0, -1.0, 0.5, 2.5, -3.5, 1e-30, 80.0, -80.0, 1e12]
 ELEMENTWISE = [op for op in OPS.values() if op.elementwise and "f" in op.dtypes and op.name not in ("cast", "select")]
 
 

@@ -3,7 +3,7 @@
 `dft` takes complex numbers to complex numbers, `rdft` real ones to the first half of their spectrum, `irdft` such a
 half back. All three are linear and each other's transposes: sums over j of x[j] exp(-2 pi i j k / n), with +2 pi i if
 inverse, times a scale that `norm` names as in `numpy.fft`. `pairs` and `from_pairs` lead from complex numbers to their
-parts and back. Compiled, the transforms are calls of NumPy's own loops (`calls`); `at` is their definition.
+parts and back. Compiled, the transforms are calls of NumPy's own loops.
 """
 
 # To mypy the body of an op stays a class after @defop.
@@ -23,7 +23,6 @@ from tapefuse.ir.ops.shape import dim, iota
 from tapefuse.ir.types import Dim, Poly, Shape, Type, complex_dtype, divide, real_dtype, size
 
 TRANSPOSED = {"backward": "forward", "ortho": "ortho", "forward": "backward"}  # same scale, the other way
-FLOAT64 = np.dtype(np.float64)
 TERMS = 10  # multiply-adds that take as long as an element of a transform of two points: 0.6 ns
 
 
@@ -57,30 +56,6 @@ def _with(shape: Shape, axis: int, *extents: Dim) -> Shape:
     return (*shape[:axis], *extents, *shape[axis + 1 :])
 
 
-# -- lowering to sums -------------------------------------------------------------------------------------------------
-
-
-def _scale(b: Any, n: Dim, norm: str, inverse: bool, dtype: np.dtype) -> Any:
-    """The factor of a transform of `n` points: 1, 1/n or 1/sqrt(n); 1 of none."""
-    one = b.number(1, dtype)
-    if norm == ("forward" if inverse else "backward"):
-        return one
-    points = b.op("maximum", b.cast(b.dim(n), dtype), one)
-    return b.op("div", one, b.op("sqrt", points) if norm == "ortho" else points)
-
-
-def _wave(b: Any, j: Any, k: Any, n: Dim, dtype: np.dtype) -> tuple[Any, Any]:
-    """Cosine and sine of 2 pi j k / n."""
-    turn = b.cast(b.op("mod", b.op("mul", j, k), b.dim(n)), FLOAT64)
-    angle = b.op("div", b.op("mul", turn, b.number(2 * np.pi, FLOAT64)), b.cast(b.dim(n), FLOAT64))
-    return b.cast(b.op("cos", angle), dtype), b.cast(b.op("sin", angle), dtype)
-
-
-def _is_inside(b: Any, k: Any, n: Dim) -> Any:
-    """Whether frequency `k` stands for two of the whole spectrum, itself and `n - k`."""
-    return b.op("and", b.op("gt", k, b.number(0, INT64)), b.op("lt", b.op("add", k, k), b.dim(n)))
-
-
 def _inside_times(x: Any, factor: float, n: Dim, axis: int) -> Any:
     """A half spectrum, those frequencies that stand for two of the whole one times `factor`."""
     shape = shape_of(x)
@@ -90,6 +65,15 @@ def _inside_times(x: Any, factor: float, n: Dim, axis: int) -> Any:
 
 
 # -- calls of NumPy's loops -------------------------------------------------------------------------------------------
+
+
+def _scale(b: Any, n: Dim, norm: str, inverse: bool, dtype: np.dtype) -> Any:
+    """The factor of a transform of `n` points: 1, 1/n or 1/sqrt(n); 1 of none."""
+    one = b.number(1, dtype)
+    if norm == ("forward" if inverse else "backward"):
+        return one
+    points = b.op("maximum", b.cast(b.dim(n), dtype), one)
+    return b.op("div", one, b.op("sqrt", points) if norm == "ortho" else points)
 
 
 def _part(k: Any, v: Any, axis: int, is_complex: bool) -> Any:
@@ -213,20 +197,6 @@ class dft:
     def batch(flags, x, *, axis, inverse, norm):
         return dft(x, axis=axis + 1, inverse=inverse, norm=norm)
 
-    def at(b, i, x, *, axis, inverse, norm):
-        *outer, part = i
-        n = x.shape[axis]
-        is_real = b.op("eq", part, b.number(0, INT64))
-
-        def term(js):
-            cos, sin = _wave(b, js[0], i[axis], n, x.dtype)
-            real, imaginary = (x((*_with(tuple(outer), axis, *js), b.number(c, INT64))) for c in (0, 1))
-            turned = b.op("select", is_real, imaginary, real)
-            sin = b.op("select", b.op("eq", is_real, b.number(inverse, np.dtype(bool))), b.op("neg", sin), sin)
-            return b.op("add", b.op("mul", b.op("select", is_real, real, imaginary), cos), b.op("mul", turned, sin))
-
-        return b.op("mul", b.reduce("add", x.dtype, (n,), term), _scale(b, n, norm, inverse, x.dtype))
-
     def calls(k, y, x, *, axis, inverse, norm):
         n = x.shape[axis]
         source, target = (_part(k, v, axis, True) for v in (x, y))
@@ -276,17 +246,6 @@ class rdft:
     def batch(flags, x, *, axis, norm):
         return rdft(x, axis=axis + 1, norm=norm)
 
-    def at(b, i, x, *, axis, norm):
-        *outer, part = i
-        n = x.shape[axis]
-
-        def term(js):
-            cos, sin = _wave(b, js[0], i[axis], n, x.dtype)
-            is_real = b.op("eq", part, b.number(0, INT64))
-            return b.op("mul", x(_with(tuple(outer), axis, *js)), b.op("select", is_real, cos, b.op("neg", sin)))
-
-        return b.op("mul", b.reduce("add", x.dtype, (n,), term), _scale(b, n, norm, False, x.dtype))
-
     def calls(k, y, x, *, axis, norm):
         n, odd = x.shape[axis], "rfft_n_odd"
         source, target = _part(k, x, axis, False), _part(k, y, axis, True)
@@ -333,17 +292,6 @@ class irdft:
 
     def batch(flags, x, *, axis, n, norm):
         return irdft(x, axis=axis + 1, n=n, norm=norm)
-
-    def at(b, i, x, *, axis, n, norm):
-        def term(ks):
-            cos, sin = _wave(b, i[axis], ks[0], n, x.dtype)
-            real, imaginary = (x((*_with(tuple(i), axis, *ks), b.number(c, INT64))) for c in (0, 1))
-            inside = _is_inside(b, ks[0], n)
-            turned = b.op("select", inside, b.op("mul", imaginary, sin), b.number(0, x.dtype))
-            part = b.op("sub", b.op("mul", real, cos), turned)
-            return b.op("select", inside, b.op("add", part, part), part)
-
-        return b.op("mul", b.reduce("add", x.dtype, (x.shape[axis],), term), _scale(b, n, norm, True, x.dtype))
 
     def calls(k, y, x, *, axis, n, norm):
         source, target = _part(k, x, axis, True), _part(k, y, axis, False)

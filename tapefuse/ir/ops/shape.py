@@ -130,8 +130,13 @@ class broadcast:
     """Repeat along inserted axes: operand axis k becomes axis axes[k] of the result, which has shape `shape`."""
 
     def ref(x, *, shape, axes):
-        inserted = tuple(a for a in range(len(shape)) if a not in axes)
-        return np.broadcast_to(np.expand_dims(x, inserted), shape)
+        x = np.asarray(x)
+        aligned = x.reshape([n if a in axes else 1 for a, n in enumerate(shape)]) if axes else x
+        if size(shape) > 4096:
+            return np.broadcast_to(aligned, shape)
+        y = np.empty(shape, x.dtype)  # of few elements sooner done than the view
+        y[...] = aligned
+        return y
 
     def type(x, *, shape, axes):
         check_axes(axes, len(shape))

@@ -33,7 +33,6 @@ from tapefuse.numpy.linalg.products import (
     matvec,
     multi_dot,
     outer,
-    product,
     tensordot,
     vdot,
     vecdot,

@@ -40,9 +40,10 @@ def product(a: Tensor, b: Tensor) -> Tensor:
 
 def matmul(x: Any, y: Any) -> Tensor:
     """`x @ y`: vectors are rows on the left and columns on the right, leading axes broadcast. Raises ShapeError."""
-    x, y = (v.read() if isinstance(v, Readable) else v for v in (x, y))
     if (quick := shortcuts.product(x, y)) is not None:
         return quick
+    if isinstance(x, Readable) or isinstance(y, Readable):
+        return matmul(*[v.read() if isinstance(v, Readable) else v for v in (x, y)])
     a, b = operands(np.matmul, x, y)
     if a.ndim == 0 or b.ndim == 0:
         raise ShapeError(f"matmul({a.type}, {b.type}) at {user_loc()}: scalars have no matrix product; use *")
