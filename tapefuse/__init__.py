@@ -10,9 +10,11 @@ tp.Tensor(6.0, shape=(), dtype=float32)
 
 from __future__ import annotations
 
+from typing import Any as _Any
+
 import numpy as _np
 
-from tapefuse import array_api, nn, numpy, optim, random, special
+from tapefuse import nn, numpy, optim, random, special
 from tapefuse._config import config
 from tapefuse._errors import (
     CacheWarning,
@@ -39,6 +41,7 @@ from tapefuse.tracer.control import associative_scan, cond, fori_loop, map, scan
 from tapefuse.tracer.custom import custom_gradient, grad_pass_through, override_gradient, recompute
 from tapefuse.tracer.debugging import check_finite, debug_print
 from tapefuse.tracer.interchange import from_dlpack
+from tapefuse.tracer.operators import functions as _functions
 from tapefuse.tracer.repeating import explain
 from tapefuse.tracer.rewriting import as_written, stage, unroll
 from tapefuse.tracer.rows import IndexedRows
@@ -82,7 +85,7 @@ __all__ = [
     "Variable",
     "VariableError",
     "VerifyError",
-    "array_api",
+    "array_api",  # noqa: F405
     "as_written",
     "associative_scan",
     "bfloat16",
@@ -143,8 +146,19 @@ __all__ = [
 __all__ += numpy.__all__
 
 
-def __getattr__(name: str) -> _np.dtype:
-    """`tapefuse.bfloat16`, whose package is imported when it is first asked for."""
+def __getattr__(name: str) -> _Any:
+    """`tapefuse.bfloat16` and `tapefuse.array_api`, which are imported when they are first asked for."""
     if name == "bfloat16":
         return bfloat16_dtype()
+    if name == "array_api":
+        return _array_api()
     raise AttributeError(f"module 'tapefuse' has no attribute {name!r}")
+
+
+def _array_api() -> _Any:
+    import tapefuse.array_api as standard  # 5 ms that few have a use for
+
+    return standard
+
+
+_functions.array_namespace = lambda version: _array_api().namespace(version)

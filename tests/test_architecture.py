@@ -39,7 +39,8 @@ LAYERS: dict[str, tuple[str, ...]] = {
     "compilation": ("compiler", "tracer", "runtime", *IR),
     "reports": ("compilation", "compiler", "tracer", "codegen", "runtime", *IR),
     "function": ("reports", "compilation", "tracer", *IR),
-    "": ("array_api", "numpy", "random", "special", "transforms", "function", "tracer", "nn", "optim", *IR),  # tapefuse/__init__.py
+    # tapefuse/__init__.py
+    "": ("array_api", "numpy", "random", "special", "transforms", "function", "tracer", "nn", "optim", *IR),
     "nn": FACE,
     "optim": (*FACE, "nn"),  # an optimizer is a Module, which collects its variables
     "compat": (*FACE, "nn", "optim"),
@@ -65,6 +66,7 @@ LAZY: dict[str, set[str]] = {
 }
 # The imports of our own inside a function, for start-up time: docs/decisions/0003.
 LAZY_OWN = {
+    ("__init__.py", "tapefuse.array_api"),
     ("function.py", "tapefuse.reports.check"),
     ("function.py", "tapefuse.reports.memory"),
     ("function.py", "tapefuse.reports.profile"),

@@ -16,7 +16,6 @@ from typing import Any
 from tapefuse.array_api import creation, data_types, fft, functions, linalg
 from tapefuse.array_api.creation import *  # noqa: F403
 from tapefuse.array_api.data_types import *  # noqa: F403
-from tapefuse.tracer import operators
 
 __array_api_version__ = "2024.12"
 VERSIONS = ("2021.12", "2022.12", "2023.12", "2024.12")
@@ -26,14 +25,12 @@ e, inf, nan, newaxis, pi = math.e, math.inf, math.nan, None, math.pi
 globals().update(functions.FUNCTIONS)
 
 
-def _namespace(api_version: str | None) -> Any:
+def namespace(api_version: str | None) -> Any:
     """This module. Raises ValueError for a version that it is not."""
     if api_version is not None and api_version not in VERSIONS:
         raise ValueError(f"version {api_version!r} of the array API is not supported; {', '.join(VERSIONS)} are")
     return _modules[__name__]
 
-
-operators.functions.array_namespace = _namespace
 
 __all__ = creation.__all__ + data_types.__all__ + list(functions.FUNCTIONS)
 __all__ += ["__array_api_version__", "e", "fft", "inf", "linalg", "nan", "newaxis", "pi"]

@@ -1,8 +1,8 @@
 """A graph in the form the scheduler expects: Graph -> Graph.
 
-Halves are bits. Every output is a value of its own (never a parameter, a view, or another output), array constants are parameters,
-argmax, and picking one element of each row, are spelled with reductions, and a reduction's axes are either the leading
-or the trailing ones.
+Halves are bits. Every output is a value of its own (never a parameter, a view, or another output), array constants are
+parameters, argmax, and picking one element of each row, are spelled with reductions, and a reduction's axes are either
+the leading or the trailing ones.
 """
 
 from __future__ import annotations

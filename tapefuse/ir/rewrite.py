@@ -15,7 +15,6 @@ type, or None where the rule does not apply.
 
 from __future__ import annotations
 
-import inspect
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -89,7 +88,8 @@ class Rule:
 
 def rule(name: str, pattern: Pattern, rhs: Callable[..., Value | None]) -> Rule:
     """One rewrite. TypeError when the right side takes a name that the pattern does not bind."""
-    takes = tuple(inspect.signature(rhs).parameters)
+    code = rhs.__code__  # inspect.signature takes 30 us
+    takes = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
     unknown = set(takes) - set(_bound(pattern)) - {"root"}
     if unknown:
         raise TypeError(f"rule {name}: the pattern does not bind {', '.join(sorted(unknown))}")

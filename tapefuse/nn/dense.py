@@ -15,7 +15,7 @@ from tapefuse.nn.module import Module
 from tapefuse.tracer.tensor import Tensor, as_tensor
 from tapefuse.tracer.variable import Variable
 
-Initializer = Callable[[np.random.Generator, tuple[int, ...]], np.ndarray]
+Initializer = Callable[[Any, tuple[int, ...]], np.ndarray]  # of a numpy.random.Generator and a shape
 
 
 def fans(shape: tuple[int, ...]) -> tuple[int, int]:

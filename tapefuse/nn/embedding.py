@@ -17,8 +17,8 @@ from tapefuse.tracer.variable import Variable
 class Embedding(Module):
     """table[ids]: ids are integers `[...]` in `0 <= id < size`, the result `[..., width]`, the table `[size, width]`.
 
-    Tapes give `IndexedRows` as the gradient of the table: `optim.SGD` and `optim.Adam(lazy=True)` change the rows that were
-    read and touch no others, other optimizers the whole table. Negative ids count from the end, as in NumPy.
+    Tapes give `IndexedRows` as the gradient of the table: `optim.SGD` and `optim.Adam(lazy=True)` change the rows that
+    were read and touch no others, other optimizers the whole table. Negative ids count from the end, as in NumPy.
     Raises `DTypeError` for ids that are no integers, and `IndexOutOfRangeError` for ids outside the table.
     """
 

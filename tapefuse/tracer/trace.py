@@ -133,7 +133,7 @@ class Trace:
         if _is_uniform(array):
             one = OPS["const"].emit(value=Literal(array.reshape(-1)[0]))
             return OPS["broadcast"].emit(one, shape=array.shape, axes=())
-        key = array.dtype, array.shape, hashlib.blake2b(array.view(np.uint8)).digest()
+        key = array.dtype, array.shape, hashlib.blake2b(array.view(np.uint8).data).digest()
         if key not in self._arrays:
             self._arrays[key] = array, param(Type(array.dtype, array.shape))
         return self._arrays[key][1]

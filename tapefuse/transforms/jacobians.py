@@ -77,8 +77,8 @@ def _entries(tape: GradientTape, ys: list[Tensor], xs: list[Tensor], mode: str) 
 def _shorter(ys: list[Tensor], xs: list[Tensor]) -> str:
     """Forward for as many elements or fewer; an unknown number counts as many.
 
-    Derivatives by complex numbers are gradients, as a tape gives them, and those of complex numbers by real ones complex
-    tangents, whichever are fewer.
+    Derivatives by complex numbers are gradients, as a tape gives them, and those of complex numbers by real ones
+    complex tangents, whichever are fewer.
     """
     if any(t.dtype.kind == "c" for t in (*xs, *ys)):
         return "reverse" if any(x.dtype.kind == "c" for x in xs) else "forward"

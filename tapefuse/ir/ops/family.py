@@ -25,7 +25,7 @@ BOOL, INT64 = np.dtype(bool), np.dtype(np.int64)
 KINDS = {"f": "floating-point", "c": "complex", "i": "signed integer", "u": "unsigned integer", "b": "bool"}
 
 Rule = Callable[..., Any] | None  # g, y, *xs -> g times the partial derivative for one operand, linear in g
-Sample = Callable[[np.random.Generator, np.dtype], list[tuple[tuple, dict[str, Any]]]]
+Sample = Callable[[Any, np.dtype], list[tuple[tuple, dict[str, Any]]]]  # a generator (numpy.random loads late), dtype
 
 quiet = np.errstate(all="ignore")  # decorates each `ref` that computes: nan and inf are results, not warnings
 

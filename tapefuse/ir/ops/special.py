@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -80,7 +79,7 @@ def sine_of_pi(x: Scalar) -> Scalar:
 def stirling(x: Scalar) -> Scalar:
     """log(gamma(x)) - (x - 1/2) log(x) + x - log(2 pi) / 2 for x >= FAR."""
     inverse = 1 / x
-    terms = [b / (2 * k * (2 * k - 1)) for k, b in enumerate(table.BERNOULLI[:9], 1)]
+    terms = [b / (d * 2 * k * (2 * k - 1)) for k, (b, d) in enumerate(table.BERNOULLI[:9], 1)]
     return inverse * polynomial(inverse * inverse, terms)
 
 
@@ -153,7 +152,7 @@ def digamma_value(x: Scalar) -> Scalar:
     a = abs(x)
     inverse = 1 / where(a < FAR, FAR, a)
     square = inverse * inverse
-    series = polynomial(square, [b / (2 * k) for k, b in enumerate(table.BERNOULLI[:9], 1)])
+    series = polynomial(square, [b / (d * 2 * k) for k, (b, d) in enumerate(table.BERNOULLI[:9], 1)])
     far = where(a < FAR, FAR, a).op("log") - 0.5 * inverse - square * series
     y = where(a < FAR, digamma_near(a), far)
     pole = where(x.op("floor").equals(x), x, 1.0) < 0
@@ -171,13 +170,14 @@ def polygamma_positive(x: Scalar, order: int) -> Scalar:
         x = where(x < shift, x + 1, x)
     inverse = 1 / x
     first = math.factorial(order - 1)
-    terms = [_asymptotic(k, b, order) for k, b in enumerate(table.BERNOULLI, 1)]
+    terms = [_asymptotic(k, *b, order) for k, b in enumerate(table.BERNOULLI, 1)]
     series = first + inverse * (0.5 * first * order) + inverse * inverse * polynomial(inverse * inverse, terms)
     return math.factorial(order) * total + inverse**order * series
 
 
-def _asymptotic(k: int, bernoulli: Fraction, order: int) -> Fraction:
-    return bernoulli * Fraction(math.factorial(2 * k + order - 1), math.factorial(2 * k))
+def _asymptotic(k: int, numerator: int, denominator: int, order: int) -> float:
+    """A Bernoulli number times (2 k + order - 1)! / (2 k)!, rounded once."""
+    return numerator * math.factorial(2 * k + order - 1) / (denominator * math.factorial(2 * k))
 
 
 def cotangent_derivative(order: int) -> list[int]:

@@ -4,8 +4,6 @@ Polynomials: Chebyshev interpolation of the function in 60-digit arithmetic, rou
 to the function, rounding of the coefficients included. The normal quantile: Wichura (1988), algorithm AS 241.
 """
 
-from fractions import Fraction
-
 # log(gamma(2 + t)) / t on |t| <= 1/2, error 2**-55.6
 LGAMMA = (
     0.42278433509846713,
@@ -253,16 +251,16 @@ QUANTILE_FAR_BELOW = (
     2.0442631033899397e-15,
 )
 
-# The Bernoulli numbers B2, B4, ..., exact
+# The Bernoulli numbers B2, B4, ...: numerators and denominators
 BERNOULLI = (
-    Fraction(1, 6),
-    Fraction(-1, 30),
-    Fraction(1, 42),
-    Fraction(-1, 30),
-    Fraction(5, 66),
-    Fraction(-691, 2730),
-    Fraction(7, 6),
-    Fraction(-3617, 510),
-    Fraction(43867, 798),
-    Fraction(-174611, 330),
+    (1, 6),
+    (-1, 30),
+    (1, 42),
+    (-1, 30),
+    (5, 66),
+    (-691, 2730),
+    (7, 6),
+    (-3617, 510),
+    (43867, 798),
+    (-174611, 330),
 )
