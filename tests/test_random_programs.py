@@ -44,6 +44,7 @@ NEVER_DRAWN = frozenset(op.name for op in OPS.values() if op.library == "region"
     "failed",  # a program's checks ask it
     *("eig", "eigvals"),  # in an order that rounding may change: tests/numpy/test_eig.py
     *("eigh", "qr", "svd"),  # vectors that are not determined, or nearly so: tests/codegen/test_library.py
+    *("complex", "real", "imag", "conj", "modulus", "pairs", "from_pairs"),  # values are real: tests/ir/test_complex.py
     *("from_bf16", "from_f16", "to_bf16", "to_f16"),  # a pass alone makes them: tests/ir/test_halves.py
 }
 EXACT = np.zeros(())

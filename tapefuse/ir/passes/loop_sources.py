@@ -90,8 +90,9 @@ class _Cut:
         return not (v.op is not None and v.op.is_region) and self.bounds(v) is not None
 
     def is_given(self, v: Value) -> bool:
-        if v.op is None or not v.op.interned:
+        if not residuals.is_repeatable(v):
             return True
+        assert v.op is not None
         is_result_kept = v.op.is_region and v not in self.open_regions
         return not self.again and not residuals.is_cheap(v) and (is_result_kept or self.can_keep(v))
 

@@ -21,6 +21,7 @@ from tapefuse.ir.digest import digest
 from tapefuse.ir.graph import Graph, Value, param, reachable
 from tapefuse.ir.ops import region
 from tapefuse.ir.passes.bodies import depending, inside, rebuilt
+from tapefuse.ir.passes.residuals import is_repeatable
 from tapefuse.ir.types import Poly
 
 MAX_PAIRS = 2000  # of regions that are compared, in one graph
@@ -265,7 +266,7 @@ def _merge_chain(graph: Graph, a: Value, b: Value) -> Merged | None:
     x, y = a.attributes, b.attributes
     other = y["body"].substitute({y["symbol"]: Poly.symbol(x["symbol"])})
     between = (depending(graph, (a,)) & reachable(b.args)) - {a}
-    if len(between) > MAX_BETWEEN or any(v.op is None or v.op.is_region or not v.op.interned for v in between):
+    if len(between) > MAX_BETWEEN or any(v.op is None or v.op.is_region or not is_repeatable(v) for v in between):
         return None
     read = [*a.args[1:], *(u for v in between for u in v.args), *b.args[1:]]
     outside = dict.fromkeys(u for u in read if u not in between and u is not a and (u.args or u.op is None))

@@ -29,11 +29,17 @@ _MOVES = (
     ops.gather,
     ops.iota,
     ops.basis,
+    ops.empty,
     ops.dim,
     ops.const,
     ops.cast,
     ops.result,
 )
+
+
+def is_repeatable(v: Value) -> bool:
+    """Whether computing a node a second time is as good as reading the first result."""
+    return v.op is not None and (v.op.interned or v.op is ops.empty)
 
 
 def is_cheap(v: Value) -> bool:
