@@ -29,6 +29,9 @@ EXACT = ("const", "iota", "dim", "reshape", "transpose", "broadcast", "slice", "
 EXACT += ("abs", "sign", "relu", "maximum", "minimum", "select", "floor", "ceil", "round", "stop_gradient")
 EXACT += ("missing_gradient", "reduce_max", "reduce_min", "window_max", "window_pick", "put", "put_at")
 
+PERIODIC = ("sin", "cos", "tan")
+WANDERED = 0.1  # radians
+
 Arrays = Sequence[np.ndarray]
 Hook = Callable[[Value, list[np.ndarray], Callable[[list[np.ndarray]], np.ndarray]], np.ndarray]
 
@@ -68,23 +71,29 @@ def noise(graph: Graph, arrays: Arrays, seed: int = 0) -> tuple[list[np.ndarray]
     rng = np.random.default_rng(seed)
     discrete: list[np.ndarray] = []
 
+    periodic: list[np.ndarray] = []  # their values prove nothing where noise moves the argument by a part of the period
+
     def plain(v: Value, xs: list[np.ndarray], ref: Any) -> np.ndarray:
         if v.op.name.startswith(("conv", *FOURIER)) and not all(np.isfinite(x).all() for x in xs):
             raise _Unstable  # whether nan is multiplied by the zeros of a padding or of a sine is not promised
         y = ref(xs)
         if _is_step(v):
             discrete.append(y)
+        if v.op.name in PERIODIC:
+            periodic.append(xs[0])
         return y
 
     try:
         base = run(graph, arrays, plain)
     except _Unstable:
         return None
-    expected = iter(())
+    expected, arguments = iter(()), iter(())
 
     def noisy(v: Value, xs: list[np.ndarray], ref: Any) -> np.ndarray:
         xs = [_moved(rng, x) if v.op.name in SUMS or _may_fuse(v, a) else x for a, x in zip(v.args, xs, strict=True)]
         y = ref(xs)
+        if v.op.name in PERIODIC and (_distance(xs[0], next(arguments)) > WANDERED).any():
+            raise _Unstable
         if _is_step(v) and not np.array_equal(y, next(expected, None), equal_nan=v.dtype.kind == "f"):
             raise _Unstable
         is_whole = v.op.name in ("add", "sub", "mul") and all(np.array_equal(x, np.rint(x)) for x in xs)
@@ -93,7 +102,7 @@ def noise(graph: Graph, arrays: Arrays, seed: int = 0) -> tuple[list[np.ndarray]
 
     spread = [np.zeros(y.shape) for y in base]
     for _ in range(RUNS):
-        expected = iter(discrete)
+        expected, arguments = iter(discrete), iter(periodic)
         try:
             found = run(graph, arrays, noisy)
         except _Unstable:

@@ -9,7 +9,7 @@ from dataclasses import replace
 from heapq import heappop, heappush
 
 from tapefuse._records import dataclass
-from tapefuse.codegen.carried import base_of
+from tapefuse.codegen.carried import base_of, continued
 from tapefuse.codegen.context import Place, Step
 from tapefuse.codegen.schedule import Group, Schedule, chained, domain, is_row_reduction
 from tapefuse.codegen.updates import Reads, is_elsewhere, is_placed, reads_of_base, writes_into_base
@@ -160,7 +160,7 @@ def _overwrites_own_element(plan: Schedule, new: Value, old: Value) -> bool:
     if group.kind == "scatter":
         return _scatters_into(plan, new, old)
     if group.kind == "region":
-        return [plan.base(a) for a in group.nodes[0].args].count(old) == 1
+        return _continues(plan, group.nodes[0], new, old)
     if group.kind != "rows":
         return False
     if is_placed(new):
@@ -176,6 +176,17 @@ def _overwrites_own_element(plan: Schedule, new: Value, old: Value) -> bool:
                 if not same or group.shape != new.shape:
                     return False
     return True
+
+
+def _continues(plan: Schedule, token: Value, new: Value, old: Value) -> bool:
+    """Whether a region that reads `old` may write its result there: carried numbers are in registers until the end, and
+    what continues an operand is written as that allows."""
+    if [plan.base(a) for a in token.args].count(old) != 1:
+        return False
+    if "carried" in token.attributes and new.type.size == 1:
+        return True
+    before = continued(new)
+    return before is not None and plan.base(before) is old
 
 
 def _updates_own_region(plan: Schedule, group: Group, new: Value, old: Value) -> bool:

@@ -471,7 +471,7 @@ def apply(op: Op, args: tuple, attrs: dict[str, Any]) -> Tensor:
 
 def _quickly(op: Op, args: tuple, attrs: dict[str, Any]) -> Tensor | None:
     """The result on eager floats, integers and bools; None for what is not to go this way, and where it fails."""
-    if not op.interned or (op.name == "gather" and len(args) == 2):  # of which tapes keep the rows
+    if not args or not op.interned or (op.name == "gather" and len(args) == 2):  # of which tapes keep the rows
         return None
     arrays = []
     for x in args:

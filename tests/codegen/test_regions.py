@@ -23,6 +23,7 @@ from tapefuse.ir.interp import evaluate
 from tapefuse.ir.op import OPS
 from tapefuse.ir.ops import region
 from tapefuse.ir.ops.update import put
+from tapefuse.ir.parse import parse
 from tapefuse.ir.types import Dim, Poly, Type
 from tests.engines import LOADS, runner
 
@@ -533,3 +534,29 @@ def test_inner_rows_of_padded_sums_ask_nothing() -> None:
 @pytest.mark.parametrize("shape", [(20, 30), (3, 4), (2, 9), (7, 6, 20)])
 def test_padded_sums(engine: str, shape: tuple[int, ...]) -> None:
     agree(spread(*shape), np.random.default_rng(0).random(shape), engine=engine)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("branch", [0, 1])
+def test_a_branch_that_makes_an_array_anew_reads_the_old_one_first(engine: str, branch: int) -> None:
+    graph = parse("""
+        fn main(%branch: i64[], %one: f32[1,1], %first: f32[5,1], %start: f32[1,1]) {
+          %0 = for %first, %start, %branch, %one body=fn body(%x: f32[5,1], %s: f32[1,1], %k: i64[], %c: f32[1,1]) {
+              %0 = switch %k, %c, %x branches=(fn same(%c: f32[1,1], %x: f32[5,1]) {
+                  return %c, %x
+                }, fn halved(%c: f32[1,1], %x: f32[5,1]) {
+                  %0 = mul %x, f32(0.5) : f32[5,1]
+                  %1 = reshape %x shape=(5) : f32[5]
+                  %2 = reduce_sum %1 axes=(0) : f32[]
+                  %3 = mul %2, %c : f32[1,1]
+                  return %3, %0
+                }) : i64[]
+              %1 = result %0 dtype=f32 index=0 shape=(1,1) : f32[1,1]
+              %2 = result %0 dtype=f32 index=1 shape=(5,1) : f32[5,1]
+              return %2, %1
+            } carried=2 index="k" trips=3 : i64[]
+          %1 = result %0 dtype=f32 index=1 shape=(1,1) : f32[1,1]
+          return %1
+        }""")
+    ones = [np.ones(v.shape, "f4") for v in graph.params[1:]]
+    agree(graph, np.asarray(branch), *ones, engine=engine)
