@@ -123,6 +123,8 @@ class _Wrapper:
         for k, symbol in enumerate(symbols):
             yield f"dims[{k}] = {symbol}"
         yield "status = program(pointers.ctypes.data, dims.ctypes.data)"
+        held = [*arguments, *outputs, "arena", "pointers", "dims"]  # Numba frees an array after its last use
+        yield f"status += 0 * ({' + '.join(f'{name}.size' for name in held)})"
 
     def _seen(self, name: str, type: Type) -> str:
         """An array as the Numba engine's program takes it (see `as_bits`): rank 0 where the type has none."""
