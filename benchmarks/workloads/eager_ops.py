@@ -88,19 +88,20 @@ def _program(step: Callable[[], Any], gradient: bool) -> Program:
     return Program(step, results)
 
 
+def _taped(tape_of: Callable[[], Any], chain: Callable[[Any], Any], x: Any) -> tuple[Any, Any]:
+    with tape_of() as tape:
+        tape.watch(x)
+        last = chain(x)
+    return last, tape.gradient(last, x)
+
+
 def with_tapefuse(arrays: Arrays, name: str, gradient: bool) -> Program:
     import tapefuse as tp
 
     x, y, w = (tp.constant(arrays[k]) for k in "xyw")
     chain = _chain(Functions(tp, _by_operator, tp.sum), name, y, w)
 
-    def differentiated():
-        with tp.GradientTape() as tape:
-            tape.watch(x)
-            last = chain(x)
-        return last, tape.gradient(last, x)
-
-    return _program(differentiated if gradient else partial(chain, x), gradient)
+    return _program(partial(_taped, tp.GradientTape, chain, x) if gradient else partial(chain, x), gradient)
 
 
 def with_torch(arrays: Arrays, name: str, gradient: bool) -> Program:
@@ -125,13 +126,7 @@ def with_tensorflow(arrays: Arrays, name: str, gradient: bool) -> Program:
     product = lambda x, w: tf.linalg.matvec(w, x, transpose_a=True)
     chain = _chain(Functions(tf, product, tf.reduce_sum), name, y, w)
 
-    def differentiated():
-        with tf.GradientTape() as tape:
-            tape.watch(x)
-            last = chain(x)
-        return last, tape.gradient(last, x)
-
-    return _program(differentiated if gradient else partial(chain, x), gradient)
+    return _program(partial(_taped, tf.GradientTape, chain, x) if gradient else partial(chain, x), gradient)
 
 
 def with_autograd(arrays: Arrays, name: str, gradient: bool) -> Program:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import builtins
 from collections.abc import Callable
 from typing import Any
 
@@ -17,8 +16,6 @@ from tapefuse.numpy.running import cumprod
 from tapefuse.numpy.shape import Axis, _refuse
 from tapefuse.tracer.source import called
 from tapefuse.tracer.tensor import Tensor, TracedTensor, as_tensor
-
-_any = builtins.any
 
 
 def _without(x: Any, value: float) -> Tensor:

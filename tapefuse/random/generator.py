@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-import secrets
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -130,7 +130,7 @@ def _restored(state: Variable) -> Generator:
 
 def _fresh(seed: Any) -> Tensor:
     """The state of a generator that has given no key."""
-    return _pair(keys.key(secrets.randbits(64) if seed is None else seed), constant_of(0, UINT64))
+    return _pair(keys.key(int.from_bytes(os.urandom(8)) if seed is None else seed), constant_of(0, UINT64))
 
 
 def _pair(root: Tensor, count: Tensor) -> Tensor:

@@ -6,11 +6,12 @@ Where NumPy raises, tapefuse has to raise an exception of that type.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+
+from tests.numpy.oracle import result_of
 
 RNG = np.random.default_rng(7)
 NAN, INF = np.nan, np.inf
@@ -81,12 +82,7 @@ class Case(NamedTuple):
 
     def wanted(self) -> Any:
         """NumPy's result, or the exception that it raises."""
-        with warnings.catch_warnings(), np.errstate(all="ignore"):
-            warnings.simplefilter("ignore")
-            try:
-                return self.call(np, *self.arrays)
-            except Exception as error:
-                return error
+        return result_of(self.call, np, *self.arrays)
 
     def __str__(self) -> str:
         return f"{self.name}-{self.number}-{self.label}"

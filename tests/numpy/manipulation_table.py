@@ -6,13 +6,13 @@ raises, tapefuse has to raise an exception of that type.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 import tapefuse as tp
+from tests.numpy.oracle import result_of
 
 RNG = np.random.default_rng(5)
 
@@ -60,12 +60,7 @@ class Case(NamedTuple):
 
     def wanted(self) -> Any:
         """NumPy's result, or the exception that it raises."""
-        with warnings.catch_warnings(), np.errstate(all="ignore"):
-            warnings.simplefilter("ignore")
-            try:
-                return self.call(np, self.array) if self.oracle is None else self.oracle(self.array)
-            except Exception as error:
-                return error
+        return result_of(self.call, np, self.array) if self.oracle is None else result_of(self.oracle, self.array)
 
     def __str__(self) -> str:
         return f"{self.name}-{self.number}-{self.label}"

@@ -195,6 +195,14 @@ class flip:
     dtypes = "fciub"
 
 
+def _no_cotangents(g, y, **attrs):
+    return []
+
+
+def _no_tangent(ts, y, **attrs):
+    return None
+
+
 def _no_batch(flags, **attrs):
     raise TypeError("an op without operands has no batch axis")
 
@@ -211,13 +219,7 @@ class iota:
         check_axes((axis,), len(shape))
         return Type(np.dtype(dtype), tuple(shape))
 
-    def vjp(g, y, *, shape, axis, dtype):
-        return []
-
-    def jvp(ts, y, *, shape, axis, dtype):
-        return None
-
-    batch = _no_batch
+    vjp, jvp, batch = _no_cotangents, _no_tangent, _no_batch
 
     def at(b, i, *, shape, axis, dtype):
         return b.cast(i[axis], np.dtype(dtype))
@@ -240,13 +242,7 @@ class basis:
     def type(*, shape, dtype):
         return Type(np.dtype(dtype), (size(shape), *shape))
 
-    def vjp(g, y, *, shape, dtype):
-        return []
-
-    def jvp(ts, y, *, shape, dtype):
-        return None
-
-    batch = _no_batch
+    vjp, jvp, batch = _no_cotangents, _no_tangent, _no_batch
 
     def at(b, i, *, shape, dtype):
         axes = [a for a, n in enumerate(shape) if n != 1]
@@ -275,13 +271,7 @@ class empty:
     def type(*, shape, dtype):
         return Type(np.dtype(dtype), tuple(shape))
 
-    def vjp(g, y, *, shape, dtype):
-        return []
-
-    def jvp(ts, y, *, shape, dtype):
-        return None
-
-    batch = _no_batch
+    vjp, jvp, batch = _no_cotangents, _no_tangent, _no_batch
 
     def at(b, i, *, shape, dtype):
         return b.number(0, np.dtype(dtype))
@@ -306,13 +296,7 @@ class dim:
             raise ShapeError(f"a dimension is a number, not {show_dtype(dtype)}")
         return Type(dtype, ())
 
-    def vjp(g, y, *, value, dtype):
-        return []
-
-    def jvp(ts, y, *, value, dtype):
-        return None
-
-    batch = _no_batch
+    vjp, jvp, batch = _no_cotangents, _no_tangent, _no_batch
 
     def at(b, i, *, value, dtype):
         return b.cast(b.dim(value), np.dtype(dtype))

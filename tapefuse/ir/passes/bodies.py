@@ -118,10 +118,3 @@ def depending(graph: Graph, roots: Iterable[Value], names: frozenset[str] = froz
 def symbols_of(v: Value) -> frozenset[str]:
     """Dimension symbols in a value's type and attributes, those inside of its graphs too."""
     return symbols_in((v.shape, *(x for _, x in v.attrs)))
-
-
-def restricted(graph: Graph, operands: Mapping[Value, Any], fixed: int = 0) -> tuple[Graph, list[Any]]:
-    """`graph` without the parameters past the first `fixed` that nobody reads, and the operands of those left."""
-    read = {*graph.outs, *(a for v in graph.nodes for a in v.args)}
-    params = [p for k, p in enumerate(graph.params) if k < fixed or p in read]
-    return Graph(tuple(params), graph.outs, graph.name), [operands[p] for p in params]

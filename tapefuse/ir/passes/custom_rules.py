@@ -19,8 +19,6 @@ from tapefuse.ir.passes.adjoint import adjoint, is_differentiable, records_of
 from tapefuse.ir.passes.batching import batched_graph
 from tapefuse.ir.types import type_of
 
-Attrs = dict[str, Any]
-
 
 def cotangents(
     g: Any, xs: Sequence[Any], *, rules: Sequence[Graph], given: Sequence[int], inputs: int, kept: int
