@@ -7,7 +7,6 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from tapefuse._errors import VariableError
 from tapefuse._records import dataclass
 from tapefuse.ir import ops
 from tapefuse.ir.graph import Graph
@@ -18,8 +17,8 @@ from tapefuse.tracer.operators import functions
 from tapefuse.tracer.record import Pullback, Pushforward
 from tapefuse.tracer.source import user_loc
 from tapefuse.tracer.state import state, tracing
-from tapefuse.tracer.tensor import Tensor, TracedTensor, as_tensor
-from tapefuse.tracer.trace import trace_function
+from tapefuse.tracer.tensor import Tensor, TracedTensor
+from tapefuse.tracer.trace import trace_pure
 
 MAX_DEPTH = 3  # of rules that use functions with rules, traced before anybody asks: as many orders of derivatives
 
@@ -148,18 +147,11 @@ def _graph_of(
     f: Callable[[Sequence[Tensor]], Sequence[Any]], types: Sequence[Type], name: str
 ) -> tuple[Graph, list[int], list[Tensor]]:
     """(arguments, what it reads from outside) -> the results that are not None, which those are, and what it reads."""
-    places: list[int] = []
-
-    def connected(xs: list[TracedTensor]) -> list[Tensor]:
-        found = f(xs)
-        places[:] = [k for k, y in enumerate(found) if y is not None]
-        return [as_tensor(found[k]) for k in places]
-
-    traced = trace_function(connected, types, [None] * len(types), name, captures=True)
-    if traced.written:
-        v = traced.variables[traced.written[0]]
-        raise VariableError(
-            f"the rule of {name} assigns to the variable {v.name!r} at {user_loc()}; a rule that is part of a program "
-            "only gives derivatives, so assign outside of it"
-        )
-    return traced.graph, places, [*(v.read() for v in traced.variables), *traced.captured]
+    graph, places, outer = trace_pure(
+        f,
+        types,
+        name,
+        lambda variable: f"the rule of {name} assigns to the variable {variable!r} at {user_loc()}; a rule that is "
+        "part of a program only gives derivatives, so assign outside of it",
+    )
+    return graph, [k for k, is_there in enumerate(places) if is_there], outer

@@ -9,10 +9,11 @@ from __future__ import annotations
 import hashlib
 import weakref
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
-from tapefuse._errors import TapefuseError
+from tapefuse._errors import TapefuseError, VariableError
 from tapefuse._records import dataclass
 from tapefuse.ir.graph import Graph, Value, here, param, reachable
 from tapefuse.ir.interp import evaluate
@@ -21,7 +22,7 @@ from tapefuse.ir.passes.bodies import rebuilt
 from tapefuse.ir.types import Dim, Type, has_derivatives
 from tapefuse.tracer.source import current_loc, refuse_overrides, user_loc
 from tapefuse.tracer.state import state, tracing
-from tapefuse.tracer.tensor import Tensor, TracedTensor, is_symbolic, key_of, leaked
+from tapefuse.tracer.tensor import Tensor, TracedTensor, as_tensor, is_symbolic, key_of, leaked
 from tapefuse.tracer.variable import Variable
 
 LITERAL_ELEMENTS = 16  # larger arrays become inputs of the program instead of text in it
@@ -229,6 +230,26 @@ def _is_uniform(array: np.ndarray) -> bool:
         return False
     as_bytes = elements.view(np.uint8).reshape(array.size, array.itemsize)
     return bool((as_bytes == as_bytes[0]).all())
+
+
+def trace_pure(
+    f: Callable[[list[TracedTensor]], Sequence[Any]], types: Sequence[Type], name: str, refusal: Callable[[str], str]
+) -> tuple[Graph, list[bool], list[Tensor]]:
+    """(arguments, what it reads from outside) -> the results that are not None; which those are, and what it reads.
+
+    Raises VariableError, `refusal` of the variable's name, if `f` assigns to one.
+    """
+    places: list[bool] = []
+
+    def connected(xs: list[TracedTensor]) -> list[Tensor]:
+        found = f(xs)
+        places[:] = [y is not None for y in found]
+        return [as_tensor(y) for y in found if y is not None]
+
+    traced = trace_function(connected, types, [None] * len(types), name, captures=True)
+    if traced.written:
+        raise VariableError(refusal(traced.variables[traced.written[0]].name))
+    return traced.graph, places, [*(v.read() for v in traced.variables), *traced.captured]
 
 
 def trace_function(

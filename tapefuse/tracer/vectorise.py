@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from tapefuse._errors import VariableError
 from tapefuse.ir import ops
 from tapefuse.ir.op import Op
 from tapefuse.ir.passes.batching import Flagged, batched
@@ -17,7 +16,7 @@ from tapefuse.ir.types import Type
 from tapefuse.tracer.record import Entry, Node, backward, forward, pinned
 from tapefuse.tracer.source import user_loc
 from tapefuse.tracer.tensor import Tensor, apply, as_tensor
-from tapefuse.tracer.trace import trace_function
+from tapefuse.tracer.trace import trace_pure
 
 
 def vectorised(
@@ -28,25 +27,16 @@ def vectorised(
     Those that do have a first axis for it. A result of None stays None. Raises VariableError if `f` assigns to a
     variable.
     """
-    places: list[bool] = []
-
-    def connected(examples: list[Any]) -> list[Tensor]:
-        ys = f(examples)
-        places[:] = [y is not None for y in ys]
-        return [y for y in ys if y is not None]
-
-    types = [Type(x.dtype, x.shape[1:]) for x in xs]
-    traced = trace_function(connected, types, [None] * len(xs), name, captures=True)
-    if traced.written:
-        v = traced.variables[traced.written[0]]
-        raise VariableError(
-            f"{name} assigns to the variable {v.name!r}, called at {user_loc()}; there is one variable for all "
-            "examples, so return the new values and assign outside"
-        )
-    outer = [*[v.read() for v in traced.variables], *traced.captured]
+    graph, places, outer = trace_pure(
+        f,
+        [Type(x.dtype, x.shape[1:]) for x in xs],
+        name,
+        lambda variable: f"{name} assigns to the variable {variable!r}, called at {user_loc()}; there is one variable "
+        "for all examples, so return the new values and assign outside",
+    )
     args: list[Flagged] = [*[(x, True) for x in xs], *[(x, False) for x in outer]]
     with pinned():  # every value keeps the line it was traced from
-        found = iter([(as_tensor(y), flag) for y, flag in batched(traced.graph, args, _leaf)])
+        found = iter([(as_tensor(y), flag) for y, flag in batched(graph, args, _leaf)])
     return [next(found) if is_there else None for is_there in places]
 
 
