@@ -6,6 +6,8 @@ do not depend on the loop index are computed once, before it; indices stay scala
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 
 from tapefuse._records import dataclass
@@ -81,12 +83,11 @@ class _Loop:
         for t in self.s.body:
             if isinstance(t, Load | Store) and (isinstance(t, Store) or t.dst in self.slopes):
                 self.base(t.buffer, t.index)
-            if isinstance(t, Update) and t.acc not in self.totals and t.acc not in self.sums:
+            if isinstance(t, Update) and t.acc not in self.totals:
                 slot = f"%{t.acc.name}.lanes{len(w.slots)}"  # an accumulator may be that of several loops
                 self.totals[t.acc] = slot
                 w.slots.append(f"  {slot} = alloca {self.type(t.acc.dtype)}")
-                init = identity(t.op, t.acc.dtype)
-                w.line(f"store {self.type(t.acc.dtype)} {self.constant(init)}, ptr {slot}")
+                w.line(f"store {self.type(t.acc.dtype)} {self.initial(t)}, ptr {slot}")
                 if t.acc.dtype.kind == "f" and t.op in ("maximum", "minimum"):
                     self.nans[t.acc] = f"{slot}.nan"
                     w.slots.append(f"  {slot}.nan = alloca {self.bits}")
@@ -99,6 +100,13 @@ class _Loop:
                 if isinstance(x, Var) and x not in self.slopes and x not in self.vectors:
                     self.vectors[x] = self.splat(w.use(x), register_type(x.dtype))
 
+    def initial(self, t: Update) -> str:
+        """What the lanes of an accumulator start from: of a running sum, the sum so far."""
+        if t.acc not in self.sums:
+            return self.constant(identity(t.op, t.acc.dtype))
+        one = register_type(t.acc.dtype)
+        return self.splat(self.w.new(f"load {one}, ptr %{t.acc.name}"), one)
+
     def base(self, buffer: Buffer, index: tuple[Scalar, ...]) -> None:
         """The part of an address that does not vary."""
         if (buffer, index) not in self.bases:
@@ -109,12 +117,15 @@ class _Loop:
         """The lanes' partial results, as one, into the accumulators."""
         for t in dict.fromkeys((u.acc, u.op) for u in self.s.body if isinstance(u, Update)):
             acc, op = t
-            if acc in self.sums:
-                continue
             if acc in self.nans:
                 value = self.extreme(acc, op)
             else:
-                lanes = self.w.new(f"load {self.type(acc.dtype)}, ptr {self.totals[acc]}")
+                v = self.type(acc.dtype)
+                lanes = self.w.new(f"load {v}, ptr {self.totals[acc]}")
+                if acc in self.sums:
+                    first = self.w.new(f"extractelement {v} {lanes}, i64 0")
+                    self.w.line(f"store {register_type(acc.dtype)} {first}, ptr %{acc.name}")
+                    continue
                 value = self.across(op, acc.dtype, lanes)
             self.w.update(f"%{acc.name}", op, acc.dtype, value)
 
@@ -276,31 +287,36 @@ class _Loop:
         w.width = 1
 
     def running_sum(self, t: Update) -> None:
-        """The sums up to each lane, in log2(lanes) steps, on top of what the accumulator holds."""
-        w, slot, dtype = self.w, f"%{t.acc.name}", t.acc.dtype
-        v, one = self.type(dtype), register_type(dtype)
-        total, zero = self.vector(t.value), self.constant(identity("add", dtype))
+        """The sums up to each lane, in log2(lanes) steps, on top of the sum of the vectors before in every lane.
+
+        Each step adds the last lane of a group to all lanes of the next group, and groups double (Sklansky 1960). From
+        one vector to the next only the addition of the vector's sum has to wait.
+        """
+        w, dtype, slot = self.w, t.acc.dtype, self.totals[t.acc]
+        v, zero = self.type(dtype), self.constant(identity("add", dtype))
+        total = self.vector(t.value)
         w.width = self.lanes
         if self.condition is not None:
             total = w.select(self.condition, dtype, total, zero)
         step = 1
         while step < self.lanes:
-            numbers = ", ".join(f"i32 {k - step if k >= step else self.lanes}" for k in range(self.lanes))
-            moved = w.new(f"shufflevector {v} {total}, {v} {zero}, <{self.lanes} x i32> <{numbers}>")
-            total = w.combine("add", dtype, total, moved)
+            sources = (k // step * step - 1 if k & step else self.lanes for k in range(self.lanes))
+            total = w.combine("add", dtype, total, self.shuffled(total, zero, v, sources))
             step *= 2
+        so_far = w.new(f"load {v}, ptr {slot}")
+        sum_ = self.shuffled(total, "poison", v, [self.lanes - 1] * self.lanes)
+        w.line(f"store {v} {w.combine('add', dtype, so_far, sum_)}, ptr {slot}")
+        self.local[self.sums[t.acc]] = w.combine("add", dtype, so_far, total)
         w.width = 1
-        so_far = self.splat(w.new(f"load {one}, ptr {slot}"), one)
-        w.width = self.lanes
-        total = w.combine("add", dtype, so_far, total)
-        w.width = 1
-        w.line(f"store {one} {w.new(f'extractelement {v} {total}, i64 {self.lanes - 1}')}, ptr {slot}")
-        self.local[self.sums[t.acc]] = total
+
+    def shuffled(self, x: str, y: str, v: str, sources: Iterable[int]) -> str:
+        """The lanes of that number of x, and of y behind it."""
+        numbers = ", ".join(f"i32 {k}" for k in sources)
+        return self.w.new(f"shufflevector {v} {x}, {v} {y}, <{self.lanes} x i32> <{numbers}>")
 
     # -- memory ----------------------------------------------------------------------------------
     def reversed(self, value: str, v: str) -> str:
-        numbers = ", ".join(f"i32 {k}" for k in range(self.lanes - 1, -1, -1))
-        return self.w.new(f"shufflevector {v} {value}, {v} poison, <{self.lanes} x i32> <{numbers}>")
+        return self.shuffled(value, "poison", v, range(self.lanes - 1, -1, -1))
 
     def backwards(self, t: Load | Store, memory: str) -> tuple[str, str]:
         """Where the lanes begin whose elements lie one before the other, and the mask in the order of memory."""
