@@ -212,3 +212,33 @@ def test_the_largest_of_a_batch_that_is_empty():
         f(np.ones((0, 3), np.float32))
 
     says(complaint(ValueError, mistake), "reduce_max", "f32[B0,3]", "axis 0", "empty", "check the size first")
+
+
+def transformed(name):
+    return lambda: getattr(tp, name)(3)
+
+
+WRONG = {
+    "nothing": (lambda: tp.exp(None), TypeError, "exp", "None"),
+    "text": (lambda: tp.clip(X, "a", 3), TypeError, "clip", "'a'"),
+    "ragged": (lambda: tp.exp([[1, 2], [3]]), ValueError, "exp", "inhomogeneous"),
+    "dtype": (lambda: tp.cast(X, "floaty"), TypeError, "astype", "'floaty'", "np.float32"),
+    "operator": (lambda: tp.constant(X) + "a", TypeError, "'a'"),
+    "softmax": (lambda: tp.nn.softmax(X, axis=3), ValueError, "softmax", "axis 3"),
+    "zeros": (lambda: tp.zeros((2, -1)), ValueError, "zeros", "negative dimensions", "[2,-1]"),
+    "tile": (lambda: tp.tile(X, -1), ValueError, "tile", "negative dimensions"),
+    "unique": (lambda: tp.unique(X, size=-1), ValueError, "unique", "negative"),
+    "histogram": (lambda: tp.histogram(X, bins=-1), ValueError, "histogram", "positive"),
+    **{
+        name: (transformed(name), TypeError, f"{name} at", "takes a function, not 3")
+        for name in ("grad", "value_and_grad", "jacobian", "hessian", "vmap", "vjp", "linearize")
+    },
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_what_was_called_and_where(name):
+    mistake, kind, *parts = WRONG[name]
+    with pytest.raises(kind) as caught:
+        mistake()
+    says(str(caught.value), f"{HERE}:{inspect.getsourcelines(mistake)[1]}", *parts)

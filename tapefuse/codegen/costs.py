@@ -30,7 +30,7 @@ INSTRUCTION = 1  # an instruction for one element of a vector loop
 TRANSFER = 4  # an element to or from memory: 4 bytes at about 64 GB/s, the third cache's rate at one thread
 MULTIPLY_ADD = 1  # a term of a product: 64 a ns at one thread, 130 GF/s
 
-RUNNING_SUM = 6  # an element of a running sum: 0.05 ns in f32, with four or five steps of shuffling and adding for a vector
+RUNNING_SUM = 6  # an element of a running sum: 0.05 ns in f32, four or five shuffles and additions for a vector
 
 # LAPACK by way of NumPy: 100 matrices of 3 x 3 inverted in 60 us, one of 100 x 100 in 0.25 ms, one of 500 x 500 in 9 ms
 NUMPY_CALL = 500 * 64  # one repetition of an inner loop

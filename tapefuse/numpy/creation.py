@@ -19,10 +19,10 @@ from tapefuse.ir.types import Dim, Poly, Shape, real_dtype
 from tapefuse.numpy.elementwise import add, astype, exp, log, multiply, power, real_only, subtract, where
 from tapefuse.numpy.shape import (
     _counter,
+    _extents,
     _fixed,
     _integers,
     _refuse,
-    _shape,
     _whole,
     broadcast_to,
     dim,
@@ -61,13 +61,13 @@ def full(shape: Any, fill_value: Any, dtype: Any = None, order: str = "C", *, de
 def zeros(shape: Any, dtype: Any = np.float32, order: str = "C", *, device: Any = None) -> Tensor:
     """Zeros, float32 unless said otherwise."""
     _refuse(order=order, device=device)
-    return _filled(_shape(shape), 0, dtype)
+    return _filled(_extents(shape), 0, dtype)
 
 
 def ones(shape: Any, dtype: Any = np.float32, order: str = "C", *, device: Any = None) -> Tensor:
     """Ones, float32 unless said otherwise."""
     _refuse(order=order, device=device)
-    return _filled(_shape(shape), 1, dtype)
+    return _filled(_extents(shape), 1, dtype)
 
 
 def empty(shape: Any, dtype: Any = np.float32, order: str = "C", *, device: Any = None) -> Tensor:
@@ -258,7 +258,7 @@ def meshgrid(*xi: Any, copy: bool = True, sparse: bool = False, indexing: str = 
 
 def indices(dimensions: Any, dtype: Any = np.int64, sparse: bool = False) -> Any:
     """The index along each axis of an array of this shape: [rank, ...], or a tuple of thin tensors if `sparse`."""
-    shape = _shape(dimensions)
+    shape = _extents(dimensions)
     counters = [_counter(n, k, len(shape), dtype) for k, n in enumerate(shape)]
     if sparse:
         return tuple(counters)
@@ -269,7 +269,7 @@ def indices(dimensions: Any, dtype: Any = np.int64, sparse: bool = False) -> Any
 
 def fromfunction(function: Callable[..., Any], shape: Any, *, dtype: Any = np.float64, **kwargs: Any) -> Any:
     """`function` of the index arrays of an array of this shape, called once."""
-    extents = _shape(shape)
+    extents = _extents(shape)
     counters = [broadcast_to(_counter(n, k, len(extents), dtype), extents) for k, n in enumerate(extents)]
     return function(*counters, **kwargs)
 

@@ -69,6 +69,7 @@ def _elementwise(
     short = eager.unary if ufunc.nin == 1 else eager.binary
     function = short(op, general) if isinstance(op, Op) else general
     function.__name__ = function.__qualname__ = name or ufunc.__name__
+    general.__code__ = general.__code__.replace(co_name=function.__name__)  # what tracebacks and messages say
     function.__doc__ = doc
     return function
 

@@ -19,10 +19,10 @@ from tapefuse.numpy.shape import (
     _at_axis,
     _axis,
     _counter,
+    _extents,
     _fixed,
     _listed,
     _refuse,
-    _shape,
     _whole,
     atleast_1d,
     atleast_2d,
@@ -225,7 +225,7 @@ def _no_axes(x: Tensor) -> int:
 
 def tile(x: Any, reps: Any) -> Tensor:
     """`x` repeated as a whole, `reps` times along each axis."""
-    x, times = as_tensor(x), _shape(reps)
+    x, times = as_tensor(x), _extents(reps)
     rank = max(x.ndim, len(times))
     shape: Shape = (*(1,) * (rank - x.ndim), *x.shape)
     times = (*(1,) * (rank - len(times)), *times)
@@ -274,7 +274,7 @@ def _counts_of(repeats: Any) -> np.ndarray:
 
 def resize(x: Any, new_shape: Any) -> Tensor:
     """The elements in row-major order, over and over, in a new shape."""
-    x, shape = as_tensor(x), _shape(new_shape)
+    x, shape = as_tensor(x), _extents(new_shape)
     if any(isinstance(n, int) and n < 0 for n in shape):
         raise ValueError(f"{called()}: extents must not be negative: {shape}")
     wanted, given = _size(shape), _fixed(x.size, "the array")

@@ -341,13 +341,13 @@ def _in_single(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
     """A function of a tensor, of halves computed in float32 and rounded once."""
 
     @wraps(function)
-    def wider(x: Any, *args: Any, **options: Any) -> Tensor:
+    def _wider(x: Any, *args: Any, **options: Any) -> Tensor:
         x = as_tensor(x)
         if not is_half(x.dtype):
             return function(x, *args, **options)
         return _cast(function(_cast(x, FLOAT32), *args, **options), x.dtype)
 
-    return wider
+    return _wider
 
 
 @_in_single

@@ -39,7 +39,10 @@ def unique(
     if size is not None:
         if axis is not None:
             raise ValueError(f"{called()}: size= is for elements; leave axis out")
-        found = _unique_of_size(x, _whole(size, "size"), fill_value)
+        count = _whole(size, "size")
+        if count < 0:
+            raise ValueError(f"{called()}: size is {count}; it must not be negative")
+        found = _unique_of_size(x, count, fill_value)
     else:
         found = _unique_of_values(x, axis, equal_nan)
     chosen = [found[0], *[part for part, is_wanted in zip(found[1:], wanted, strict=True) if is_wanted]]

@@ -67,6 +67,14 @@ def _shape(shape: Any) -> Shape:
         raise DTypeError(f"{called()}: a shape is an integer or a sequence of integers, not {shape!r}") from None
 
 
+def _extents(shape: Any) -> Shape:
+    """The shape of a new tensor. Raises ValueError."""
+    extents = _shape(shape)
+    if any(isinstance(d, int) and d < 0 for d in extents):
+        raise ValueError(f"{called()}: negative dimensions are not allowed, got {show_shape(extents)}")
+    return extents
+
+
 def _fixed(n: Dim, what: str) -> int:
     """An extent that has to be known while tracing. Raises ShapeError."""
     if isinstance(n, Poly):

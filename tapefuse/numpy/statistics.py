@@ -42,7 +42,7 @@ from tapefuse.numpy.selecting import take_along_axis
 from tapefuse.numpy.shape import Axis, _axes, _refuse, broadcast_to, dim, moveaxis, ravel, reshape, transpose
 from tapefuse.numpy.sorting import sort
 from tapefuse.numpy.weighted import WeightedRows, check_weights
-from tapefuse.tracer.source import called
+from tapefuse.tracer.source import called, user_loc
 from tapefuse.tracer.tensor import Tensor, as_tensor
 
 
@@ -356,7 +356,10 @@ def _on_values(function: Callable[..., Any], doc: str) -> Callable[..., Any]:
         return x._concrete(f"`np.{function.__name__}()`") if isinstance(x, Tensor) else x
 
     def on_values(*args: Any, **options: Any) -> Any:
-        return _tensors(function(*map(known, args), **{k: known(v) for k, v in options.items()}))
+        try:
+            return _tensors(function(*map(known, args), **{k: known(v) for k, v in options.items()}))
+        except (TypeError, ValueError) as error:
+            raise type(error)(f"{function.__name__} at {user_loc()}: {error}") from None
 
     on_values.__name__ = on_values.__qualname__ = function.__name__
     on_values.__doc__ = doc

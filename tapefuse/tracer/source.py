@@ -16,7 +16,7 @@ from tapefuse.ir.graph import Loc, here
 from tapefuse.tracer.state import state
 
 PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
-_FUNCTIONS = tuple([os.path.join(PACKAGE, name) + os.sep for name in ("numpy", "random")])
+_FUNCTIONS = (*[os.path.join(PACKAGE, name) + os.sep for name in ("numpy", "random", "nn")], PACKAGE + "special.py")
 
 _known: dict[tuple[str, int], Loc] = {}
 
@@ -66,14 +66,15 @@ def user_loc() -> Loc:
 
 
 def called() -> str:
-    """`take at model.py:3`: the NumPy-named function that the user's line calls, and that line. For messages."""
+    """`take at model.py:3`: the function of ours that the user's line calls, and that line, which is all there is of
+    an operator. For messages."""
     frame, name = sys._getframe(1), ""
     while frame.f_code.co_filename.startswith(PACKAGE) and frame.f_back is not None:
         inner = frame.f_code.co_name
         if inner[0] not in "_<" and frame.f_code.co_filename.startswith(_FUNCTIONS):
             name = inner
         frame = frame.f_back
-    return f"{name} at {user_loc()}"
+    return f"{name} at {user_loc()}".lstrip()
 
 
 def without_staging() -> str:

@@ -30,7 +30,7 @@ from tapefuse.ir.ops.region import graphs
 from tapefuse.ir.types import Poly, Shape, Type, has_derivatives, real_dtype
 from tapefuse.tracer.lines import enter
 from tapefuse.tracer.operators import Operators, functions
-from tapefuse.tracer.source import current_loc, made_here, user_loc, without_staging
+from tapefuse.tracer.source import called, current_loc, made_here, user_loc, without_staging
 from tapefuse.tracer.state import new_key, state
 
 if TYPE_CHECKING:
@@ -365,13 +365,16 @@ def key_of(x: Tensor) -> int:
 
 def check_dtype(dtype: Any, what: str) -> np.dtype:
     """`dtype` as a NumPy dtype that tensors can have. Raises DTypeError."""
-    dtype = np.dtype(dtype)
+    try:
+        dtype = np.dtype(dtype)
+    except TypeError:
+        raise TypeError(f"{called()}: {dtype!r} is not a dtype; give one such as np.float32, or its name") from None
     if id(dtype) in _NATIVE or is_bfloat16(dtype):
         return dtype
     if dtype.kind not in _NUMERIC or real_dtype(dtype).itemsize > 8:
         raise DTypeError(
-            f"{what} of dtype {dtype} cannot become a tensor; tensors hold bool, integer, bfloat16, float16/32/64 and "
-            "complex64/128"
+            f"{called()}: {what} of dtype {dtype} cannot become a tensor; tensors hold bool, integer, bfloat16, "
+            "float16/32/64 and complex64/128"
         )
     return native(dtype)
 
@@ -408,20 +411,28 @@ def as_tensor(x: Any, dtype: Any = None) -> Tensor:
         return wrap(_python_array(x, kind, dtype))
     if isinstance(x, (list, tuple)) and any(isinstance(leaf, Operators) for leaf in flatten(x)[0]):
         return functions.stack([as_tensor(part, dtype) for part in x])
-    array = np.asarray(x)
+    array = _array(x)
     what = "an array" if isinstance(x, (np.ndarray, np.generic)) else f"{_short(x)} (a {type(x).__name__})"
     return wrap(np.array(array, check_dtype(array.dtype, what), order="C"))
+
+
+def _array(x: Any, dtype: Any = None) -> np.ndarray:
+    """A new array, if `x` is none. Raises ValueError for lists of different lengths."""
+    try:
+        return np.asarray(x, dtype)
+    except ValueError as error:
+        raise ValueError(f"{called()}: {_short(x)} cannot become a tensor: {error}") from None
 
 
 def _python_array(x: Any, kind: type, dtype: Any) -> np.ndarray:
     """Integers that do not fit into 32 bits become int64."""
     if dtype is None and kind is int:
-        array = np.array(x)
+        array = _array(x)
         check_dtype(array.dtype, f"the number {_short(x)}")
         small = np.iinfo(np.int32)
         fits = array.size == 0 or (array.min() >= small.min and array.max() <= small.max)
         return array.astype(np.int32) if fits else array
-    return np.array(x, dtype or PYTHON_DEFAULTS[kind])
+    return _array(x, dtype or PYTHON_DEFAULTS[kind])
 
 
 def _short(x: Any) -> str:

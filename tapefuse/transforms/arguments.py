@@ -13,6 +13,15 @@ from tapefuse.tracer.tensor import Tensor, as_tensor
 from tapefuse.tracer.variable import alias
 
 
+def check_function(f: Any, transform: str) -> None:
+    """Raises TypeError if `f`, of which `transform` makes another function, is none."""
+    if not callable(f):
+        raise TypeError(
+            f"{transform} at {user_loc()} takes a function, not {f!r}; give the function itself, and its arguments to "
+            "what it returns"
+        )
+
+
 def sources(f: Callable[..., Any], args: tuple, positions: Sequence[int]) -> tuple[tuple, tuple]:
     """The arguments, with fresh tensors in those at `positions`; and those alone. Raises TypeError."""
     out = list(args)

@@ -7,7 +7,7 @@ from typing import Any
 
 from tapefuse._tree import flatten
 from tapefuse.tracer.tape import GradientTape
-from tapefuse.transforms.arguments import directions, sources, tensors
+from tapefuse.transforms.arguments import check_function, directions, sources, tensors
 from tapefuse.transforms.gradients import grad
 
 
@@ -17,6 +17,7 @@ def jvp(f: Callable[..., Any], primals: Sequence[Any], tangents: Sequence[Any]) 
 
     `f` runs once; the rules of its operations then run in the same order.
     """
+    check_function(f, "jvp")
     out, pushforward = linearize(f, *primals)
     return out, pushforward(*tangents)
 
@@ -24,6 +25,7 @@ def jvp(f: Callable[..., Any], primals: Sequence[Any], tangents: Sequence[Any]) 
 def linearize(f: Callable[..., Any], *primals: Any) -> tuple[Any, Callable[..., Any]]:
     """`(f(*primals), pushforward)`: `pushforward(*tangents)` is the derivative of `f` along tangents, in the
     structure of the result. It may be called any number of times, and `f` runs once for all of them."""
+    check_function(f, "linearize")
     args, inputs = sources(f, primals, range(len(primals)))
     with GradientTape(persistent=True, watch_accessed_variables=False) as tape:
         tape.watch(inputs)
@@ -42,4 +44,5 @@ def hvp(f: Callable[..., Any], primals: Sequence[Any], tangents: Sequence[Any]) 
     Forward over reverse: the forward pass is shared by the gradient and its derivative, at about twice the cost of
     the gradient.
     """
+    check_function(f, "hvp")
     return jvp(grad(f, argnums=tuple(range(len(primals)))), primals, tangents)

@@ -10,7 +10,7 @@ from tapefuse._tree import flatten
 from tapefuse.tracer.rows import without_rows
 from tapefuse.tracer.source import user_loc
 from tapefuse.tracer.tape import GradientTape
-from tapefuse.transforms.arguments import check_pair, scalar, sources, tensors
+from tapefuse.transforms.arguments import check_function, check_pair, scalar, sources, tensors
 
 
 def value_and_grad(
@@ -23,6 +23,7 @@ def value_and_grad(
     `has_aux`: `f` returns `(value, more)`, and the result is `((value, more), gradient)`. The value must be a
     floating-point scalar.
     """
+    check_function(f, "value_and_grad")
     positions = (argnums,) if isinstance(argnums, int) else tuple(argnums)
 
     @functools.wraps(f, updated=())
@@ -42,6 +43,7 @@ def value_and_grad(
 
 def grad(f: Callable[..., Any], argnums: int | Sequence[int] = 0, has_aux: bool = False) -> Callable[..., Any]:
     """The function that returns the gradient of `f`, with `has_aux` `(gradient, more)`; see `value_and_grad`."""
+    check_function(f, "grad")
     with_value = value_and_grad(f, argnums, has_aux)
 
     @functools.wraps(f, updated=())
@@ -55,6 +57,7 @@ def grad(f: Callable[..., Any], argnums: int | Sequence[int] = 0, has_aux: bool 
 def vjp(f: Callable[..., Any], *primals: Any) -> tuple[Any, Callable[[Any], tuple]]:
     """`(f(*primals), pullback)`: the pullback takes cotangents in the structure of the result and returns one
     structure of cotangents for each primal. It may be called any number of times."""
+    check_function(f, "vjp")
     args, inputs = sources(f, primals, range(len(primals)))
     with GradientTape(persistent=True, watch_accessed_variables=False) as tape:
         tape.watch(inputs)

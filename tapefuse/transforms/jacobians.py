@@ -15,7 +15,7 @@ from tapefuse.ir.types import has_derivatives, size
 from tapefuse.tracer.source import user_loc
 from tapefuse.tracer.tape import GradientTape
 from tapefuse.tracer.tensor import Tensor
-from tapefuse.transforms.arguments import check_pair, sources, tensors
+from tapefuse.transforms.arguments import check_function, check_pair, sources, tensors
 from tapefuse.transforms.gradients import grad
 
 MODES = (None, "forward", "reverse")
@@ -34,6 +34,7 @@ def jacobian(
     `mode`: "forward" takes a direction for each element of the arguments, "reverse" a seed for each element of the
     result; without it, the mode with fewer of them. Raises TypeError for results that are not floating-point.
     """
+    check_function(f, "jacobian")
     if mode not in MODES:
         raise ValueError(f"jacobian: mode {mode!r} at {user_loc()}; use 'forward', 'reverse' or None")
     positions = (argnums,) if isinstance(argnums, int) else tuple(argnums)
@@ -63,6 +64,7 @@ def hessian(f: Callable[..., Any], argnums: int | Sequence[int] = 0, has_aux: bo
     For one argument tensor that is a tensor of shape `argument.shape + argument.shape`; for structures and tuples of
     `argnums`, a structure of structures of such blocks.
     """
+    check_function(f, "hessian")
     return jacobian(grad(f, argnums, has_aux), argnums, mode="forward", has_aux=has_aux)
 
 

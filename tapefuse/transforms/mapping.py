@@ -14,6 +14,7 @@ from tapefuse.tracer.rewriting import rewritten
 from tapefuse.tracer.source import user_loc
 from tapefuse.tracer.tensor import Tensor, as_tensor
 from tapefuse.tracer.vectorise import vectorised
+from tapefuse.transforms.arguments import check_function
 
 Axis = int | None
 
@@ -30,6 +31,8 @@ def vmap(f: Callable[..., Any], in_axes: Any = 0, out_axes: Any = 0) -> Callable
     assign to variables. Raises TypeError where `in_axes` does not fit or nothing is mapped, ShapeError for axes that
     do not exist or differ in length.
     """
+
+    check_function(f, "vmap")
 
     @functools.wraps(f, updated=())
     def mapped(*args: Any, **kwargs: Any) -> Any:
