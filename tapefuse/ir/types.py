@@ -157,6 +157,23 @@ def divide(a: Dim, b: Dim) -> Dim | None:
     return _poly(out)
 
 
+def divide_up(a: Dim, b: int) -> Dim | None:
+    """`a / b` rounded up; None if that is no polynomial of the symbols in `a`."""
+    constant = dict(_terms(a)).get((), 0)
+    whole = divide(a - constant, b)
+    return None if whole is None else whole - (-constant // b)
+
+
+def never_negative(d: Dim) -> bool:
+    """Whether a dimension is >= 0 for all sizes (>= 0) of its symbols, as far as its coefficients show."""
+    return all(c >= 0 for _, c in _terms(d))
+
+
+def always_negative(d: Dim) -> bool:
+    """Whether a dimension is < 0 for all sizes of its symbols, as far as its coefficients show."""
+    return never_negative(-1 - d)
+
+
 def size(shape: Iterable[Dim]) -> Dim:
     """Number of elements of a shape."""
     return prod(shape)

@@ -2,29 +2,34 @@
 
     python tests/ir/mutate_ops.py                 all ops; about 15 minutes
     python tests/ir/mutate_ops.py sub gather      these ops
+    python tests/ir/mutate_ops.py index.py        what is written in this file
     python tests/ir/mutate_ops.py --every 10      each tenth mistake
+    python tests/ir/mutate_ops.py --part 0/2      the first half; `--part 1/2` is the other
+    python tests/ir/mutate_ops.py --equivalent    those of the table alone: is one of them noticed after all?
 
 Mutated functions run in this process in the place of the right ones: the code of a rule, or of a function that rules
 call, is exchanged, the tests of `test_ops.py` run on the ops that use it, and the right code comes back. A mistake that
-nothing notices is printed; `docs/testing.md` says of each why it is none.
+nothing notices is printed, with what changes in brackets: `x[[[1 -> 2]] - k]`. Those of the table in
+`equivalent_mutants.py` are no mistakes, for the reason that stands there, and are counted apart.
 """
 
 from __future__ import annotations
 
 import argparse
-import ast
-import contextlib
+import collections
 import functools
 import inspect
+import itertools
 import os
 import signal
 import sys
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from pathlib import Path
-from types import CodeType, FunctionType
-from typing import Any, NamedTuple
+from types import CodeType
+from typing import Any
 
 import numpy as np
 
@@ -32,125 +37,31 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 os.environ |= {"TAPEFUSE_CACHE": "false", "TAPEFUSE_CHECK": "true"}  # no program of a broken rule is kept
 
 import tapefuse as tp
-from tapefuse.ir import ops
 from tapefuse.ir.op import OPS, Op
 from tests.codegen import test_library
-from tests.ir import test_complex, test_op_conventions, test_ops
-from tests.ir.mutations import mutants
+from tests.ir import test_complex, test_lowerings, test_op_conventions, test_ops
+from tests.ir.equivalent_mutants import EQUIVALENT
+from tests.ir.mutations import Mistake
+from tests.ir.rule_sources import Target, code_of, mistakes_of, stale, targets
 from tests.numpy import test_calculation, test_linalg, test_manipulation, test_special
+from tests.random import test_gradients, test_keys
 
-HERE = str(Path(ops.__file__).parent)
-FIELDS = ("type", "vjp", "jvp", "batch", "at", "push", "ref")
-UNSEEN = ("sample", "quiet", "draw", "unary_sample", "binary_sample", "reduction_sample")  # what makes tests' inputs
-SECONDS = 30  # for the tests of one mistake
+SECONDS = 20  # of the processor, for one test, which takes a fraction of one
 CALLS, MOST = 10, 200  # of each function; and of all functions that use an op
-USERS = 6  # ops whose tests see a mistake in a function that many use
-
-
-# -- the functions that rules consist of ------------------------------------------------------------------------------
-
-
-def parts(x: Any, seen: set[int]) -> Iterator[FunctionType]:
-    """The functions of ours that a rule is made of, itself first: those it holds, and those it calls."""
-    if id(x) in seen:
-        return
-    seen.add(id(x))
-    if isinstance(x, functools.partial):
-        yield from parts(x.func, seen)
-    elif isinstance(x, (tuple, list)):
-        for part in x:
-            yield from parts(part, seen)
-    elif isinstance(x, FunctionType):
-        if x.__code__.co_filename.startswith(HERE) and x.__name__ not in UNSEEN:
-            yield x
-            for name in _names(x.__code__):
-                yield from parts(_function_or_none(x.__globals__.get(name)), seen)
-        for cell in x.__closure__ or ():
-            with contextlib.suppress(ValueError):
-                yield from parts(cell.cell_contents, seen)
-
-
-def _function_or_none(x: Any) -> Any:
-    return x if isinstance(x, FunctionType) else None
-
-
-def _names(code: CodeType) -> set[str]:
-    inner = (c for c in code.co_consts if isinstance(c, CodeType))
-    return set(code.co_names).union(*map(_names, inner))
-
-
-class Target(NamedTuple):
-    """A piece of source, and the functions that run it: one for each op that has its own."""
-
-    code: CodeType
-    functions: list[FunctionType]
-    users: list[Op]
-
-
-def targets(chosen: list[Op]) -> list[Target]:
-    found: dict[tuple, Target] = {}
-    for op in chosen:
-        seen: set[int] = set()
-        for field in FIELDS:
-            for f in parts(getattr(op, field), seen):
-                key = f.__code__.co_filename, f.__code__.co_firstlineno, f.__code__.co_name
-                target = found.setdefault(key, Target(f.__code__, [], []))
-                if not any(f is g for g in target.functions):
-                    target.functions.append(f)
-                if op not in target.users:
-                    target.users.append(op)
-    return sorted(found.values(), key=lambda t: (t.code.co_filename, t.code.co_firstlineno))
-
-
-# -- from source to code ----------------------------------------------------------------------------------------------
-
-
-@functools.cache
-def source(file: str) -> ast.Module:
-    return ast.parse(Path(file).read_text())
-
-
-def node_of(code: CodeType) -> list[ast.AST]:
-    """The functions in the source that may be this code: lambdas in one line are told apart by their columns."""
-    kinds = (ast.Lambda,) if code.co_name == "<lambda>" else (ast.FunctionDef,)
-    nodes = [n for n in ast.walk(source(code.co_filename)) if isinstance(n, kinds)]
-    found = [n for n in nodes if _first_line(n) == code.co_firstlineno]
-    found = [n for n in found if isinstance(n, ast.Lambda) or n.name == code.co_name]
-    if len(found) > 1:
-        found = [n for n in found if _runs(code, n)] or found
-    return found[:1]
-
-
-def _first_line(n: Any) -> int:
-    return min([n.lineno, *(d.lineno for d in getattr(n, "decorator_list", []))])
-
-
-def _runs(code: CodeType, n: ast.Lambda) -> bool:
-    """Whether the code is that of a lambda's body, as its place in the line tells."""
-    wanted = (n.body.lineno, n.body.end_lineno, n.body.col_offset, n.body.end_col_offset)
-    return wanted in code.co_positions()
-
-
-def compiled(module: ast.Module, file: str) -> CodeType:
-    return compile(module, file, "exec")
-
-
-def code_in(module: CodeType, old: CodeType, node: Any) -> CodeType | None:
-    """The code of a function in a compiled module."""
-    stack, found = [module], []
-    while stack:
-        code = stack.pop()
-        stack += [c for c in code.co_consts if isinstance(c, CodeType)]
-        if (code.co_name, code.co_firstlineno) == (old.co_name, old.co_firstlineno):
-            found.append(code)
-    if isinstance(node, ast.Lambda) and len(found) > 1:
-        found = [c for c in found if _runs(c, node)] or found
-    return found[0] if found else None
+USERS = 6  # ops whose tests are the first to look at a function that many use
 
 
 # -- the tests of an op -----------------------------------------------------------------------------------------------
 
 Test = Callable[[], Any]
+
+ELSEWHERE: dict[str, tuple[Test, ...]] = {  # tests of ops in other files
+    "gamma_path": (test_gradients.test_slopes_of_single_draws,),
+    "threefry": (
+        *(partial(test_keys.test_published_vectors, *words) for words in test_keys.PUBLISHED),
+        test_keys.test_long_arrays_are_encrypted_as_their_elements_are,
+    ),
+}
 
 
 @functools.cache
@@ -163,7 +74,7 @@ def tests_of(op: Op) -> tuple[Test, ...]:
                 subject = arguments.get("case", arguments.get("op"))
                 if subject is op or getattr(subject, "op", None) is op:
                     found.append(functools.partial(test, **arguments))
-    return (*found, *of_functions().get(op.name, ()))
+    return (*found, *ELSEWHERE.get(op.name, ()), *of_functions().get(op.name, ()))
 
 
 @functools.cache
@@ -222,7 +133,8 @@ def _arguments(test: Any) -> Iterator[dict[str, Any]]:
 @functools.cache
 def conventions() -> tuple[Test, ...]:
     found: list[Test] = []
-    for name, test in inspect.getmembers(test_op_conventions, inspect.isfunction):
+    members = (inspect.getmembers(module, inspect.isfunction) for module in (test_op_conventions, test_lowerings))
+    for name, test in itertools.chain.from_iterable(members):
         if name.startswith("test_"):
             has_marks = any(m.name == "parametrize" for m in getattr(test, "pytestmark", []))
             found += [functools.partial(test, **a) for a in _arguments(test)] if has_marks else [test]
@@ -237,67 +149,115 @@ def _stop(*_: Any) -> None:
     raise _TooLong
 
 
-def fails(tests: Iterator[Test]) -> bool:
-    """Whether one of the tests fails, or does not end."""
-    signal.signal(signal.SIGALRM, _stop)
-    signal.alarm(SECONDS)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", RuntimeWarning)
-            for test in tests:
+cost: dict[Test, float] = {}  # seconds that each test takes when nothing is broken
+
+
+def failure(tests: Iterable[Test]) -> tuple[Test, BaseException] | None:
+    """The first of the tests that fails, or that does not end, and how."""
+    signal.signal(signal.SIGPROF, _stop)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", RuntimeWarning)
+        for test in tests:
+            start = time.process_time()
+            signal.setitimer(signal.ITIMER_PROF, SECONDS)
+            try:
                 test()
-    except _TooLong:
-        return True
-    except BaseException as error:  # whatever a broken rule raises
-        if isinstance(error, KeyboardInterrupt):
-            raise
-        return True
-    finally:
-        signal.alarm(0)
-    return False
+            except KeyboardInterrupt:
+                raise
+            except BaseException as error:  # whatever a broken rule raises
+                return test, error
+            finally:
+                signal.setitimer(signal.ITIMER_PROF, 0)
+            cost.setdefault(test, time.process_time() - start)
+    return None
 
 
-def is_caught(target: Target, code: CodeType) -> bool:
+def is_caught(target: Target, code: CodeType, killers: list[Test]) -> str:
+    """How a test notices that a function has this code, "" if none does; `killers`, which noticed others, go first."""
     right = [f.__code__ for f in target.functions]
     try:
         for f in target.functions:
             f.__code__ = code
-        users = sorted(target.users, key=lambda op: len(tests_of(op)))
-        step = max(1, len(users) // USERS)
-        return any(fails(iter(tests_of(op))) for op in users[::step]) or fails(iter(conventions()))
+        found = failure(killers) or failure(_tests(target))
     finally:
         for f, c in zip(target.functions, right, strict=True):
             f.__code__ = c
+    if found is None:
+        return ""
+    test, error = found
+    if test in killers:
+        killers.remove(test)
+    killers.insert(0, test)
+    return type(error).__name__
+
+
+def _tests(target: Target) -> Iterator[Test]:
+    """All tests of the ops that use a function, of a few ops first, the quick ones first."""
+    users = sorted(target.users, key=lambda op: len(tests_of(op)))
+    few = users[:: max(1, len(users) // USERS)]
+    for ops in (few, [op for op in users if op not in few]):
+        yield from sorted((t for op in ops for t in tests_of(op)), key=lambda t: cost.get(t, 0.0))
+    yield from conventions()
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", nargs="*", help="ops, files; all unless given")
+    parser.add_argument("--every", type=int, default=1)
+    parser.add_argument("--part", default="0/1", help="k/n: the k-th of n shares, from 0")
+    parser.add_argument("--equivalent", action="store_true")
+    return parser
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("ops", nargs="*")
-    parser.add_argument("--every", type=int, default=1)
-    parser.add_argument("--part", default="0/1", help="k/n: the k-th of n shares")
-    given = parser.parse_args()
-    chosen = [OPS[n] for n in given.ops] or [op for op in OPS.values() if tests_of(op)]
+    given = _parser().parse_args()
+    files = [n for n in given.what if n.endswith(".py")]
+    chosen = [OPS[n] for n in given.what if n not in files] or [op for op in OPS.values() if tests_of(op)]
+    found = [t for t in targets(chosen) if not files or t.file in files]
+    users = dict.fromkeys(op for t in found for op in t.users)
+    broken = failure(t for op in users for t in tests_of(op)) or failure(conventions())
+    assert broken is None, f"the suite fails before anything is broken: {broken}"
+    start, counts = time.perf_counter(), collections.Counter[str]()
+    for target, mistake, killers in _share(found, given):
+        counts[_verdict(target, mistake, killers, given.equivalent)] += 1
+    _report(counts, time.perf_counter() - start)
+    outdated = stale()
+    for line in outdated:
+        print("OUTDATED", line)
+    return bool(counts["missed"] or counts["noticed after all"] or outdated)
+
+
+def _share(found: list[Target], given: argparse.Namespace) -> Iterator[tuple[Target, Mistake, list[Test]]]:
     part, shares = map(int, given.part.split("/"))
-    assert not fails(t for op in chosen for t in tests_of(op)[:3]), "the suite fails before anything is broken"
-    caught, missed, number, start = 0, [], 0, time.perf_counter()
-    for target in targets(chosen):
-        for node in node_of(target.code):
-            for module, changed, text in mutants(source(target.code.co_filename), node):
-                number += 1
-                if number % given.every or number // given.every % shares != part:
-                    continue
-                code = code_in(compiled(module, target.code.co_filename), target.code, changed)
-                if code is None or code.co_freevars != target.code.co_freevars:
-                    continue  # the mistake left out the last use of a variable from outside
-                if is_caught(target, code):
-                    caught += 1
-                    continue
-                who = ", ".join(op.name for op in target.users[:4])
-                missed.append(f"{Path(target.code.co_filename).name}:{text}  [{who}]")
-                print("MISSED", missed[-1], flush=True)
-    total = caught + len(missed)
-    print(f"{caught} of {total} caught ({100 * caught / max(1, total):.1f} %), {time.perf_counter() - start:.0f} s")
-    return bool(missed)
+    number = 0
+    for target in found:
+        killers: list[Test] = []
+        for mistake in mistakes_of(target):
+            number += 1
+            if number % given.every == 0 and number // given.every % shares == part:
+                yield target, mistake, killers
+
+
+def _verdict(target: Target, mistake: Mistake, killers: list[Test], of_table: bool) -> str:
+    listed = (target.file, target.name, mistake.text) in EQUIVALENT
+    code = code_of(target, mistake) if listed == of_table else None
+    if code is None:
+        return "equivalent" if listed else "left out"
+    how = is_caught(target, code, killers)
+    if bool(how) != listed:
+        return "without end" if how == _TooLong.__name__ else "equivalent" if listed else "caught"
+    users = ", ".join(op.name for op in target.users[:4])
+    where = f"{target.file}:{mistake.line} {target.name}"
+    print("NOTICED" if listed else "MISSED", f"{where}: {mistake.text}  [{users}]", flush=True)
+    return "noticed after all" if listed else "missed"
+
+
+def _report(counts: collections.Counter[str], seconds: float) -> None:
+    caught = counts["caught"] + counts["without end"]
+    total = caught + counts["missed"]
+    print(f"{total} mistakes, {caught} caught ({counts['without end']} by a test that did not end), ", end="")
+    print(f"{counts['missed']} missed: {100 * caught / max(1, total):.1f} %; ", end="")
+    print(f"{counts['equivalent']} equivalent; {seconds:.0f} s")
 
 
 if __name__ == "__main__":

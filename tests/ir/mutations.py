@@ -5,11 +5,15 @@ from __future__ import annotations
 
 import ast
 import copy
+import re
 from collections.abc import Callable, Iterator
+from functools import partial
+from typing import NamedTuple
 
 COMMUTATIVE = {
     *("add", "mul", "eq", "ne", "and_", "or_", "xor_", "and", "or", "xor", "hypot", "logaddexp", "maximum", "minimum"),
     *("max", "min", "zip", "isinstance", "Type", "broadcast_shapes", "promoted", "differs", "equals", "both"),
+    *("swapaxes", "_agree"),
 }
 _OPPOSITES = [
     *(("add", "sub"), ("mul", "div"), ("sin", "cos"), ("lt", "ge"), ("gt", "le"), ("eq", "ne"), ("and_", "or_")),
@@ -150,17 +154,51 @@ class _Replaced(ast.NodeTransformer):
         return self.new if node is self.old else self.generic_visit(node)
 
 
-def mutants(module: ast.Module, function: ast.AST) -> Iterator[tuple[ast.Module, ast.AST, str]]:
-    """The module with one mistake in one of its functions, that function, and a line that says which."""
-    path = {id(n): k for k, n in enumerate(ast.walk(module))}
+class Mistake(NamedTuple):
+    """One mistake in a function: its line with what changes in brackets, and the module of the statement with it."""
+
+    text: str  # x[[[1 -> 2]] - k]
+    line: int
+    made: Callable[[], tuple[ast.Module, ast.AST]]  # the module, the function in it
+
+
+def mistakes(statement: ast.stmt, function: ast.AST, lines: list[str]) -> Iterator[Mistake]:
+    """The mistakes in one of the functions in an outermost statement of a module with these lines."""
+    place = {id(n): k for k, n in enumerate(ast.walk(statement))}
     for node, change in sites(function):
-        twin = copy.deepcopy(module)
-        nodes = list(ast.walk(twin))
-        place, changed = nodes[path[id(node)]], nodes[path[id(function)]]
-        before = ast.unparse(node).splitlines()[0]
-        new = change(place)
-        if new is not None:
-            _Replaced(place, new).visit(twin)
-        after = ast.unparse(place if new is None else new).splitlines()[0]
-        if after != before:
-            yield ast.fix_missing_locations(twin), changed, f"{node.lineno}: {before[:90]}  ->  {after[:90]}"  # type: ignore[attr-defined]
+        if text := _text(node, change, lines):
+            made = partial(_made, statement, place[id(node)], place[id(function)], change)
+            yield Mistake(text, node.lineno, made)  # type: ignore[attr-defined]
+
+
+def _made(statement: ast.stmt, node: int, function: int, change: Change) -> tuple[ast.Module, ast.AST]:
+    twin = copy.deepcopy(statement)
+    nodes = list(ast.walk(twin))
+    place, changed = nodes[node], nodes[function]
+    new = change(place)
+    if new is not None:
+        _Replaced(place, new).visit(twin)
+    return ast.fix_missing_locations(ast.Module([twin], [])), changed
+
+
+def _text(node: ast.AST, change: Change, lines: list[str]) -> str:
+    """The line of a mistake with `[[before -> after]]` in it; nothing if the two are the same."""
+    twin = copy.deepcopy(node)
+    new = change(twin) or twin
+    if isinstance(node, (ast.If, ast.IfExp)):
+        node, new = node.test, new.test  # type: ignore[attr-defined]
+    before, after = ast.unparse(node), ast.unparse(new)
+    if before == after:
+        return ""
+    first, last = lines[node.lineno - 1].encode(), lines[node.end_lineno - 1].encode()  # type: ignore[attr-defined]
+    head, tail = first[: node.col_offset].decode(), last[node.end_col_offset :].decode()  # type: ignore[attr-defined]
+    return f"{head}{_difference(before, after)}{tail}".strip().replace('"', "'")
+
+
+def _difference(before: str, after: str) -> str:
+    a, b = (re.findall(r"\w+|.", s) for s in (before, after))
+    shorter = min(len(a), len(b))
+    start = next((k for k in range(shorter) if a[k] != b[k]), shorter)
+    end = next((k for k in range(shorter - start) if a[-1 - k] != b[-1 - k]), shorter - start)
+    old, new = "".join(a[start : len(a) - end]), "".join(b[start : len(b) - end])
+    return f"{''.join(a[:start])}[[{old} -> {new}]]{''.join(a[len(a) - end :])}"

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from tapefuse.ir.op import Op
+from tapefuse.ir.op import OPS, Op
 from tapefuse.ir.ops.random import encrypted_number
 from tapefuse.ir.types import Dim, Poly, Type, substitute
 
@@ -195,3 +195,60 @@ def symbolic(value: Any, extent: int, symbol: Poly) -> Any:
     if isinstance(value, tuple):
         return tuple(symbolic(v, extent, symbol) for v in value)
     return value // extent * symbol if type(value) is int and value > 0 and value % extent == 0 else value
+
+
+# -- elementwise ops on whole arrays ----------------------------------------------------------------------------------
+
+
+class ArrayBuilder:
+    """The builder of lowering rules with equally long arrays as its scalars: quick, and instructions are the ops."""
+
+    converts_halves = False
+
+    @staticmethod
+    def op(name: str, *arrays: Any) -> Any:
+        if name in ("bits", "floating", "shl", "shr"):
+            return EXACT[name](*arrays)
+        return OPS[name].ref(*arrays)
+
+    @staticmethod
+    def number(value: Any, dtype: np.dtype) -> np.generic:
+        return np.dtype(dtype).type(value)
+
+    @staticmethod
+    def cast(array: Any, dtype: np.dtype) -> Any:
+        return array.astype(dtype)
+
+
+class ConvertingBuilder(ArrayBuilder):
+    """That of a machine with instructions for float16."""
+
+    converts_halves = True
+
+    @staticmethod
+    def op(name: str, *arrays: Any) -> Any:
+        if name == "to_half":
+            return arrays[0].astype(np.float16).view(np.uint16)
+        if name == "from_half":
+            return arrays[0].view(np.float16).astype(np.float32)
+        return ArrayBuilder.op(name, *arrays)
+
+
+class _Whole:
+    """An array in the place of a scalar operand."""
+
+    shape = ()
+
+    def __init__(self, array: np.ndarray):
+        self.array, self.dtype = array, array.dtype
+
+    def __call__(self, index: tuple) -> np.ndarray:
+        assert index == ()
+        return self.array
+
+
+def lower_whole(op: Op, *args: np.ndarray, builder: type[ArrayBuilder] = ArrayBuilder, **attrs: Any) -> np.ndarray:
+    """The result of an elementwise `op` on arrays of one shape, from its lowering."""
+    assert op.at is not None
+    with np.errstate(all="ignore"):
+        return np.broadcast_to(op.at(builder, (), *map(_Whole, args), **attrs), args[0].shape)

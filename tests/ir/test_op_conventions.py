@@ -5,6 +5,7 @@ Numbers in names are lines of the list of tape behaviour that tapefuse follows.
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import numpy as np
@@ -13,8 +14,11 @@ import pytest
 from tapefuse._errors import DTypeError, IndexOutOfRangeError, ShapeError
 from tapefuse.ir import ops
 from tapefuse.ir.graph import param
+from tapefuse.ir.ops.family import stretch, unbroadcast
+from tapefuse.ir.ops.matrices import gaps_inverted, inverted
 from tapefuse.ir.ops.slicing import slice_needs
-from tapefuse.ir.types import Poly, Type
+from tapefuse.ir.types import Poly, Type, always_negative, divide_up, never_negative, type_of
+from tests.ir.numeric_builder import lower
 from tests.ir.rule_graphs import second_derivative
 
 N = Poly.symbol("N")
@@ -212,6 +216,19 @@ def test_strided_slice_of_a_padded_symbolic_axis_has_its_extent_back():
     assert ops.slice_(spread, starts=(1,), limits=(3 * N - 1,), strides=(3,)).shape == (N,)
 
 
+def test_signs_of_dimensions():
+    assert all(map(never_negative, (0, 3, N, 2 * N + 1)))
+    assert not any(map(never_negative, (-1, N - 1, 1 - N)))
+    assert all(map(always_negative, (-1, -1 * N - 1)))
+    assert not any(map(always_negative, (0, N, -1 * N, N - 1)))
+
+
+def test_dimensions_divided_and_rounded_up():
+    assert [divide_up(n, 3) for n in (0, 1, 3, 4)] == [0, 1, 1, 2]
+    assert [divide_up(6 * N + k, 3) for k in (-1, 0, 1, 3, 4)] == [2 * N + k for k in (0, 0, 1, 1, 2)]
+    assert divide_up(N, 3) is None
+
+
 def test_a_slice_lists_what_must_hold_when_it_runs():
     assert slice_needs((N,), (0,), (5,), (1,)) == [0, 5, N - 5]
     assert ops.slice_(value(N), starts=(0,), limits=(5,), strides=(1,)).shape == (5,)
@@ -227,6 +244,57 @@ def test_broadcasting_a_symbol():
     assert ops.add(value(N, 1), value(3)).shape == (N, 3)
     with pytest.raises(ShapeError, match="do not broadcast"):
         ops.add(value(N), value(3))
+
+
+SHAPES = [s for rank in range(4) for s in itertools.product((0, 1, 2), repeat=rank)]
+PAIRS = [
+    (s, t)
+    for s, t in itertools.product(SHAPES, repeat=2)
+    if all(1 in (a, b) or a == b for a, b in zip(s[::-1], t[::-1], strict=False))
+]
+
+
+def test_helpers_of_rules_broadcast_and_its_transpose():
+    for small, other in PAIRS:
+        big = np.broadcast_shapes(small, other)
+        x = np.arange(math.prod(small), dtype="f8").reshape(small)
+        g = np.arange(math.prod(big), dtype="f8").reshape(big) + 1
+        y, back = stretch(x, big), unbroadcast(g, x)
+        np.testing.assert_array_equal(y, np.broadcast_to(x, big))
+        assert back.shape == small and np.vdot(back, x) == np.vdot(g, y)
+
+
+def test_few_elements_are_copied_and_many_are_a_view():
+    x = array(*range(64))
+    few, many = (ops.broadcast.ref(x, shape=(64, n), axes=(0,)) for n in (64, 65))
+    assert few.flags.owndata and not many.flags.owndata
+    for y in (few, many):
+        np.testing.assert_array_equal(y, x[:, None] + np.zeros(y.shape))
+
+
+# -- matrices ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", list(itertools.product([False, True], repeat=3)), ids=str)
+def test_triangular_systems_of_many_rows(kind):
+    lower, transpose, unit = kind
+    rng = np.random.default_rng(0)
+    for n in (16, 17, 41):
+        a, b = rng.normal(size=(2, n, n)) + n * np.eye(n), rng.normal(size=(n, 3))
+        triangle = np.tril(a) if lower else np.triu(a)
+        if unit:
+            triangle /= n
+            a, triangle = a / n, np.where(np.eye(n, dtype=bool), 1, triangle)
+        want = np.linalg.solve(np.swapaxes(triangle, -1, -2) if transpose else triangle, b)
+        got = ops.triangular_solve.ref(a, b, lower=lower, transpose=transpose, unit=unit)
+        np.testing.assert_allclose(got, want, rtol=1e-12, atol=1e-12)
+
+
+def test_inverted_differences_are_zero_at_ties():
+    d = array(0, 1, 3, 1)
+    np.testing.assert_array_equal(inverted(d), [0, 1, 1 / 3, 1])
+    want = [[0, 1, 1 / 3, 1], [-1, 0, 1 / 2, 0], [-1 / 3, -1 / 2, 0, -1 / 2], [-1, 0, 1 / 2, 0]]
+    np.testing.assert_array_equal(gaps_inverted(d), want)
 
 
 # -- errors name the op, the operands and the cure --------------------------------------------------------------------
@@ -247,7 +315,10 @@ def test_broadcasting_a_symbol():
         (lambda: ops.matmul(value(2, 3), value(2, 3)), ShapeError, "inner extents 3 and 2 differ"),
         (lambda: ops.matmul(value(3), value(3, 2)), ShapeError, "at least 2 axes"),
         (lambda: ops.concat(value(2, 3), value(3, 3), axis=1), ShapeError, "differ outside axis 1"),
+        (lambda: ops.concat(value(2, 3), value(2, 4), axis=0), ShapeError, "differ outside axis 0"),
         (lambda: ops.concat(value(2), value(2, dtype="f8"), axis=0), DTypeError, "cast"),
+        (lambda: ops.slice_(value(4), starts=(3,), limits=(2,), strides=(1,)), IndexOutOfRangeError, "leave the shape"),
+        (lambda: ops.slice_(value(9), starts=(8,), limits=(1,), strides=(3,)), IndexOutOfRangeError, "leave the shape"),
         (lambda: ops.pad(value(2), low=(-1,), high=(0,), interior=(0,), value=0), ShapeError, "negative"),
         (lambda: ops.gather(value(3), value(2)), DTypeError, "must be of integers"),
         (lambda: ops.gather(value(3), value(dtype="i8"), value(dtype="i8")), ShapeError, "do not fit"),
@@ -289,6 +360,12 @@ def test_slope_of_hypot_at_the_origin_is_nan():
     assert np.isnan(grads(ops.hypot, array(0), array(0))).all()
 
 
+def test_second_derivatives_of_bessel_functions_at_zero():
+    seconds = {"i0": 0.5, "i1": 0}
+    one, zero = [array(1)], [array(0)]
+    assert {k: second_derivative(ops.OPS[k], one[0], zero[0], zero, one)[0].item() for k in seconds} == seconds
+
+
 def test_slopes_of_bessel_functions_at_zero():
     slopes = {"i0": 0, "i1": 0.5, "i0e": 0, "i1e": 0.5}
     assert {name: grads(ops.OPS[name], array(0))[0].item() for name in slopes} == slopes
@@ -308,3 +385,41 @@ def test_shift_counts_outside_of_the_width_shift_everything_out():
     x, n = array(-5, 5, -5, 5, dtype="i4"), array(-1, -1, 32, 32, dtype="i4")
     np.testing.assert_array_equal(ops.shl(x, n), 0)
     np.testing.assert_array_equal(ops.shr(x, n), [-1, 0, -1, 0])
+
+
+# -- windows ----------------------------------------------------------------------------------------------------------
+
+
+def both_ways(op, *args, **attrs):
+    """The result of an op, which its lowering gives too."""
+    y = np.asarray(op.ref(*args, **attrs))
+    got = lower(op, args, attrs, [type_of(a) for a in args], {})
+    np.testing.assert_array_equal(got, y)
+    assert got.dtype == y.dtype == op.type(*map(type_of, args), **attrs).dtype
+    return y
+
+
+def windows_of(n, stride=1, low=0, high=0):
+    return {"window": (n,), "strides": (stride,), "low": (low,), "high": (high,)}
+
+
+@pytest.mark.parametrize(("n", "dtype"), [(256, "u1"), (257, "i4")])
+def test_positions_in_windows_have_a_dtype_that_holds_them(n, dtype):
+    x = np.arange(n)
+    y = both_ways(ops.window_argmax, x, **windows_of(n))
+    assert y.dtype == dtype and y == n - 1
+
+
+def test_maxima_of_windows_of_special_values():
+    nan, inf = math.nan, math.inf
+    x = array(1, nan, 5, nan, -inf, -inf, -inf)
+    np.testing.assert_array_equal(both_ways(ops.window_max, x, **windows_of(2)), [nan, nan, nan, nan, -inf, -inf])
+    np.testing.assert_array_equal(both_ways(ops.window_argmax, x, **windows_of(2)), [1, 0, 1, 0, 0, 0])
+    np.testing.assert_array_equal(both_ways(ops.window_argmax, x[4:], **windows_of(3, low=2)), [2, 1, 0])
+    least = np.full(3, np.iinfo("i4").min, "i4")
+    np.testing.assert_array_equal(both_ways(ops.window_argmax, least, **windows_of(3, low=2)), [2, 1, 0])
+
+
+def test_picks_from_padding_are_zero():
+    x, k = array(1, 2, 3), np.array([0, 1, 1], "u1")
+    np.testing.assert_array_equal(both_ways(ops.window_pick, x, k, **windows_of(2, low=1)), [0, 2, 3])

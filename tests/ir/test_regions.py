@@ -265,6 +265,18 @@ def test_sums_that_are_small_stay_in_the_loop() -> None:
     assert not any(v.op is ops.matmul for v in backward.nodes)
 
 
+@pytest.mark.parametrize("terms, is_kept", [(4, False), (5, True)])
+def test_sums_of_a_few_are_computed_again(terms: int, is_kept: bool) -> None:
+    """Of squares of coordinates, for one: as cheap as the squares."""
+
+    def step(k: Dim, x: Value) -> Value:
+        return ops.mul(x, ops.sin(ops.reduce_sum(ops.mul(x, x), axes=(0,))))
+
+    g = graph(lambda x: total(loop(step, 3, x)[0]), f64(terms, 7))
+    backward, _ = check_gradient(g, inputs(g))
+    assert (f64(3, 7) in stacks(backward)) == is_kept
+
+
 def test_updates_in_place_keep_what_is_read_and_no_arrays() -> None:
     assert [t for t in stacks(gradient_graph(program("prefix_sums"))) if t != f64(5)] == []
     kept = stacks(gradient_graph(program("histogram")))

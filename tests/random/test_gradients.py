@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import tapefuse as tp
-from tapefuse.ir.ops.random import log_gamma_slope
+from tapefuse.ir.ops.random import gamma_path, log_gamma_slope
 from tests.random.helpers import ENGINES
 
 KEY = 12
@@ -70,6 +70,30 @@ def test_slope_of_quantiles(a: float) -> None:
         if 1e-12 < gamma_function(a, z) < 1 - 1e-3:
             got = z * float(log_gamma_slope(np.float64(math.log(z)), np.float64(a)))
             assert got == pytest.approx(quantile_slope(a, z), rel=1e-6)
+
+
+SLOPES = np.array([  # a, log z, d log z / da, computed with 40 digits
+    (0.001, -75.9853080688035, 75409.7361369932), (0.001, -6.812445099177812, 6244.829352268411),
+    (0.05, -72.07328506337537, 1431.5088014415098), (0.05, -3.101092789211817, 55.18994415229031),
+    (0.05, 1.0986122886681098, 5.782081012670866), (1.0, -69.07755278982137, 69.50033712491984),
+    (1.0, 0.5306282510621704, 0.892058536449567), (1.0, 4.0943445622221, 0.07813263234719468),
+    (2.5, 0.8109302162163288, 0.4503056288836337), (2.5, 3.912023005428146, 0.0665376733186055),
+    (60.0, -64.98320822759926, 1.1514310495941578), (60.0, 3.9889840465642745, 0.01760892201828192),
+    (60.0, 4.624972813284271, 0.012668845727922559), (1000.0, 6.802394763324311, 0.0010537807090882337),
+    (1000.0, 7.003065458786462, 0.0009532606168741973),
+])  # fmt: skip
+
+
+def test_slopes_of_single_draws() -> None:
+    a, log_z, want = SLOPES.T
+    bound = np.where(a > 0.01, 1e-12, np.where(log_z < -7, 1e-11, 1e-5))
+    assert np.all(np.abs(log_gamma_slope(log_z, a) / want - 1) < bound)
+    ones, column = np.ones(2), a[:, None]
+    y = gamma_path(log_z[:, None] * ones, column)
+    np.testing.assert_allclose(gamma_path.jvp([None, 2 + 0 * column], y, y, column), 2 * want[:, None] * ones, rtol=1e-5)
+    none, slope = gamma_path.vjp(np.array([3.0, 4.0]) + 0 * y, y, y, column)
+    assert none is None
+    np.testing.assert_allclose(slope, 7 * want[:, None], rtol=1e-5)
 
 
 @pytest.mark.parametrize("a", [1e-3, 0.2, 1.0, 3.0, 50.0, 1e5])

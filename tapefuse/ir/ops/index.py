@@ -125,10 +125,10 @@ class gather:
         return None if ts[0] is None else gather(ts[0], *idx)
 
     def batch(flags, x, *idx):
-        rank = max(len(shape_of(k)) - f for f, k in zip(flags[1:], idx, strict=True))
         if not flags[0]:
             return gather(x, *same_inner_rank(flags[1:], idx))
         if not any(flags[1:]):  # one look-up of the index serves the batch
+            rank = max(len(shape_of(k)) for k in idx)
             return moved_to_front(gather(moved_to_axis(x, len(idx)), *idx), rank)
         return gather(x, *with_counter(flags[1:], idx, x, shape_of(x)[0]))
 

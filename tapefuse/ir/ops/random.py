@@ -95,15 +95,16 @@ class threefry:
 
     def ref(key, counter):
         key, counter = np.asarray(key), np.asarray(counter)
+        shape = np.broadcast_shapes(key.shape, counter.shape)
         if key.size == counter.size == 1:
-            shape = np.broadcast_shapes(key.shape, counter.shape)
             return np.full(shape, encrypted_number(key.item(), counter.item()), UINT64)
         with np.errstate(over="ignore"):
-            if key.size != 1 or counter.size <= BLOCK or key.ndim > counter.ndim:
+            if key.size != 1:
                 return encrypted_array(key, counter)
-            flat, key = counter.ravel(), key.reshape(1)
-            parts = [encrypted_array(key, flat[k : k + BLOCK]) for k in range(0, flat.size, BLOCK)]
-            return np.concatenate(parts).reshape(counter.shape)
+            y, flat, key = np.empty(counter.size, UINT64), counter.ravel(), key.reshape(1)
+            for k in range(0, y.size, BLOCK):
+                y[k : k + BLOCK] = encrypted_array(key, flat[k : k + BLOCK])
+            return y.reshape(shape)
 
     def type(key, counter):
         for t in (key, counter):
@@ -124,7 +125,7 @@ class threefry:
         return b.op("threefry", *read_aligned(b, i, (key, counter)))
 
     def sample(rng, dtype):
-        shapes = ((), (7, 3)), ((7, 1), (3,)), ((2, 7), ()), ((), ())
+        shapes = ((), (7, 3)), ((7, 1), (3,)), ((2, 7), ()), ((), ()), ((2,), (2,)), ((1, 1), (3,)), ((), (0,))
         return [(tuple([np.asarray(rng.integers(0, 1 << 64, s, UINT64)) for s in pair]), {}) for pair in shapes]
 
     elementwise = True

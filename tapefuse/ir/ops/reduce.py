@@ -42,8 +42,8 @@ def _cut(x: Any, start: Dim, limit: Dim) -> Any:
 
 
 def _pad_last(x: Any, high: Dim, interior: Dim, value: Any) -> Any:
-    lead = [0] * (len(shape_of(x)) - 1)
-    return pad(x, low=(*lead, 0), high=(*lead, high), interior=(*lead, interior), value=value)
+    low = (0,) * len(shape_of(x))
+    return pad(x, low=low, high=(*low[1:], high), interior=(*low[1:], interior), value=value)
 
 
 def _others(x: Any) -> Any:

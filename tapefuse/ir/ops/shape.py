@@ -22,7 +22,8 @@ from tapefuse.ir.types import Shape, Type, show_dtype, show_shape, size
 def _groups(new: Shape, old: Shape) -> Iterator[tuple[list[int], list[int]]]:
     """Runs of axes of `new` and of `old` that hold the same elements: [6,B] and [2,3,B] give ([0], [0,1]), ([1], [2]).
 
-    Two runs may end together wherever the products of the extents so far are equal.
+    Two runs end together wherever the products of the extents so far are equal. Behind the last run there may be
+    extents of 1, or beside one of 0 any others.
     """
     ends = list(accumulate(old, times))
     first_new = first_old = 0
@@ -31,15 +32,12 @@ def _groups(new: Shape, old: Shape) -> Iterator[tuple[list[int], list[int]]]:
             last = ends.index(product, first_old)
             yield list(range(first_new, k + 1)), list(range(first_old, last + 1))
             first_new, first_old = k + 1, last + 1
-    yield list(range(first_new, len(new))), list(range(first_old, len(old)))
 
 
 def _regroup(b: Any, index: list, extents: list, wanted: list) -> list:
     """The index into `wanted` extents of the element that has `index` among `extents` (same number, row-major)."""
     if extents == wanted:
         return index
-    if not extents:  # beside an axis of extent 0: nothing is read
-        return [b.number(0, INT64)] * len(wanted)
     flat = None
     for k, n in zip(index, extents, strict=True):
         flat = k if flat is None else b.op("add", b.op("mul", flat, b.dim(n)), k)
@@ -79,14 +77,16 @@ class reshape:
         index = [b.number(0, INT64)] * len(x.shape)  # what an axis of extent 1 gets
         for news, olds in _groups(shape, x.shape):
             news, olds = ([a for a in axes if s[a] != 1] for axes, s in ((news, shape), (olds, x.shape)))
-            found = _regroup(b, [i[a] for a in news], [shape[a] for a in news], [x.shape[a] for a in olds])
-            for a, k in zip(olds, found, strict=True):
-                index[a] = k
+            if news:  # else the old ones are of extent 1 too, or beside one of 0 where nothing is read
+                found = _regroup(b, [i[a] for a in news], [shape[a] for a in news], [x.shape[a] for a in olds])
+                for a, k in zip(olds, found, strict=True):
+                    index[a] = k
         return x(tuple(index))
 
     def sample(rng, dtype):
         cases = [((3, 4), (2, 6)), ((7, 6), (7, 2, 3)), ((2, 1, 3, 7), (6, 1, 7)), ((6,), (1, 3, 2)), ((), (1, 1))]
-        cases += [((2, 7, 3), (14, 3)), ((1,), ()), ((4, 6), (3, 8)), ((0, 3), (3, 0, 2)), ((0, 3), (0,))]
+        cases += [((2, 7, 3), (14, 3)), ((1,), ()), ((4, 6), (3, 8)), ((0, 3), (3, 0, 2)), ((0, 3), (0,)), ((3, 2), (2, 3))]
+        cases += [((0, 3), (0, 1))]
         return [((draw(rng, dtype, old),), {"shape": new}) for old, new in cases]
 
     linear = True
@@ -213,7 +213,7 @@ class iota:
 
     def ref(*, shape, axis, dtype):
         counts = np.arange(shape[axis]).astype(dtype)
-        return np.broadcast_to(counts.reshape(-1, *[1] * (len(shape) - 1 - axis)), shape)
+        return np.broadcast_to(counts.reshape(shape[axis], *[1] * (len(shape) - 1 - axis)), shape)
 
     def type(*, shape, axis, dtype):
         check_axes((axis,), len(shape))
@@ -246,7 +246,7 @@ class basis:
 
     def at(b, i, *, shape, dtype):
         axes = [a for a, n in enumerate(shape) if n != 1]
-        number = _regroup(b, [i[1 + a] for a in axes], [shape[a] for a in axes], [size(shape)]) if axes else i[:1]
+        number = _regroup(b, [i[1 + a] for a in axes], [shape[a] for a in axes], [size(shape)]) if axes else [i[0]]
         hit = b.op("eq", i[0], number[0])
         return b.op("select", hit, b.number(1, np.dtype(dtype)), b.number(0, np.dtype(dtype)))
 

@@ -8,6 +8,7 @@ A slice of a symbolic axis may be in bounds for some sizes only; `slice_needs` l
 
 from __future__ import annotations
 
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
@@ -15,27 +16,17 @@ import numpy as np
 from tapefuse._errors import IndexOutOfRangeError, ShapeError
 from tapefuse.ir.op import defop
 from tapefuse.ir.ops.family import INT64, batch_size, draw, same_dtype, shape_of, with_batch, zeros_like
-from tapefuse.ir.types import Dim, Poly, Shape, Type, divide, show_shape
+from tapefuse.ir.types import Dim, Poly, Shape, Type, always_negative, divide_up, show_shape
 
 
 def _ceil_div(n: Dim, step: Dim) -> Dim:
     """`n / step` rounded up. Raises ShapeError if that is no polynomial of the symbols in `n`."""
-    if step == 1:
-        return n
     if isinstance(step, Poly):
         raise ShapeError(f"a slice's stride must be a fixed integer, not {step}")
-    constant = dict(n.terms).get((), 0) if isinstance(n, Poly) else n
-    whole = divide(n - constant, step)
-    if whole is None:
+    found = divide_up(n, step)
+    if found is None:
         raise ShapeError(f"{n} elements, every {step}th of them: how many that are is known at run time only")
-    return whole - (-constant // step)
-
-
-def _never(d: Dim) -> bool:
-    """Whether a dimension is negative whatever the sizes of the symbols are."""
-    if not isinstance(d, Poly):
-        return d < 0
-    return all(c <= 0 for _, c in d.terms) and dict(d.terms).get((), 0) < 0
+    return found
 
 
 def slice_needs(shape: Shape, starts: Shape, limits: Shape, strides: Shape) -> list[Dim]:
@@ -47,9 +38,9 @@ def slice_needs(shape: Shape, starts: Shape, limits: Shape, strides: Shape) -> l
 def check_slice(shape: Shape, starts: Shape, limits: Shape, strides: Shape) -> None:
     if not len(shape) == len(starts) == len(limits) == len(strides):
         raise ShapeError(f"a slice of rank {len(shape)} needs as many starts, limits and strides")
-    if any(_never(s - 1) for s in strides):
+    if any(always_negative(s - 1) for s in strides):
         raise ShapeError(f"strides {strides} must be positive")
-    if any(_never(d) for d in slice_needs(shape, starts, limits, strides)):
+    if any(always_negative(d) for d in slice_needs(shape, starts, limits, strides)):
         raise IndexOutOfRangeError(f"starts {starts} and limits {limits} leave the shape {show_shape(shape)}")
 
 
@@ -87,7 +78,8 @@ class slice_:
 
     def sample(rng, dtype):
         cases = [((7, 3), (0, 1), (7, 3), (1, 1)), ((6, 7), (1, 0), (6, 7), (2, 1)), ((5,), (2,), (2,), (1,))]
-        cases += [((8,), (1,), (8,), (3,)), ((), (), (), ()), ((4,), (4,), (4,), (2,))]
+        cases += [((8,), (1,), (8,), (3,)), ((), (), (), ()), ((4,), (4,), (4,), (2,)), ((14,), (1,), (14,), (2,))]
+        cases += [((14, 2), (0, 0), (14, 2), (2, 2))]
         names = "starts", "limits", "strides"
         return [((draw(rng, dtype, s),), dict(zip(names, bounds, strict=True))) for s, *bounds in cases]
 
@@ -106,15 +98,15 @@ class pad:
         x = np.asarray(x)
         result = pad.type(Type(x.dtype, x.shape), low=low, high=high, interior=interior, value=value)
         y = np.full(result.shape, value, x.dtype)
-        spread = (max(n + (n - 1) * gap, 0) for n, gap in zip(x.shape, interior, strict=True))
-        y[tuple(slice(a, a + m, gap + 1) for a, m, gap in zip(low, spread, interior, strict=True))] = x
+        places = zip(x.shape, low, interior, strict=True)
+        y[tuple(slice(a, a + n * (gap + 1), gap + 1) for n, a, gap in places)] = x
         return y
 
     def type(x, *, low, high, interior, value):
         if not len(x.shape) == len(low) == len(high) == len(interior):
             raise ShapeError(f"padding {x} needs {len(x.shape)} entries each in low, high and interior")
         shape = tuple(a + n + (n - 1) * gap + b for n, a, b, gap in zip(x.shape, low, high, interior, strict=True))
-        if any(map(_never, (*low, *high, *interior, *shape))):
+        if any(map(always_negative, (*low, *high, *interior, *shape))):
             raise ShapeError(f"padding of {x} must not be negative: low {low}, high {high}, interior {interior}")
         return Type(x.dtype, shape)
 
@@ -135,7 +127,7 @@ class pad:
             return outside
         all_inside, index = None, []
         for k, n, lo, hi, gap in zip(i, x.shape, low, high, interior, strict=True):
-            inside, position = unpadded(b, k, n, lo, hi, gap)
+            inside, position = unpadded(b, k, n, lo, hi == 0, gap)
             index.append(position if inside is None else b.op("select", inside, position, b.number(0, INT64)))
             if inside is not None:
                 all_inside = inside if all_inside is None else b.op("and", all_inside, inside)
@@ -144,7 +136,7 @@ class pad:
 
     def sample(rng, dtype):
         cases = [((7, 3), (1, 0), (0, 2), (0, 0)), ((3, 7), (0, 1), (1, 0), (2, 1)), ((4,), (0,), (0,), (0,))]
-        cases += [((), (), (), ()), ((0,), (2,), (1,), (1,)), ((1, 2), (1, 1), (1, 1), (3, 0))]
+        cases += [((), (), (), ()), ((0,), (2,), (1,), (1,)), ((1, 2), (1, 1), (6, 1), (3, 0))]
         names = "low", "high", "interior"
         value = dtype.type(1)
         return [((draw(rng, dtype, s),), dict(zip(names, p, strict=True), value=value.item())) for s, *p in cases]
@@ -152,14 +144,15 @@ class pad:
     dtypes = "fciub"
 
 
-def unpadded(b: Any, k: Any, n: Dim, low: Dim, high: Dim, gap: Dim) -> tuple[Any, Any]:
-    """Whether index `k` of a padded axis holds an element of the operand (None: always), and which."""
+def unpadded(b: Any, k: Any, n: Dim, low: Dim, is_last: bool, gap: Dim) -> tuple[Any, Any]:
+    """Whether index `k` of an axis padded by `low`, `gap` and, unless its last element `is_last`, behind it holds an
+    element of the operand (None: always), and which."""
     conditions = []
     if low != 0:
         k = b.op("sub", k, b.dim(low))
         conditions.append(b.op("ge", k, b.number(0, INT64)))
-    if high != 0:
-        conditions.append(b.op("lt", k, b.dim(n + (n - 1) * gap)))
+    if not is_last:
+        conditions.append(b.op("lt", k, b.dim(n * (gap + 1))))
     if gap != 0:
         conditions.append(b.op("eq", b.op("mod", k, b.dim(gap + 1)), b.number(0, INT64)))
         k = b.op("floordiv", k, b.dim(gap + 1))
@@ -205,10 +198,12 @@ class concat:
         return concat(*(x if f else with_batch(x, n) for f, x in zip(flags, xs, strict=True)), axis=axis + 1)
 
     def at(b, i, *xs, axis):
-        ends = [sum((x.shape[axis] for x in xs[: k + 1]), 0) for k in range(len(xs))]
+        ends = list(accumulate(x.shape[axis] for x in xs))
         pieces = [(x, end - x.shape[axis], end) for x, end in zip(xs, ends, strict=True) if x.shape[axis] != 0]
+        if not pieces:
+            return xs[0](i)
         result = None
-        for x, start, end in reversed(pieces or [(xs[0], 0, 0)]):
+        for x, start, end in reversed(pieces):
             below = b.op("lt", i[axis], b.dim(end)) if result is not None else None
             element = x((*i[:axis], _within(b, i[axis], start, below), *i[axis + 1 :]))
             result = element if below is None else b.op("select", below, element, result)
@@ -216,7 +211,7 @@ class concat:
 
     def sample(rng, dtype):
         cases = [(((7, 3), (7, 2)), 1), (((2,), (3,), (7,)), 0), (((2, 2),), 0), (((2, 0), (2, 1)), 1)]
-        cases += [(((7,), (7,)), 0), (((0, 2), (0, 2)), 0)]
+        cases += [(((7,), (7,)), 0), (((0, 2), (0, 2)), 0), (((2, 1), (2, 3)), 1)]
         return [(tuple(draw(rng, dtype, s) for s in shapes), {"axis": axis}) for shapes, axis in cases]
 
     dtypes = "fciub"

@@ -187,7 +187,8 @@ class searchsorted:
         def case(shape: tuple, values: tuple, lead: int, right: bool) -> tuple[tuple, dict[str, Any]]:
             return (np.sort(draw(rng, dtype, shape), -1), draw(rng, dtype, values)), {"lead": lead, "right": right}
 
-        cases = [case((5,), (7, 2), 0, False), case((4,), (), 0, True), case((7, 3), (7, 2), 1, True)]
-        return [*cases, case((0,), (2,), 0, False), case((2, 8), (2, 7), 1, False), case((9,), (0,), 0, True)]
+        cases = [case((7,), (14, 2), 0, False), case((4,), (), 0, True), case((7, 3), (7, 2), 1, True)]
+        cases += [case((1,), (5,), 0, True), case((0,), (2,), 0, False)]
+        return [*cases, case((2, 8), (2, 7), 1, False), case((9,), (0,), 0, True)]
 
     dtypes = NUMBERS

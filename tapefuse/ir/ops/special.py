@@ -121,12 +121,9 @@ def gamma_value(x: Scalar) -> Scalar:
     """For x < 0: -pi / (a gamma(a) sin(pi a)) with a = -x; nan at the poles below 0."""
     a = abs(x)
     y = gamma_positive(a)
-    y = where(a < 1e-300, 1 / a, y)
-    reflected = where(a < 1e-300, -y, -math.pi / (a * sine_of_pi(a)) / y)
-    pole = where(x.op("floor").equals(x), x, 1.0)
-    y = where(x < 0, where(pole < 0, NAN, reflected), y)
-    y = where(x.equals(0), 1 / x, y)
-    return where(x.equals(INFINITY), INFINITY, where(x.equals(-INFINITY), NAN, where(x.differs(x), x, y)))
+    reflected = -math.pi / (a * sine_of_pi(a)) / y
+    y = where(x < 0, where(x.op("floor").equals(x), NAN, reflected), y)
+    return where(a < 1e-300, 1 / x, y)  # x (x + 1) has lost bits
 
 
 def digamma_near(x: Scalar) -> Scalar:
@@ -155,10 +152,9 @@ def digamma_value(x: Scalar) -> Scalar:
     series = polynomial(square, [b / (d * 2 * k) for k, (b, d) in enumerate(table.BERNOULLI[:9], 1)])
     far = where(a < FAR, FAR, a).op("log") - 0.5 * inverse - square * series
     y = where(a < FAR, digamma_near(a), far)
-    pole = where(x.op("floor").equals(x), x, 1.0) < 0
-    y = where(x < 0, where(pole, NAN, y + 1 / a + math.pi * cotangent_of_pi(a)), y)
-    y = where(x.equals(0), -1 / x, y)
-    return where(x.equals(-INFINITY), NAN, y)
+    reflected = y + 1 / a + math.pi * cotangent_of_pi(a)
+    y = where(x < 0, where(x.op("floor").equals(x), NAN, reflected), y)
+    return where(x.equals(0), -1 / x, y)
 
 
 def polygamma_positive(x: Scalar, order: int) -> Scalar:
@@ -193,14 +189,12 @@ def polygamma_value(x: Scalar, order: int) -> Scalar:
     """For x <= 0 by reflection: (-1)**n psi_n(1 - x) - pi**(n + 1) cot_n(pi x)."""
     if order == 0:
         return digamma_value(x)
-    sign = (-1) ** (order + 1)
-    negative = x <= 0
-    y = sign * polygamma_positive(where(negative, 1 - x, x), order)
+    sign, negative = (-1) ** order, x <= 0
+    y = -sign * polygamma_positive(where(negative, 1 - x, x), order)
     c = cotangent_of_pi(x)
-    reflected = (-1) ** order * y - math.pi ** (order + 1) * polynomial(c, cotangent_derivative(order))
-    pole = where(x.op("floor").equals(x), x, 1.0) <= 0
+    reflected = sign * y - math.pi ** (order + 1) * polynomial(c, cotangent_derivative(order))
     at_pole = INFINITY if order % 2 else NAN
-    y = where(negative, where(pole, at_pole, reflected), y)
+    y = where(negative, where(x.op("floor").equals(x), at_pole, reflected), y)
     return where(x.equals(INFINITY), 0.0, where(x.equals(-INFINITY), NAN, y))
 
 
@@ -257,13 +251,10 @@ def erfcx_positive(a: Scalar) -> Scalar:
 
 def erfcx_value(x: Scalar) -> Scalar:
     """For x < 0: 2 exp(x**2) - erfcx(-x), with the square in two parts."""
-    a = abs(x)
-    y = erfcx_positive(a)
-    low = where(x < -30, -30, where(x < 0, x, 0.0))
-    head = (low * 1024).op("round") / 1024  # its square is exact
-    square = (head * head).op("exp") * ((low - head) * (low + head)).op("exp")
-    y = where(x < 0, 2 * square - y, y)
-    return where(a.equals(INFINITY), where(x < 0, INFINITY, a.constant(0.0)), y)
+    y = erfcx_positive(abs(x))
+    head = (x * 1024).op("round") / 1024  # its square is exact
+    square = (head * head).op("exp") * ((x - head) * (x + head)).op("exp")
+    return where(x < -30, INFINITY, where(x < 0, 2 * square - y, y))
 
 
 def normal_quantile(q: Scalar, tail: Scalar) -> Scalar:
@@ -307,8 +298,7 @@ def ndtr_value(x: Scalar) -> Scalar:
 
 def log_ndtr_value(x: Scalar) -> Scalar:
     tail, factor = normal_tail(x)
-    y = where(x < 0, tail.op("log") - 0.5 * (x * x), (-tail * factor).op("log1p"))
-    return where(abs(x).equals(INFINITY), where(x < 0, x, 0.0), y)
+    return where(x < 0, tail.op("log") - 0.5 * (x * x), (-tail * factor).op("log1p"))
 
 
 erfcx: Op = special(
@@ -378,7 +368,7 @@ def bessel(order: int, scaled: bool) -> Function:
         if scaled:
             near = near * (-a).op("exp")
         else:
-            half = (0.5 * where(far_x > 1500, 1500, far_x)).op("exp")
+            half = (0.5 * far_x).op("exp")
             far = (far * half) * half
         y = where(a <= BESSEL_FAR, near, far)
         if not scaled:

@@ -16,21 +16,9 @@ import numpy as np
 
 from tapefuse._errors import ShapeError
 from tapefuse.ir.ops.family import INT64
-from tapefuse.ir.types import Dim, Poly, divide
+from tapefuse.ir.types import Dim, Poly, always_negative, divide_up, never_negative
 
 UNROLLED = 16  # most terms of a window that are written out one by one; more become a loop
-
-
-def never(d: Dim) -> bool:
-    """Whether a dimension is negative whatever the sizes of its symbols are."""
-    if not isinstance(d, Poly):
-        return d < 0
-    return all(c <= 0 for _, c in d.terms) and dict(d.terms).get((), 0) < 0
-
-
-def surely(d: Dim) -> bool:
-    """Whether a dimension is non-negative whatever the sizes of its symbols are."""
-    return all(c >= 0 for _, c in d.terms) if isinstance(d, Poly) else d >= 0
 
 
 def count(n: Dim, window: int, stride: int, low: int, high: int, dilation: int = 1) -> Dim:
@@ -43,25 +31,22 @@ def count(n: Dim, window: int, stride: int, low: int, high: int, dilation: int =
             f"stride {stride}, dilation {dilation}, padding {low} and {high}"
         )
     places = n + low + high - (window - 1) * dilation  # where a window may start
-    if never(places) or places == 0 and n != 0:
+    if always_negative(places) or places == 0 and n != 0:
         steps = f" in steps of {dilation}" if dilation > 1 else ""
         raise ShapeError(
             f"a window of {window} elements{steps} does not fit into {n} elements padded by {low} and {high}; use a "
             "smaller window or more padding"
         )
-    if stride == 1 or not isinstance(places, Poly):
-        return -(-places // stride) if isinstance(places, int) else places
-    constant = dict(places.terms).get((), 0)
-    whole = divide(places - constant, stride)
-    if whole is None:
+    found = divide_up(places, stride)
+    if found is None:
         raise ShapeError(f"how many windows with stride {stride} there are in {n} elements is known at run time only; "
                          "use a fixed size for that axis in the TensorSpec")  # fmt: skip
-    return whole - (-constant // stride)
+    return found
 
 
 def is_covered(n: Dim, windows: Dim, stride: int, low: int) -> bool:
     """Whether (i + low) // stride is a window's number for every element i."""
-    return surely(windows * stride - n - low)
+    return never_negative(windows * stride - n - low)
 
 
 # -- NumPy ------------------------------------------------------------------------------------------------------------

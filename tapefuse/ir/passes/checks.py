@@ -18,7 +18,7 @@ from typing import NamedTuple
 import numpy as np
 
 from tapefuse._errors import ShapeError
-from tapefuse.ir import ops
+from tapefuse.ir import ops, types
 from tapefuse.ir.graph import Graph, Value, here
 from tapefuse.ir.op import const, constant
 from tapefuse.ir.ops.effects import error_class
@@ -92,7 +92,8 @@ def _tests(v: Value, known: Known) -> Iterator[Test]:
     elif v.op is ops.pow and v.dtype.kind == "i":
         yield from _exponent_tests(v)
     elif v.op is not None and v.op.failure:
-        yield Test(ops.failed(v), Check(v.op.failure, v.loc, np.linalg.LinAlgError))
+        marked = ops.real(v) if v.dtype.kind == "c" else v
+        yield Test(ops.failed(marked), Check(v.op.failure, v.loc, np.linalg.LinAlgError))
     elif v.op is ops.require:
         a = v.attributes
         yield Test(ops.not_(v.args[0]), Check("", None, error_class(a["error"]), a["arguments"], a["where"]))
@@ -173,7 +174,7 @@ def never_negative(d: Dim, known: Known = MappingProxyType({})) -> bool:
             if end is None:
                 return False
             d = d.substitute({symbol: end})
-    return all(c >= 0 for _, c in d.terms) if isinstance(d, Poly) else d >= 0
+    return types.never_negative(d)
 
 
 def _slope(d: Poly, symbol: str) -> Dim | None:
