@@ -17,7 +17,7 @@ from tapefuse.ir.interp import bind, substituted
 from tapefuse.ir.op import OPS, Literal
 from tapefuse.ir.types import Type, substitute
 
-GRAPHS = ("body", "cond", "branches")  # attributes of regions that hold graphs
+GRAPHS = ("body", "branches", "cond", "then")  # attributes of regions that hold graphs
 ULPS = 8  # of noise: more than any op errs
 RUNS = 3
 FOURIER = ("dft", "rdft", "irdft")

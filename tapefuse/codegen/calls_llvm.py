@@ -42,14 +42,16 @@ def called(w: Writer, s: Call) -> str:
 def substitute(w: Writer, s: Substitute) -> None:
     """Append a call of BLAS's trsm on row-major matrices."""
     dtype = s.y.type.dtype
-    t, letter = register_type(dtype), "s" if dtype == np.float32 else "d"
-    types = ["i32"] * 7 + [t, "ptr", "i32", "ptr", "i32"]
+    t, letter = register_type(dtype), ("sc" if dtype == np.float32 else "dz")[s.is_complex]
+    types = ["i32"] * 7 + ["ptr" if s.is_complex else t, "ptr", "i32", "ptr", "i32"]
     function = w.needs.external(f"scipy_cblas_{letter}trsm", "void", *types)
     flags = 101, 141, 122 if s.lower else 121, 112 if s.transpose else 111, 132 if s.unit else 131
     rows, columns = w.use(s.rows), w.use(s.columns)
     m, n, lda, ldb = (w.new(f"trunc i64 {x} to i32") for x in (rows, columns, *map(w.at_least_one, (rows, columns))))
     a, y = w.element(s.a, s.at_a), w.element(s.y, s.at_y)
-    sizes = f"i32 {m}, i32 {n}, {t} {literal(Num(1.0, dtype))}, ptr {a}, i32 {lda}, ptr {y}, i32 {ldb}"
+    one, zero = (literal(Num(x, dtype)) for x in (1.0, 0.0))
+    factor = f"ptr {_table(w, t, [one, zero])}" if s.is_complex else f"{t} {one}"
+    sizes = f"i32 {m}, i32 {n}, {factor}, ptr {a}, i32 {lda}, ptr {y}, i32 {ldb}"
     w.line(f"call void {function}({', '.join(f'i32 {x}' for x in flags)}, {sizes})")
 
 

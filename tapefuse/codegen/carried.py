@@ -24,6 +24,8 @@ def continued(node: Value) -> Value | None:
         return None
     token, k = node.args[0], node.attributes["index"]
     assert token.op is not None
+    if token.op is OPS["recording"]:
+        return None
     if token.type.size == 1 and node.type.size == 1:
         return None  # scalars are in registers
     if "carried" in token.attributes:

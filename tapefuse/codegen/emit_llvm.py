@@ -28,6 +28,7 @@ from tapefuse.codegen.loops import (
     For,
     Free,
     Gemm,
+    Grow,
     If,
     Kernel,
     Launch,
@@ -119,7 +120,7 @@ class Writer(Instructions):
                 self.names[s.failed] = called(self, s)
             case Assign(acc, value):
                 self.line(f"store {register_type(acc.dtype)} {self.use(value)}, ptr %{acc.name}")
-            case View() | Move() | While() | If() | Launch() | Allocate() | Free() | Poll():
+            case View() | Move() | While() | If() | Launch() | Allocate() | Grow() | Free() | Poll():
                 self.control(s)
 
     def control(self, s: Stmt) -> None:

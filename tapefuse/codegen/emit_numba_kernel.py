@@ -40,6 +40,7 @@ from tapefuse.codegen.loops import (
     For,
     Free,
     Gemm,
+    Grow,
     If,
     Kernel,
     Launch,
@@ -177,6 +178,9 @@ class _Writer:
                     self.effect(self.launch(s))
                 case Allocate(buffer, nbytes):
                     self.effect(f"{buffer.name} = {self.imports.function('allocated')}({self.plain(nbytes)})")
+                case Grow(buffer, used, nbytes):
+                    grown, sizes = self.imports.function("grown"), f"{self.plain(used)}, {self.plain(nbytes)}"
+                    self.effect(f"{buffer.name} = {grown}({buffer.name}, {sizes})")
                 case Free(buffer):
                     self.effect(f"{self.imports.function('release')}({buffer.name})")
                 case Poll():
@@ -349,7 +353,8 @@ class _Writer:
         operands = [text for x, at in ((s.a, s.at_a), (s.y, s.at_y)) for text in (x.name, self.linear(x, at))]
         sizes = [self.plain(x) for x in (s.rows, s.columns)]
         kind = map(str, (s.lower, s.transpose, s.unit))
-        return f"{self.imports.function('substituted')}({', '.join([*operands, *sizes, *kind])})"
+        name = "substituted_complex" if s.is_complex else "substituted"
+        return f"{self.imports.function(name)}({', '.join([*operands, *sizes, *kind])})"
 
     def call(self, s: Call) -> str:
         given = [[o.buffer.name for o in s.operands], [self.linear(o.buffer, o.at) for o in s.operands]]

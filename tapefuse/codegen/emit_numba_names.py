@@ -11,7 +11,7 @@ from tapefuse.codegen.loops import INT, Num
 from tapefuse.ir.types import Dim, Poly, Shape, show_dtype
 
 ARRAY_FUNCTIONS = frozenset({"carve", "reshaped", "matmul_rows", "matmul_columns", "contract", "transposed"})
-ARRAY_FUNCTIONS |= {"allocated", "release", "substituted"}
+ARRAY_FUNCTIONS |= {"allocated", "grown", "release", "substituted", "substituted_complex"}
 
 
 class Imports:

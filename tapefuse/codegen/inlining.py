@@ -19,6 +19,7 @@ from tapefuse.codegen.loops import (
     For,
     Free,
     Gemm,
+    Grow,
     If,
     Kernel,
     Launch,
@@ -200,6 +201,9 @@ class _Inlined:
                 new = code.buffer(buffer.type.substitute(self.bound))
                 self.storage[buffer] = code.made(new)
                 code.append(Allocate(new, self.scalar(nbytes), self.status))
+            case Grow(buffer, used, nbytes, _):
+                assert self.status is not None
+                code.append(Grow(self.array(buffer), *self.scalars((used, nbytes)), self.status))
             case Poll():
                 assert self.status is not None
                 code.append(Poll(self.status))

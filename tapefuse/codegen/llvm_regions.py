@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from tapefuse.codegen.emit_llvm import Writer
-from tapefuse.codegen.loops import Allocate, Buffer, Free, If, Launch, Move, Num, Poll, Stmt, View, While, bodies
+from tapefuse.codegen.loops import Allocate, Buffer, Free, Grow, If, Launch, Move, Num, Poll, Stmt, View, While, bodies
 
 ALIGN = 64
 WATCHED, INTERRUPTED, LAUNCH = "tapefuse_watched", "tapefuse_interrupted", "tapefuse_launch"
@@ -61,6 +61,8 @@ class RegionWriter(Writer):
                 self.launch(s)
             case Allocate():
                 self.allocate(s)
+            case Grow():
+                self.grow(s)
             case Free(buffer):
                 slot = f"%{buffer.name}.memory"
                 self.needs.external("free", "void", "ptr")
@@ -146,13 +148,39 @@ class RegionWriter(Writer):
         self.allocated.append(slot)
         memory = self.new(f"call ptr {malloc}(i64 {self.new(f'add i64 {self.use(s.nbytes)}, {ALIGN}')})")
         self.line(f"store ptr {memory}, ptr {slot}")
+        self.leave_without(memory, s.status)
+        self.view(s.buffer, self.aligned(memory))
+
+    def grow(self, s: Grow) -> None:
+        """What is there stays where it is from the beginning of the block that `realloc` gives, which may be aligned in
+        another way."""
+        realloc = self.needs.external("realloc", "ptr", "ptr", "i64")
+        memmove = self.needs.intrinsic("llvm.memmove.p0.p0.i64", "void", "ptr", "ptr", "i64", "i1")
+        slot = f"%{s.buffer.name}.memory"
+        old, now = self.new(f"load ptr, ptr {slot}"), self.pointer(s.buffer)
+        ends = [self.new(f"ptrtoint ptr {p} to i64") for p in (now, old)]
+        skipped = self.new(f"sub i64 {ends[0]}, {ends[1]}")
+        nbytes = self.new(f"add i64 {self.use(s.nbytes)}, {ALIGN}")
+        memory = self.new(f"call ptr {realloc}(ptr {old}, i64 {nbytes})")
+        self.leave_without(memory, s.status)
+        self.line(f"store ptr {memory}, ptr {slot}")
+        there, wanted = self.new(f"getelementptr i8, ptr {memory}, i64 {skipped}"), self.aligned(memory)
+        is_there = self.new(f"icmp eq ptr {there}, {wanted}")
+        moved = self.new(f"select i1 {is_there}, i64 0, i64 {self.use(s.used)}")
+        self.line(f"call void {memmove}(ptr {wanted}, ptr {there}, i64 {moved}, i1 false)")
+        self.view(s.buffer, wanted)
+
+    def leave_without(self, memory: str, status: Buffer) -> None:
+        """Leave if there was no memory."""
         none = self.new(f"icmp eq ptr {memory}, null")
-        at = self.new(f"getelementptr i8, ptr {self.pointer(s.status)}, i64 1")
+        at = self.new(f"getelementptr i8, ptr {self.pointer(status)}, i64 1")
         self.line(f"{none}.byte = zext i1 {none} to i8")
         self.line(f"store i8 {none}.byte, ptr {at}")
         self.leave_if(none)
+
+    def aligned(self, memory: str) -> str:
         past = self.new(f"add i64 {self.new(f'ptrtoint ptr {memory} to i64')}, {ALIGN - 1}")
-        self.pointers[s.buffer.name] = self.new(f"inttoptr i64 {self.new(f'and i64 {past}, {-ALIGN}')} to ptr")
+        return self.new(f"inttoptr i64 {self.new(f'and i64 {past}, {-ALIGN}')} to ptr")
 
     # -- kernels ---------------------------------------------------------------------------------------
     def launch(self, s: Launch) -> None:
@@ -196,6 +224,8 @@ def _moved(body: tuple[Stmt, ...]) -> set[str]:
     for s in body:
         if isinstance(s, Move):
             found.update(b.name for b in (*s.targets, *s.sources))
+        if isinstance(s, Grow):
+            found.add(s.buffer.name)
         for inner in bodies(s):
             found |= _moved(inner)
     return found

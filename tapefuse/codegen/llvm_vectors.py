@@ -14,6 +14,7 @@ from tapefuse._records import dataclass
 from tapefuse.codegen.costs import WEIGHTS
 from tapefuse.codegen.llvm_instructions import Declarations, memory_type, register_type
 from tapefuse.codegen.llvm_loop_shapes import Shape, address_step, examined, is_strictly_scalar, running_sums
+from tapefuse.codegen.llvm_neighbours import Neighbours
 from tapefuse.codegen.llvm_regions import RegionWriter
 from tapefuse.codegen.loops import INT, Buffer, For, Kernel, Let, Load, Num, Scalar, Store, Update, Var, identity
 from tapefuse.ir.types import show_dtype, size
@@ -57,6 +58,7 @@ class _Loop:
         self.totals: dict[Var, str] = {}
         self.nans: dict[Var, str] = {}  # of accumulators of extremes of floats: whether a lane has seen a nan
         self.sums = running_sums(s)
+        self.neighbours = Neighbours(s, shape)
 
     def write(self) -> None:
         w, s = self.w, self.s
@@ -181,6 +183,8 @@ class _Loop:
     def repeat(self, n: int, before: str, start: str, stop: str, masked: bool) -> None:
         """A loop in steps of `lanes`; leaves in the block after it. At least one iteration runs."""
         w, var = self.w, f"%{self.s.var.name}.{n}"
+        if not masked:
+            self.neighbours.begin(self, start, var)
         w.line(f"br label %body.{n}")
         w.start(f"body.{n}")
         w.line(f"{var} = phi i64 [ {start}, %{before} ], [ {var}.next, %latch.{n} ]")
@@ -188,6 +192,7 @@ class _Loop:
         w.line(f"br label %latch.{n}")
         w.start(f"latch.{n}")
         w.line(f"{var}.next = add nuw nsw i64 {var}, {self.lanes}")
+        self.neighbours.end()
         more = w.new(f"icmp slt i64 {var}.next, {stop}")
         w.line(f"br i1 {more}, label %body.{n}, label %after.{n}")
         w.start(f"after.{n}")
@@ -327,6 +332,8 @@ class _Loop:
         w, memory = self.w, memory_type(t.dst.dtype)
         step = address_step(t.buffer, t.index, self.slopes)
         v, align = f"<{self.lanes} x {memory}>", _align(t.dst.dtype)
+        if (shifted := self.neighbours.load(self, t)) is not None:
+            return shifted
         if step == 1 and self.condition is None:
             value = w.new(f"load {v}, ptr {self.address(t)}, align {align}")
         elif step == 1:

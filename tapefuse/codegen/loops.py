@@ -188,7 +188,8 @@ class Transpose:
 class Substitute:
     """`y = op(a)^-1 y` for a triangular matrix of `rows` rows: y, row-major, has `columns` columns. BLAS's trsm.
 
-    `lower`: which triangle of `a` is read; `transpose`: `op` transposes it; `unit`: its diagonal is taken for 1.
+    `lower`: which triangle of `a` is read; `transpose`: `op` transposes it; `unit`: its diagonal is taken for 1;
+    `is_complex`: two elements are the parts of a number.
     """
 
     a: Buffer
@@ -200,6 +201,7 @@ class Substitute:
     lower: bool
     transpose: bool
     unit: bool
+    is_complex: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -298,6 +300,16 @@ class Allocate:
 
 
 @dataclass(frozen=True, slots=True)
+class Grow:
+    """`nbytes` for `buffer`, which `Allocate` gave `used` of; these are kept, at another place. Otherwise as `Allocate`."""
+
+    buffer: Buffer
+    used: Scalar
+    nbytes: Scalar
+    status: Buffer
+
+
+@dataclass(frozen=True, slots=True)
 class Free:
     buffer: Buffer
 
@@ -311,7 +323,7 @@ class Poll:
 
 Stmt = (
     Let | Load | Store | Declare | Update | For | Gemm | Contract | Transpose | Substitute | Call
-    | Assign | While | If | View | Move | Launch | Allocate | Free | Poll
+    | Assign | While | If | View | Move | Launch | Allocate | Grow | Free | Poll
 )  # fmt: skip
 
 

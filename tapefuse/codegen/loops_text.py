@@ -13,6 +13,7 @@ from tapefuse.codegen.loops import (
     For,
     Free,
     Gemm,
+    Grow,
     If,
     Kernel,
     Launch,
@@ -96,7 +97,7 @@ def _line(s: Stmt) -> str:
                 f"{s.columns} columns by {s.row_x})"
             )
         case Substitute():
-            kind = f"{'unit ' * s.unit}{'lower' if s.lower else 'upper'} triangle"
+            kind = f"{'complex ' * s.is_complex}{'unit ' * s.unit}{'lower' if s.lower else 'upper'} triangle"
             kind += f" of {at(s.a, s.at_a)}{'.T' * s.transpose}"
             return f"{at(s.y, s.at_y)} = solution for the {kind}  ({s.rows} rows, {s.columns} columns)"
         case Call():
@@ -117,6 +118,8 @@ def _line(s: Stmt) -> str:
             return f"launch {s.kernel.name}({operands}) rows {s.rows} in {s.pieces} pieces"
         case Allocate(buffer, nbytes):
             return f"{buffer.name} = allocate {nbytes} bytes"
+        case Grow(buffer, used, nbytes):
+            return f"{buffer.name} = {nbytes} bytes after {used} of {buffer.name}"
         case Free(buffer):
             return f"free {buffer.name}"
         case Poll():

@@ -13,6 +13,7 @@ from tapefuse.codegen.loops import (
     For,
     Free,
     Gemm,
+    Grow,
     If,
     Launch,
     Let,
@@ -75,6 +76,8 @@ def reads(s: Stmt) -> Iterator[Var]:
             found = (*s.sizes, s.rows, s.pieces)
         case Allocate(nbytes=nbytes):
             found = (nbytes,)
+        case Grow():
+            found = (s.used, s.nbytes)
         case View() | Move() | Free() | Poll():
             found = ()
         case For(start=start, stop=stop):

@@ -12,6 +12,7 @@ from functools import partial
 
 import numpy as np
 
+from tapefuse.codegen.short_axes import unrolled
 from tapefuse.codegen.updates import replaces_most
 from tapefuse.ir import ops
 from tapefuse.ir.graph import Graph, Value, here, param
@@ -24,7 +25,7 @@ from tapefuse.ir.types import Dim, broadcast_shapes
 
 def prepared(graph: Graph) -> tuple[Graph, tuple[np.ndarray, ...]]:
     """The prepared graph and the arrays of the parameters appended to its parameters."""
-    graph = with_operands(with_bits(graph))
+    graph = unrolled(with_operands(with_bits(graph)))
     env: dict[Value, Value] = {p: p for p in graph.params}
     arrays: list[np.ndarray] = []
     lifted: list[Value] = []

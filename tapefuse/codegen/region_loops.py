@@ -7,7 +7,7 @@ that the last one is written where the result is; where it is not known, the las
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from tapefuse.codegen.bounds import bound
 from tapefuse.codegen.code import Array, Cell, Storage
@@ -34,14 +34,18 @@ class _Pair:
 class Loop(Body):
     """What both loops share. `memory`: of the body's parameters and new values."""
 
-    def prepare(self, addressed: set[int]) -> Plan:
-        """The plan of the body. `addressed`: parameters that must lie in memory for other reasons."""
-        graph, count = self.attributes["body"], self.attributes["carried"]
-        same = [k for k in range(count) if graph.outs[k] is graph.params[k]]  # never changed: read like a constant
-        self.carried = [k for k in range(count) if k not in same]
-        self.constant = [*same, *range(count, len(graph.params))]
+    def home(self, k: int) -> Array | None:
+        """The memory in which somebody reads what is carried in the end."""
+        return self.result(k)
+
+    def prepare(self, addressed: set[int], graph: Graph, after: Mapping[int, Value]) -> Plan:
+        """The plan of the body `graph`, which turns parameters into `after`. `addressed`: parameters that must lie in
+        memory for other reasons."""
+        same = [k for k, y in after.items() if y is graph.params[k]]  # never changed: read like a constant
+        self.carried = [k for k in after if k not in same]
+        self.constant = [*same, *(k for k in range(len(graph.params)) if k not in after)]
         params = tuple(graph.params[k] for k in (*self.constant, *self.carried))
-        body = Graph(params, tuple(graph.outs[k] for k in self.carried), graph.name)
+        body = Graph(params, tuple(after[k] for k in self.carried), graph.name)
         p = self.inner("body", body, len(self.constant), [graph.params[k].type for k in self.carried])
         self.new = dict(zip(self.carried, p.graph.outs, strict=True))
         self.state = dict(zip((*self.constant, *self.carried), p.graph.params, strict=True))
@@ -53,7 +57,7 @@ class Loop(Body):
         self.fixed: dict[int, Storage] = {}
         for k in self.constant:
             self.fixed[k] = self.given(self.args[k], k in self.addressed)
-            if k in same and (home := self.result(k)) is not None:
+            if k in same and (home := self.home(k)) is not None:
                 self._begin(home, self.args[k])
         self.once = constant_steps(p, [self.state[k] for k in self.constant], self.attributes.get("index"))
         self.give_memory(p, self.once)
@@ -82,11 +86,13 @@ class Loop(Body):
     def begin(self, p: Plan, odd: Scalar) -> None:
         """The first values of what is carried. `odd`: whether pairs change their roles an odd number of times."""
         for k in self.carried:
+            if k >= len(self.args):
+                continue  # it has memory of its own
             value, code = self.args[k], self.code
             if value.type.size == 1 and k not in self.addressed:
                 self.slots[k] = code.declare(value.dtype, code.value(self.operand(value)))
                 continue
-            home = self.result(k)
+            home = self.home(k)
             at = home or self.typed(self.scratch(value.type.nbytes, "carried"), value.type)
             if self.is_in_place(p, k):
                 self.arrays[k] = at
@@ -145,7 +151,7 @@ class Loop(Body):
         """After the loop: what is read is stored. `odd`: whether pairs have changed their roles an odd number of times,
         if `begin` did not know it."""
         for k, slot in self.slots.items():
-            if (home := self.result(k)) is not None:
+            if (home := self.home(k)) is not None:
                 self.code.store(home.buffer, (ZERO,) * len(home.buffer.type.shape), self.code.read(slot))
         if odd is None:
             return
@@ -158,7 +164,8 @@ class Loop(Body):
 class ForLoop(Loop):
     def write(self) -> None:
         code, index, trips = self.code, self.attributes["index"], self.attributes["trips"]
-        p = self.prepare(set())
+        graph = self.attributes["body"]
+        p = self.prepare(set(), graph, dict(enumerate(graph.outs)))
         count = code.op("maximum", code.dim(trips), ZERO)
         odd: Scalar = Num(int(count.value) % 2, INT) if isinstance(count, Num) else ZERO
         if isinstance(count, Var) and any(not self.is_in_place(p, k) for k in self.carried):
@@ -190,17 +197,24 @@ class ForLoop(Loop):
 
 class WhileLoop(Loop):
     def write(self) -> None:
-        code, graph = self.code, self.attributes["cond"]
-        cond = self.inner("condition", graph, len(graph.params))
+        graph = self.attributes["body"]
+        done = self.repeat(graph, dict(enumerate(graph.outs)))
+        if (home := self.result(self.attributes["carried"])) is not None:
+            self.code.store(home.buffer, (), done)
+
+    def repeat(self, graph: Graph, after: Mapping[int, Value]) -> Scalar:
+        """The loop, and how many iterations it had."""
+        code, test = self.code, self.attributes["cond"]
+        cond = self.inner("condition", test, len(test.params))
         self.give_memory(cond)
         addressed = in_memory(cond)
-        p = self.prepare({k for k, v in enumerate(cond.graph.params) if v in addressed})
+        p = self.prepare({k for k, v in enumerate(cond.graph.params) if v in addressed}, graph, after)
         self.begin(p, ZERO)
         (decision,) = cond.outputs
         decided: Storage = Cell(decision.type)
         if decision in addressed:
             decided = self.typed(self.scratch(decision.type.nbytes, "condition"), decision.type)
-        n = code.declare(INT, ZERO)
+        self.n = n = code.declare(INT, ZERO)
         with code.repeat() as loop:
             memory = self.enter()
             mine = {v: memory[self.state[k]] for k, v in enumerate(cond.graph.params)}
@@ -214,9 +228,8 @@ class WhileLoop(Loop):
                 self.poll()
         done = code.read(n)
         self.finish(code.op("eq", code.op("and", done, ONE), ONE))
-        if (home := self.result(self.attributes["carried"])) is not None:
-            code.store(home.buffer, (), done)
         self.cost = p.cost + LONG
+        return done
 
 
 def _is_copy(body: Sequence[Stmt]) -> bool:

@@ -10,10 +10,17 @@ from collections.abc import Mapping
 from tapefuse.codegen.region_body import Body, Planned
 from tapefuse.codegen.region_branches import Sized, Switch
 from tapefuse.codegen.region_loops import ForLoop, WhileLoop
+from tapefuse.codegen.region_stacks import Recording
 from tapefuse.codegen.schedule import Group, Schedule
 from tapefuse.ir.graph import Value
 
-_KINDS: dict[str, type[Body]] = {"for": ForLoop, "while": WhileLoop, "switch": Switch, "sized": Sized}
+_KINDS: dict[str, type[Body]] = {
+    "for": ForLoop,
+    "while": WhileLoop,
+    "recording": Recording,
+    "switch": Switch,
+    "sized": Sized,
+}
 
 
 def lowering(

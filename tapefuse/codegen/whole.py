@@ -34,12 +34,12 @@ def before_writing(plan: Schedule, states: Iterable[Value], frugal: bool) -> fro
 
 def allocates(v: Value) -> bool:
     """Whether there is code in a node for a size that is known at run time only."""
-    return v.op is ops.sized or any(allocates(u) for g in region.graphs(v) for u in g.nodes)
+    return v.op in (ops.sized, ops.recording) or any(allocates(u) for g in region.graphs(v) for u in g.nodes)
 
 
 def work(v: Value) -> int:
     """About how long a node takes, in 1/64 ns."""
-    if v.op in (ops.while_, ops.sized):
+    if v.op in (ops.while_, ops.sized, ops.recording):
         return LONG
     if v.op is ops.for_:
         return typical(v.attributes["trips"]) * _work_of(v.attributes["body"])

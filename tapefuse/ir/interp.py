@@ -90,7 +90,7 @@ def _run(
     return walk(graph, inputs, apply)
 
 
-_GRAPHS = frozenset({"body", "cond", "branches"})  # attributes that hold graphs
+_GRAPHS = frozenset({"body", "branches", "cond", "then"})  # attributes that hold graphs
 
 
 def _runner(

@@ -39,7 +39,7 @@ from tapefuse.tracer.promote import operands
 from tapefuse.tracer.shortcuts import moved
 from tapefuse.tracer.source import called
 from tapefuse.tracer.state import state
-from tapefuse.tracer.tensor import F32, F64, Tensor, as_tensor
+from tapefuse.tracer.tensor import F32, F64, Deferred, Tensor, as_tensor
 
 
 def _kept(y: Tensor, x: Tensor, axes: tuple[int, ...], keepdims: bool) -> Tensor:
@@ -89,6 +89,8 @@ def _started(function: Callable[..., Tensor], y: Tensor, initial: Any) -> Tensor
 
 def _summed(x: Tensor, axes: tuple[int, ...]) -> Tensor:
     """The sum of a tensor that `_is_plain`."""
+    if type(x) is Deferred:
+        return ops.reduce_sum(x, axes=axes) if axes else x
     return moved(ops.reduce_sum, x, state.quietly(np.add.reduce, x._array, axes), {"axes": axes}) if axes else x
 
 
@@ -125,8 +127,10 @@ def prod(
 
 
 def _is_plain(x: Any) -> bool:
-    """Whether it is a float32 or float64 with a value, outside of traces."""
-    return type(x) is Tensor and state.trace is None and ((t := x._array.dtype) is F32 or t is F64)
+    """Whether it is a float32 or float64 with a value, perhaps later, outside of traces."""
+    if type(x) is not Tensor:
+        return type(x) is Deferred and state.trace is None
+    return state.trace is None and ((t := x._array.dtype) is F32 or t is F64)
 
 
 def _floating(x: Any, dtype: Any) -> Tensor:
@@ -145,7 +149,7 @@ def mean(
     x = _floating(x, dtype)
     if where is None and not keepdims and _is_plain(x):
         axes = tuple(range(x.ndim)) if axis is None else _axes(x, axis)
-        return divide(_summed(x, axes), x._array.size if axis is None else size_of([x.shape[a] for a in axes]))
+        return divide(_summed(x, axes), x.size if axis is None else size_of([x.shape[a] for a in axes]))
     wide = _cast(x, widened(x.dtype))
     return _cast(divide(sum(wide, axis, keepdims=keepdims, where=where), _count(wide, axis, keepdims, where)), x.dtype)
 

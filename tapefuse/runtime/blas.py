@@ -12,7 +12,7 @@ from functools import cache
 
 from tapefuse._errors import CompileError
 
-FUNCTIONS = ("scipy_cblas_sgemm", "scipy_cblas_dgemm", "scipy_cblas_strsm", "scipy_cblas_dtrsm")  # 32-bit integers
+FUNCTIONS = tuple(f"scipy_cblas_{name}" for name in ("sgemm", "dgemm", "strsm", "dtrsm", "ctrsm", "ztrsm"))  # 32-bit
 
 
 def address(name: str) -> int:

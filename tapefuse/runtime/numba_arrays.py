@@ -38,6 +38,13 @@ def allocated(nbytes):
     return np.empty(nbytes, np.uint8)
 
 
+def grown(memory, used, nbytes):
+    """What `allocated` gave with room for more after the first `used` bytes, elsewhere. Raises MemoryError."""
+    found = allocated(nbytes)
+    found[:used] = memory[:used]
+    return found
+
+
 def release(memory):
     """Gives back what `allocated` gave."""
 
@@ -62,6 +69,19 @@ def _allocated(context, builder, sig, args):
     at_least_one = builder.select(builder.icmp_signed(">", size, one), size, one)
     malloc = ir.FunctionType(cgutils.voidptr_t, [size.type])
     data = builder.call(cgutils.get_or_insert_function(builder.module, malloc, "malloc"), [at_least_one])
+    with builder.if_then(cgutils.is_null(builder, data), likely=False):
+        context.call_conv.return_user_exc(builder, MemoryError, ("no memory for a loop",))
+    return _array(
+        context, builder, sig.return_type, data, types.UniTuple(types.intp, 1), cgutils.pack_array(builder, [size])
+    )
+
+
+@compiled(grown, typer=lambda memory, used, nbytes: types.Array(types.uint8, 1, "C"))
+def _grown(context, builder, sig, args):
+    old = builder.bitcast(make_array(sig.args[0])(context, builder, args[0]).data, cgutils.voidptr_t)
+    size = context.cast(builder, args[2], sig.args[2], types.intp)
+    realloc = ir.FunctionType(cgutils.voidptr_t, [cgutils.voidptr_t, size.type])
+    data = builder.call(cgutils.get_or_insert_function(builder.module, realloc, "realloc"), [old, size])
     with builder.if_then(cgutils.is_null(builder, data), likely=False):
         context.call_conv.return_user_exc(builder, MemoryError, ("no memory for a loop",))
     return _array(
@@ -143,8 +163,9 @@ def _gemm(context, builder, sig, args, rows: bool):
     return context.get_dummy_value()
 
 
-def _blas_function(builder, title, t, given):
-    name = f"scipy_cblas_{'s' if isinstance(t, ir.FloatType) else 'd'}{title}"
+def _blas_function(builder, title, t, given, is_complex=False):
+    letter = ("sc" if isinstance(t, ir.FloatType) else "dz")[is_complex]
+    name = f"scipy_cblas_{letter}{title}"
     llvm.add_symbol(name, blas.address(name))
     return cgutils.get_or_insert_function(builder.module, ir.FunctionType(ir.VoidType(), [v.type for v in given]), name)
 
@@ -224,8 +245,25 @@ def substituted(a, at_a, y, at_y, rows, columns, lower, transpose, unit):
             y[i] /= a[i, i]
 
 
+def substituted_complex(a, at_a, y, at_y, rows, columns, lower, transpose, unit):
+    """The same where two elements are the parts of a number; `at_*` count elements."""
+    kind = np.complex64 if y.dtype == np.float32 else np.complex128
+    a = reshaped(a, (a.size,))[at_a : at_a + 2 * rows * rows].view(kind)
+    y = reshaped(y, (y.size,))[at_y : at_y + 2 * rows * columns].view(kind)
+    substituted(a, 0, y, 0, rows, columns, lower, transpose, unit)
+
+
 @compiled(substituted, typer=lambda a, at_a, y, at_y, rows, columns, lower, transpose, unit: types.none)
 def _substituted(context, builder, sig, args):
+    return _called_trsm(context, builder, sig, args, False)
+
+
+@compiled(substituted_complex, typer=lambda a, at_a, y, at_y, rows, columns, lower, transpose, unit: types.none)
+def _substituted_complex(context, builder, sig, args):
+    return _called_trsm(context, builder, sig, args, True)
+
+
+def _called_trsm(context, builder, sig, args, is_complex):
     """A call of OpenBLAS at one thread."""
     a, y = (make_array(sig.args[k])(context, builder, args[k]) for k in (0, 2))
     at_a, at_y, rows, columns = (context.cast(builder, args[k], sig.args[k], types.intp) for k in (1, 3, 4, 5))
@@ -240,7 +278,11 @@ def _substituted(context, builder, sig, args):
     m, n, lda, ldb = (
         builder.trunc(v, i32) for v in (rows, columns, _at_least_one(builder, rows), _at_least_one(builder, columns))
     )
-    given = [*flags, flag(unit, UNIT, GENERAL), m, n, ir.Constant(t, 1.0)]
+    factor = ir.Constant(t, 1.0)
+    if is_complex:
+        one = cgutils.alloca_once_value(builder, ir.Constant(ir.ArrayType(t, 2), [1.0, 0.0]))
+        factor = builder.bitcast(one, t.as_pointer())
+    given = [*flags, flag(unit, UNIT, GENERAL), m, n, factor]
     given += [builder.gep(a.data, [at_a]), lda, builder.gep(y.data, [at_y]), ldb]
-    builder.call(_blas_function(builder, "trsm", t, given), given)
+    builder.call(_blas_function(builder, "trsm", t, given, is_complex), given)
     return context.get_dummy_value()

@@ -129,7 +129,7 @@ def known_cut(x: Tensor, index: Any) -> shortcuts.Cut | None:
     if state.trace is not None or state.overrides:
         return None
     if type(index) is int:
-        return _int_cut(x._array.shape, index)
+        return _int_cut(x.shape, index)
     given = index if type(index) is tuple else (index,)
     key = tuple([(i.start, i.stop, i.step) if type(i) is slice else i for i in given])
     for i, k in zip(given, key, strict=True):
@@ -137,7 +137,7 @@ def known_cut(x: Tensor, index: Any) -> shortcuts.Cut | None:
             type(i) is not slice or any(type(d) is not int and d is not None for d in k)
         ):
             return None
-    return _sliced_cut(x._array.shape, key)
+    return _sliced_cut(x.shape, key)
 
 
 @lru_cache(maxsize=4096)

@@ -15,7 +15,7 @@ import numpy as np
 
 from tapefuse.ir.op import Op
 from tapefuse.tracer.state import state
-from tapefuse.tracer.tensor import F32, F64, Readable, Tensor, normal, taped
+from tapefuse.tracer.tensor import F32, F64, Deferred, Readable, Tensor, normal, taped
 
 _NONE: dict[str, Any] = {}
 _FLOATS = F32, F64
@@ -31,6 +31,13 @@ def _nonzero(x: Any, dtype: np.dtype) -> np.ndarray:
 def number(x: Any, dtype: np.dtype) -> np.ndarray:
     """A Python number as an array that nobody writes to."""
     return _nonzero(x, dtype) if x else np.array(x, dtype)  # 0.0 == -0.0
+
+
+def _alike(x: Any, y: Any) -> bool:
+    """Whether the op takes these as they are: tensors of one dtype, or one and a Python number."""
+    if isinstance(x, Tensor) and isinstance(y, Tensor):
+        return x.dtype is y.dtype
+    return type(x) is float or type(x) is int or type(y) is float or type(y) is int
 
 
 def unary(op: Op, general: Callable[..., Tensor]) -> Callable[..., Tensor]:
@@ -51,6 +58,9 @@ def unary(op: Op, general: Callable[..., Tensor]) -> Callable[..., Tensor]:
                 if tapes := here.tapes:
                     taped(tapes, op, _NONE, xs, y, (array, a))
                 return y
+            if type(x) is Deferred:
+                later = x._run.next(op, _NONE, xs)
+                return function(x) if later is None else later
             if isinstance(x, Readable):
                 return function(x.read())
         return general(*xs, dtype=dtype)
@@ -82,6 +92,9 @@ def binary(op: Op, general: Callable[..., Tensor]) -> Callable[..., Tensor]:
                 if tapes := here.tapes:
                     taped(tapes, op, _NONE, xs, y, (array, a, b))
                 return y
+            if (type(x) is Deferred or type(z) is Deferred) and _alike(x, z):
+                later = (x if type(x) is Deferred else z)._run.next(op, _NONE, xs)
+                return function(x, z) if later is None else later
             if isinstance(x, Readable) or isinstance(z, Readable):
                 return function(*[v.read() if isinstance(v, Readable) else v for v in xs])
         return general(*xs, dtype=dtype)

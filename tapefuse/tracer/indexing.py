@@ -18,7 +18,7 @@ from tapefuse.tracer import shortcuts
 from tapefuse.tracer.cuts import AxisCut, as_dim, cut, known_cut, position
 from tapefuse.tracer.operators import Operators, functions
 from tapefuse.tracer.source import user_loc
-from tapefuse.tracer.tensor import Readable, Tensor, TracedTensor, apply, as_tensor, python_kind, still, takes
+from tapefuse.tracer.tensor import Deferred, Readable, Tensor, TracedTensor, apply, as_tensor, python_kind, still, takes
 
 
 def getitem(x: Any, index: Any) -> Tensor:
@@ -29,7 +29,7 @@ def getitem(x: Any, index: Any) -> Tensor:
     anything else.
     """
     x = x if type(x) is Tensor else as_tensor(x)
-    if type(x) is Tensor and (plain := known_cut(x, index)) is not None:
+    if (type(x) is Tensor or type(x) is Deferred) and (plain := known_cut(x, index)) is not None:
         return shortcuts.item(x, plain)
     given = index if isinstance(index, tuple) else (index,)
     if (found := _traced_mask(x, given)) is not None:

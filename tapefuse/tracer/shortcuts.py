@@ -8,7 +8,7 @@ registered and need neither samples nor a lowering.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,7 +19,7 @@ from tapefuse.ir.op import Op
 from tapefuse.ir.ops.family import quiet, shape_of
 from tapefuse.ir.types import Shape, Type
 from tapefuse.tracer.state import state
-from tapefuse.tracer.tensor import F32, F64, Tensor, normal, taped
+from tapefuse.tracer.tensor import F32, F64, Deferred, Tensor, normal, taped
 
 
 def _unbatched(*args: Any, **attrs: Any) -> Any:
@@ -88,7 +88,7 @@ def product(x: Any, y: Any) -> Tensor | None:
     """`x @ y` of eager matrices and vectors of one dtype; None for anything else."""
     here = state
     if type(x) is not Tensor or type(y) is not Tensor or here.trace is not None or here.overrides:
-        return None
+        return _deferred_product(x, y) if type(x) is Deferred or type(y) is Deferred else None
     a, b = x._array, y._array
     t = a.dtype
     if b.dtype is not t or not (t is F32 or t is F64) or not (0 < a.ndim <= 2 and 0 < b.ndim <= 2):
@@ -103,6 +103,17 @@ def product(x: Any, y: Any) -> Tensor | None:
         op = _product if a.ndim + b.ndim < 4 else ops.matmul
         taped(tapes, op, _NONE, (x, y), z, (array, a, b))
     return z
+
+
+def _deferred_product(x: Any, y: Any) -> Tensor | None:
+    if not isinstance(x, Tensor) or not isinstance(y, Tensor) or x.dtype is not y.dtype:
+        return None
+    rank = x.ndim + y.ndim
+    if not 2 <= rank <= 4 or x.ndim not in (1, 2) or y.ndim not in (1, 2):
+        return None
+    first: Any = x if type(x) is Deferred else y
+    z = first._run.next(_product if rank < 4 else ops.matmul, _NONE, (x, y))
+    return product(x, y) if z is None else z
 
 
 # -- elements and slices ----------------------------------------------------------------------------------------------
@@ -150,6 +161,8 @@ _cut = _shortcut(
 
 def item(x: Tensor, cut: Cut) -> Tensor:
     """The part of an eager tensor."""
+    if type(x) is Deferred and (found := x._run.next(_cut, {"cut": cut}, (x,))) is not None:
+        return found
     y = Tensor.__new__(Tensor)
     y._array = array = normal(x._array[cut.key])
     if tapes := state.tapes:
@@ -167,3 +180,19 @@ def moved(op: Op, x: Tensor, array: np.ndarray, attrs: dict[str, Any]) -> Tensor
     if tapes := state.tapes:
         taped(tapes, op, attrs, (x,), y, (array, x._array))
     return y
+
+
+# -- the same in programs ---------------------------------------------------------------------------------------------
+
+SHORTCUTS = (_product, _cut)
+
+
+def parts(op: Op, xs: Sequence[Any], attrs: dict[str, Any]) -> Any:
+    """`op(*xs, **attrs)` of IR values, in registered operations."""
+    if op is _product:
+        a, b = xs
+        y = _PRODUCT.emit(*_matrices(a, b, a, b))
+        return ops.reshape(y, shape=(*a.type.shape[:-1], *b.type.shape[1:]))
+    if op is _cut:
+        return _cut_jvp(xs, None, xs[0], **attrs)
+    return op.emit(*xs, **attrs)

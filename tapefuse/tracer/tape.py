@@ -25,6 +25,7 @@ from tapefuse._tree import flatten, leaves_with_paths, unflatten
 from tapefuse.ir.graph import Loc
 from tapefuse.ir.op import Op
 from tapefuse.ir.types import Type, has_derivatives
+from tapefuse.tracer.deferring import Run, plan_of, plans
 from tapefuse.tracer.explanation import KEPT, Explanation, Note, Reason, losses
 from tapefuse.tracer.operators import functions
 from tapefuse.tracer.record import CallRecord, Entry, Line, Node, backward, entry_of, forward, op_record, region_record
@@ -70,6 +71,7 @@ class GradientTape:
         self._warned = False  # of recording gradients
         self._dtype_warnings = 0
         self._entered_by: tuple[CodeType, int] | None = None
+        self._run: Run | None = None  # of a tape that repeats itself: operations that are put off
         self._records: list[Entry | Line] = []
         self._tracked: set[int] = set()  # keys of everything watched or computed from it
         self._variables: dict[int, Variable] = {}  # watched ones by key
@@ -84,10 +86,23 @@ class GradientTape:
             raise ValueError("this tape is still recording; leave its `with` block before entering it again")
         if self._consumed:
             self._forget()
+        self._settle()
         self._entered = self._used = True
         self._entered_by = user_instruction()
         self._start()
+        if plans and self._may_put_off() and (plan := plan_of(self._entered_by)) is not None:
+            self._run = Run(plan, self)
         return self
+
+    def _may_put_off(self) -> bool:
+        """Whether nobody but the user of this tape sees what happens in its block."""
+        is_alone = len(state.tapes) == 1 and state.trace is None and not state.pinned and not state.overrides
+        return is_alone and not self._persistent and self._watch_accessed and not self._records and not self._tracked
+
+    def _settle(self) -> None:
+        """Have everything on the tape that was recorded."""
+        if self._run is not None:
+            self._run.settle()
 
     @property
     def _entered_at(self) -> Loc | None:
@@ -98,6 +113,8 @@ class GradientTape:
         self._stop()
 
     def _start(self) -> None:
+        for tape in state.tapes:
+            tape._settle()
         busy.append(None)
         state.tapes = (*state.tapes, self)
 
@@ -107,6 +124,7 @@ class GradientTape:
             busy.pop()
 
     def _forget(self) -> None:
+        self._settle()
         self._consumed = False
         self._records, self._tracked, self._variables, self._watched = [], set(), {}, {}
         self._forget_notes()
@@ -125,6 +143,7 @@ class GradientTape:
             raise TapeError(
                 "trying to stop a tape which is not recording; use stop_recording() inside its `with` block"
             )
+        self._settle()
         self._stop()
         paused = _Paused(self)
         state.tapes = (*state.tapes, paused)
@@ -156,6 +175,7 @@ class GradientTape:
             elif isinstance(x, Variable):
                 self._watch_variable(x)
             else:
+                self._settle()
                 self._tracked.add(key_of(x))
                 self._watched[id(x)] = weakref.ref(x), node(x)
                 self._watched_at[key_of(x)] = user_loc()
@@ -181,6 +201,7 @@ class GradientTape:
     def note(self, kind: str, what: Any, keys: Sequence[int], made: Tensor | Variable | int | None = None) -> None:
         """Remember that values went somewhere without being recorded, if this tape tracks or follows one of them."""
         if not self._tracked.isdisjoint(keys) or not self.lost.isdisjoint(keys):
+            self._settle()
             made = made if isinstance(made, int) or made is None else _key(made)
             ys = () if made is None else (made,)
             self.lost.update(ys)
@@ -234,6 +255,7 @@ class GradientTape:
 
     def add_record(self, entry: Entry) -> None:
         """Append an operation of any kind; its floating-point results are tracked from here on."""
+        self._settle()
         if len(entry.ys) > 1 or type(entry) is CallRecord:
             self.lost.update([y.key for y in entry.ys if y.key is not None and not has_derivatives(y.dtype)])
         self._records.append(entry)
@@ -274,16 +296,28 @@ class GradientTape:
 
     def _gradients(self, targets: list[Any], seeds: Any, sources: Sequence[Node]) -> list[Any]:
         """By the quickest way there is: a compiled program, the arrays themselves, tensors. `seeds` None: all are 1."""
+        if self._run is not None:
+            self._check_usable()
+            self._stop()
+            if (found := self._put_off(self._run, targets, seeds, sources)) is not None:
+                self._take_lines()
+                return found
         lines = self._take_lines()
         is_eager = state.trace is None and not state.tapes
         if is_eager and self._entered_by is not None and not any(isinstance(t, IndexedRows) for t in targets):
-            nodes = [node(t) for t in targets if has_derivatives(t.dtype)] if seeds is None else [n for n, _ in seeds]
+            nodes = _ends(targets) if seeds is None else [n for n, _ in seeds]
             found = compiled_gradients(self._entered_by, user_instruction(), lines, seeds, nodes, sources)
             if found is not None:
                 return found
         seeds = seeds_of(targets, None) if seeds is None else seeds
         grads = gradients(lines, seeds, sources) if is_eager else None
         return backward(self._entries(lines), seeds, sources, rows=True) if grads is None else grads
+
+    def _put_off(self, run: Run, targets: list[Any], seeds: Any, sources: Sequence[Node]) -> list[Any] | None:
+        """The gradients of a tape whose operations are to be run yet, in one with these."""
+        if state.trace is not None or state.tapes or any(isinstance(t, IndexedRows) for t in targets):
+            return None
+        return run.gradients(seeds, _ends(targets) if seeds is None else [n for n, _ in seeds], sources)
 
     def jvp(
         self,
@@ -365,6 +399,7 @@ class GradientTape:
 
     def _reasons(self, name: str, x: Tensor | Variable, targets: Sequence[Tensor | Variable]) -> tuple[Reason, ...]:
         """Why no target has a derivative by `x`; nothing if one has."""
+        self._settle()
         if not has_derivatives(x.dtype):
             return (Reason.of("source", name, made_at(x), dtype=x.dtype),)
         source, targeted = self._source(x), [end for y in targets for end in ends(y)]
@@ -402,6 +437,7 @@ class GradientTape:
 
     def _take_lines(self) -> list[Entry | Line]:
         self._check_usable()
+        self._settle()
         if self._persistent:
             if self in state.tapes:
                 self._warn_of_recording_gradients()
@@ -453,6 +489,10 @@ def explain_gradient(tape: GradientTape, target: Any, sources: Any) -> Explanati
     `tape.gradient(target, sources, explain=True)`, or of a persistent tape.
     """
     return tape.explanation(target, sources)
+
+
+def _ends(targets: Sequence[Any]) -> list[Node]:
+    return [node(t) for t in targets if has_derivatives(t.dtype)]
 
 
 def _key(x: Tensor | Variable) -> int:

@@ -34,6 +34,7 @@ from tapefuse.tracer.source import called, current_loc, made_here, user_loc, wit
 from tapefuse.tracer.state import new_key, state
 
 if TYPE_CHECKING:
+    from tapefuse.tracer.deferring import Run
     from tapefuse.tracer.trace import Trace
 
 PYTHON_DEFAULTS = {
@@ -52,10 +53,10 @@ class Tensor(Operators):
 
     `_array` is C-contiguous, aligned, in native byte order, and never written to; `_key`, the identity on tapes, is
     made when it is first asked for (`key_of`). `_value` and `_trace` are those of a `TracedTensor`, which a tensor made
-    while tracing becomes when something traced is stored into it.
+    while tracing becomes when something traced is stored into it; `_value` and `_run` those of a `Deferred`.
     """
 
-    __slots__ = ("__weakref__", "_array", "_key", "_trace", "_value")
+    __slots__ = ("__weakref__", "_array", "_key", "_run", "_trace", "_value")
     _array: np.ndarray
     _key: int
     _trace: Trace
@@ -81,7 +82,7 @@ class Tensor(Operators):
 
     @property
     def size(self) -> Any:
-        return self.type.size
+        return self._array.size
 
     def numpy(self) -> Any:
         """The value as a fresh NumPy array (a NumPy scalar for shape `()`); leaves the tape."""
@@ -200,6 +201,10 @@ class TracedTensor(Tensor):
     def type(self) -> Type:
         return self._value.type
 
+    @property
+    def size(self) -> Any:
+        return self.type.size
+
     def _concrete(self, asked_by: str) -> np.ndarray:
         """The value, if it follows from constants alone. Raises ConcretizationError."""
         array = self._trace.constant_value(self._value)
@@ -224,6 +229,42 @@ class TracedTensor(Tensor):
     def __repr__(self) -> str:
         made = f", made at {self._value.loc}" if self._value.loc else ""
         return f"tp.Tensor(<traced>, shape={self.shape}, dtype={self.dtype}{made})"
+
+
+class Deferred(Tensor):
+    """A tensor of a tape that repeats itself, which is computed when somebody looks at it, or with the gradients.
+
+    `_value` is its type, `_run` the `deferring.Run` that it belongs to. When it has its array it is a `Tensor`.
+    """
+
+    __slots__ = ()
+    _value: Any
+    _run: Run
+
+    def __getattr__(self, name: str) -> Any:
+        if name != "_array":
+            raise AttributeError(f"'Tensor' object has no attribute {name!r}")
+        self._run.settle()
+        return _array_slot.__get__(self)
+
+    @property
+    def dtype(self) -> np.dtype:
+        return self._value.dtype
+
+    @property
+    def shape(self) -> Shape:
+        return self._value.shape
+
+    @property
+    def type(self) -> Type:
+        return self._value
+
+    @property
+    def size(self) -> Any:
+        return self.type.size
+
+
+_array_slot: Any = vars(Tensor)["_array"]
 
 
 class Number(Tensor):
@@ -284,6 +325,9 @@ def still(x: Tensor) -> Tensor:
 
 def assume(x: Tensor, new: Tensor) -> None:
     """Give the object `x` the value and identity of another tensor. Raises TypeError for one of another program."""
+    for t in (x, new):
+        if type(t) is Deferred:
+            t._run.settle()
     trace = state.trace
     if trace is not None and not trace.owns(x):
         raise TypeError(
@@ -304,6 +348,7 @@ def assume(x: Tensor, new: Tensor) -> None:
 
 def _same_as(x: Tensor, kind: type[Tensor]) -> Tensor:
     """A tensor of another class with the value and the identity of `x`."""
+    kind = Tensor if kind is Deferred else kind
     twin: Any = kind.__new__(kind)
     if isinstance(x, TracedTensor):
         twin._value, twin._trace = x._value, x._trace
@@ -487,7 +532,7 @@ def _quickly(op: Op, args: tuple, attrs: dict[str, Any]) -> Tensor | None:
     arrays = []
     for x in args:
         if type(x) is not Tensor:
-            return None
+            return _put_off(x._run, op, args, attrs) if type(x) is Deferred else None
         array = x._array
         if not ((t := array.dtype) is F32 or t is F64 or t in _EXACT):
             return None
@@ -501,6 +546,14 @@ def _quickly(op: Op, args: tuple, attrs: dict[str, Any]) -> Tensor | None:
     if tapes := state.tapes:
         taped(tapes, op, attrs, args, y, (array, *arrays))
     return y
+
+
+def _put_off(run: Run, op: Op, args: tuple, attrs: dict[str, Any]) -> Tensor | None:
+    """The same where an operand, the first of `run`, has no value yet."""
+    if not all(isinstance(x, Tensor) for x in args):
+        return None
+    y = run.next(op, attrs, args)
+    return _quickly(op, args, attrs) if y is None else y
 
 
 def _stays_weak(op: Op, operands: tuple[Tensor, ...]) -> bool:

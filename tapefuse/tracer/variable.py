@@ -134,14 +134,17 @@ class Variable(Readable):
 
     def read(self) -> Tensor:
         """The value now. A tape that is recording watches a trainable variable from its first read on."""
+        tapes = state.tapes
+        for tape in tapes:
+            tape.variable_read(self)
+            if (run := tape._run) is not None and self._key in tape._tracked and (found := run.read(self)) is not None:
+                return found
         if state.trace is not None:
             tensor: Tensor = TracedTensor(state.trace.variable_value(self), state.trace)
         else:
             tensor = Tensor.__new__(Tensor)
             tensor._array = self._array
-        if tapes := state.tapes:
-            for tape in tapes:
-                tape.variable_read(self)
+        if tapes:
             _record_identity(self._key, tensor)
         return tensor
 

@@ -23,9 +23,9 @@ def wanted(case: Case) -> Any:
 WANTED = {str(case): wanted(case) for case in CASES}
 RIGHT = [case for case in CASES if not isinstance(WANTED[str(case)], Exception)]
 WRONG = [case for case in CASES if isinstance(WANTED[str(case)], Exception)]
-FIRST = list({case.name: case for case in reversed(RIGHT) if case.array.size}.values())
+FIRST = list({(c.name, c.array.dtype.kind == "c"): c for c in reversed(RIGHT) if c.array.size}.values())
 NOT_STACKED = ("lstsq", "multi_dot", "norm", "outer", "tensorinv", "tensorsolve")
-SMOOTH = [case for case in RIGHT if case.smooth and case.array.dtype == np.float64 and case.array.size]
+SMOOTH = [case for case in RIGHT if case.smooth and case.array.dtype.char in "dD" and case.array.size]
 
 
 def each(cases: list[Case]) -> Any:
@@ -43,7 +43,7 @@ def agree(got: Any, want: Any) -> None:
         assert np.shape(a) == np.shape(b)
         if not isinstance(b, (int, np.integer)):  # a rank: NumPy's is a plain or a 32-bit integer
             assert a.dtype == np.asarray(b).dtype
-        tolerance = 1e-4 if np.asarray(b).dtype == np.float32 else 1e-10
+        tolerance = 1e-4 if np.asarray(b).dtype in (np.float32, np.complex64) else 1e-10
         np.testing.assert_allclose(np.asarray(a), np.asarray(b), rtol=tolerance, atol=tolerance)
 
 
@@ -69,9 +69,10 @@ def test_numba(case):
 
 @each([case for case in FIRST if case.name not in NOT_STACKED])
 def test_stacks_of_unknown_height(case):
-    f = tp.tape_function(lambda x: case.call(tp, x), input_signature=[tp.TensorSpec((None, 3, 3), np.float64)])
+    dtype = np.result_type(case.array, np.float64)
+    f = tp.tape_function(lambda x: case.call(tp, x), input_signature=[tp.TensorSpec((None, 3, 3), dtype)])
     for n in (0, 1, 4):
-        agree(f(generic(n, 3, 3)), case.call(np, generic(n, 3, 3)))
+        agree(f(generic(n, 3, 3, dtype=dtype)), case.call(np, generic(n, 3, 3, dtype=dtype)))
 
 
 @each(WRONG)
@@ -91,13 +92,32 @@ def loss_of(case: Case) -> Any:
 
     def loss(x: Any) -> Any:
         total = 0.0
-        for k, y in enumerate(leaves(case.call(tp, x))):
+        for k, y in enumerate(real_parts(without_phases(case.call(tp, x)))):
             if y.dtype.kind == "f":
                 w = generic(*y.shape, 5 + k).sum(-1)
                 total = total + tp.sum(w * y) + tp.sum(w * y * y)
         return total
 
     return loss
+
+
+def without_phases(result: Any) -> Any:
+    """Complex vectors times the conjugate of an element of each, since nothing determines their phases."""
+    match result:
+        case tp.linalg.EighResult(w, v) if v.dtype.kind == "c":
+            return w, v * tp.conj(v[..., :1, :])
+        case tp.linalg.SVDResult(u, s, vh) if u.dtype.kind == "c":
+            return u * vh[..., :1].mT, s, vh * tp.conj(vh[..., :1])
+    return result
+
+
+def real_parts(result: Any) -> list[Any]:
+    found = [(tp.real(y), tp.imag(y)) if y.dtype.kind == "c" else (y,) for y in leaves(result)]
+    return [part for parts in found for part in parts]
+
+
+def direction(x: np.ndarray) -> np.ndarray:
+    return generic(*x.shape, 2, dtype=x.dtype)[..., 0] / 3
 
 
 def along(f: Any, x: np.ndarray, t: np.ndarray) -> Any:
@@ -119,14 +139,14 @@ def close(got: Any, want: Any, tolerance: float = 1e-6) -> None:
 @each(SMOOTH)
 def test_derivatives_to_third_order(case):
     loss, x = loss_of(case), case.array
-    t = generic(*x.shape, 2)[..., 0] / 3
+    t = direction(x)
     first = along(loss, x, t)
     second = along(first, x, t)
     close(first(tp.constant(x)), difference(loss, x, t))
     close(second(tp.constant(x)), difference(first, x, t))
     close(along(second, x, t)(tp.constant(x)), difference(second, x, t))
     gradient = tp.grad(loss)
-    close(np.sum(gradient(tp.constant(x)).numpy() * t), first(tp.constant(x)), 1e-9)
+    close(np.sum(gradient(tp.constant(x)).numpy().conj() * t).real, first(tp.constant(x)), 1e-9)
     _, (product,) = tp.hvp(loss, (tp.constant(x),), (tp.constant(t),))
     close(product, difference(gradient, x, t))
 
@@ -134,7 +154,7 @@ def test_derivatives_to_third_order(case):
 @each([case for case in FIRST if case in SMOOTH])
 def test_compiled_derivatives_to_third_order(case):
     loss, x = loss_of(case), case.array
-    t = generic(*x.shape, 2)[..., 0] / 3
+    t = direction(x)
 
     def derivatives(x: Any) -> Any:
         gradient = tp.grad(loss)
@@ -150,7 +170,7 @@ def test_compiled_derivatives_to_third_order(case):
 def test_vmap_and_jacobian(case):
     x = case.array
     many = np.stack([x, x + 0.1, x * 1.2])
-    results = lambda x: tuple(y for y in leaves(case.call(tp, x)) if y.dtype.kind == "f")
+    results = lambda x: tuple(y for y in leaves(case.call(tp, x)) if y.dtype.kind in "fc")
     for transform in (lambda f: f, tp.tape_function):
         got = leaves(transform(tp.vmap(results))(tp.constant(many)))
         for k, y in enumerate(got):

@@ -118,18 +118,30 @@ def test_derivatives(name: str) -> None:
 
 
 LIMITS = {
-    "gammaln": [(0.0, INF), (-1.0, INF), (INF, INF), (-INF, INF), (1.0, 0.0), (2.0, 0.0), (1e306, 7.036051755e308)],
-    "gamma": [(0.0, INF), (-0.0, -INF), (-1.0, NAN), (INF, INF), (-INF, NAN), (5.0, 24.0), (171.7, INF), (1e-310, INF)],
+    "gammaln": [
+        *[(0.0, INF), (-1.0, INF), (INF, INF), (-INF, INF), (1.0, 0.0), (2.0, 0.0), (1e306, 7.036051755e308)],
+        *[(1e-305, 305 * math.log(10)), (-1e-305, 305 * math.log(10)), (-0.1, 2.3689613327287886)],
+    ],
+    "gamma": [
+        *[(0.0, INF), (-0.0, -INF), (-1.0, NAN), (INF, INF), (-INF, NAN), (5.0, 24.0), (171.7, INF), (1e-310, INF)],
+        *[(1e-305, 1e305), (-1e-305, -1e305), (0.1, 9.513507698668732), (-0.1, -10.686287021193193), (1e308, INF)],
+    ],
     "digamma": [(0.0, -INF), (-0.0, INF), (-2.0, NAN), (INF, INF), (-INF, NAN)],
-    "polygamma 1": [(0.0, INF), (-3.0, INF), (INF, 0.0)],
-    "erfcx": [(INF, 0.0), (-INF, INF), (0.0, 1.0), (-30.0, INF), (1e300, 1 / (1e300 * math.sqrt(math.pi)))],
+    "polygamma 1": [(0.0, INF), (-3.0, INF), (INF, 0.0), (-INF, NAN)],
+    "polygamma 2": [(0.0, NAN), (-3.0, NAN), (INF, 0.0), (-INF, NAN)],
+    "polygamma 20": [(3.0, -233141556.11225682), (11.0, -0.0003942315567513425)],
+    "polygamma 3": [(0.0, INF), (-3.0, INF), (INF, 0.0), (-INF, NAN)],
+    "erfcx": [
+        *[(INF, 0.0), (-INF, INF), (0.0, 1.0), (-30.0, INF), (1e300, 1 / (1e300 * math.sqrt(math.pi)))],
+        *[(-1e300, INF), (-1e308, INF)],
+    ],
     "ndtr": [(INF, 1.0), (-INF, 0.0), (0.0, 0.5)],
     "log_ndtr": [(INF, 0.0), (-INF, -INF), (0.0, math.log(0.5))],
     "ndtri": [(0.0, -INF), (1.0, INF), (0.5, 0.0), (1.5, NAN), (-0.1, NAN)],
     "erfinv": [(1.0, INF), (-1.0, -INF), (0.0, 0.0), (1.1, NAN)],
     "erfcinv": [(0.0, INF), (2.0, -INF), (1.0, 0.0), (2.1, NAN)],
-    "i0": [(INF, INF), (-INF, INF), (0.0, 1.0)],
-    "i1": [(INF, INF), (-INF, -INF), (0.0, 0.0)],
+    "i0": [(INF, INF), (-INF, INF), (0.0, 1.0), (1e4, INF), (1e308, INF)],
+    "i1": [(-1e308, -INF), (INF, INF), (-INF, -INF), (0.0, 0.0)],
     "i0e": [(INF, 0.0), (0.0, 1.0)],
     "i1e": [(-INF, 0.0), (0.0, 0.0)],
     "entr": [(0.0, 0.0), (-1.0, -INF)],

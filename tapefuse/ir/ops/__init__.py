@@ -18,6 +18,7 @@ from tapefuse.ir.ops import (  # noqa: F401
     linalg,
     logic,
     order,
+    paired,
     pooling,
     random,
     reduce,
@@ -140,6 +141,7 @@ put_at = OPS["put_at"]
 qr = OPS["qr"]
 rdft = OPS["rdft"]
 real = OPS["real"]
+recording = OPS["recording"]
 reduce_all = OPS["reduce_all"]
 reduce_any = OPS["reduce_any"]
 reduce_max = OPS["reduce_max"]

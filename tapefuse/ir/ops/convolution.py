@@ -186,7 +186,7 @@ class conv_input:
         rows = _rows(g, lead)
         for k, at in windows.taps(g.shape[lead + 1 : -1], w.shape[lead:-2], strides, dilation):
             part = y[(slice(None),) * (lead + 1) + at]
-            part += (rows @ np.swapaxes(w[(slice(None),) * lead + k], -1, -2)).reshape(part.shape)
+            part += (rows @ w[(slice(None),) * lead + k].mT).reshape(part.shape)
         inner = tuple(slice(a, a + n) for a, n in zip(low, extents, strict=True))
         return y[(slice(None),) * (lead + 1) + inner]
 
@@ -223,8 +223,6 @@ class conv_input:
                 inside = windows.both(b, inside, exists)
             return _where(b, inside, b.op("mul", g((*i[: lead + 1], *o, c)), w((*i[:lead], *k, i[-1], c))))
 
-        if 0 in g.shape[lead + 1 : -1]:
-            return b.number(0, g.dtype)
         return b.reduce("add", g.dtype, (*kernel, channels), term)
 
     def sample(rng, dtype):
@@ -254,7 +252,7 @@ class conv_kernel:
         rows = _rows(g, lead)
         for k, at in windows.taps(g.shape[lead + 1 : -1], extents, strides, dilation):
             part = _rows(x[(slice(None),) * (lead + 1) + at], lead)
-            y[(slice(None),) * lead + k] = np.swapaxes(part, -1, -2) @ rows
+            y[(slice(None),) * lead + k] = part.mT @ rows
         return y
 
     def type(x, g, *, extents, strides, low, high, dilation):

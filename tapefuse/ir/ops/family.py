@@ -180,7 +180,7 @@ def unary_sample(low: float = -2.0, high: float = 2.0) -> Sample:
 
 
 def binary_sample(first: tuple[float, float] = (-2.0, 2.0), second: tuple[float, float] = (-2.0, 2.0)) -> Sample:
-    shapes = ((7, 3), (3,)), ((7, 3), (7, 3)), ((2, 1), (7,)), ((2, 7, 3), (1, 3)), ((), (2, 2)), ((), ())
+    shapes = ((7, 3), (3,)), ((7, 3), (7, 3)), ((7, 1), (2,)), ((2, 7, 3), (1, 3)), ((), (2, 2)), ((), ())
     return lambda rng, dtype: [((draw(rng, dtype, s, *first), draw(rng, dtype, t, *second)), {}) for s, t in shapes]
 
 

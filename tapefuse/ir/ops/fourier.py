@@ -41,13 +41,13 @@ def _check_norm(norm: str) -> None:
         raise ShapeError(f"norm is {norm!r}; it must be 'backward', 'ortho' or 'forward'")
 
 
-def _check_pairs(x: Type) -> None:
+def check_pairs(x: Type) -> None:
     if not x.shape or x.shape[-1] != 2:
         raise ShapeError(f"{x} holds no complex numbers: its last axis must be their real and imaginary parts")
 
 
 def _check_points(x: Type, axis: int) -> None:
-    _check_pairs(x)
+    check_pairs(x)
     check_axes((axis,), len(x.shape) - 1)
 
 
@@ -154,7 +154,7 @@ class from_pairs:
         return _complex(x)
 
     def type(x):
-        _check_pairs(x)
+        check_pairs(x)
         return Type(complex_dtype(same_dtype([x], "f")), x.shape[:-1])
 
     def vjp(g, y, x):

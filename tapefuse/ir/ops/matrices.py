@@ -1,4 +1,7 @@
-"""What rules about matrices are written with: transposes, triangles, diagonals, scaled rows and columns, stacks."""
+"""What rules about matrices are written with: transposes, triangles, diagonals, scaled rows and columns, stacks.
+
+Of complex matrices, `transposed` is the conjugate transpose, and what is symmetric of real ones is Hermitian.
+"""
 
 # To mypy the body of an op stays a class after @defop.
 # mypy: disable-error-code="arg-type, attr-defined, call-arg"
@@ -12,8 +15,20 @@ from typing import Any
 import numpy as np
 
 from tapefuse._errors import ShapeError
+from tapefuse.ir.ops.complex import complex, imag, real
 from tapefuse.ir.ops.elementwise import add, div, mul, sub
-from tapefuse.ir.ops.family import INT64, batch_size, draw, expand, nullary, same_dtype, shape_of, with_batch
+from tapefuse.ir.ops.family import (
+    INT64,
+    batch_size,
+    draw,
+    dtype_of,
+    expand,
+    nullary,
+    same_dtype,
+    shape_of,
+    with_batch,
+    zeros_like,
+)
 from tapefuse.ir.ops.linalg import _transposed as transposed
 from tapefuse.ir.ops.linalg import matmul
 from tapefuse.ir.ops.logic import eq, ge, gt, select
@@ -27,7 +42,7 @@ from tapefuse.ir.types import Dim, Type, show_shape
 
 def square(a: Type) -> Dim:
     """The extent of square matrices. Raises ShapeError, DTypeError."""
-    same_dtype([a], "f")
+    same_dtype([a], "fc")
     if len(a.shape) < 2 or a.shape[-1] != a.shape[-2]:
         raise ShapeError(f"{show_shape(a.shape)} is no square matrix and no stack of them")
     return a.shape[-1]
@@ -35,7 +50,7 @@ def square(a: Type) -> Dim:
 
 def rectangular(a: Type) -> tuple[Dim, Dim, Dim]:
     """The extents of matrices, and the smaller one. Raises ShapeError, DTypeError."""
-    same_dtype([a], "f")
+    same_dtype([a], "fc")
     if len(a.shape) < 2:
         raise ShapeError(f"{show_shape(a.shape)} is no matrix and no stack of them")
     m, n = a.shape[-2:]
@@ -49,7 +64,7 @@ def rectangular(a: Type) -> tuple[Dim, Dim, Dim]:
 def system(a: Type, b: Type) -> Type:
     """The type of the solution of a x = b: both are matrices, or stacks of them with the same leading axes; one of them
     may be a single matrix. Raises ShapeError, DTypeError."""
-    dtype = same_dtype([a, b], "f")
+    dtype = same_dtype([a, b], "fc")
     n = square(a)
     if len(b.shape) < 2 or b.shape[-2] != n:
         raise ShapeError(f"the right side {show_shape(b.shape)} must have {n} rows, as {show_shape(a.shape)} has")
@@ -89,12 +104,12 @@ def halved(x: Any) -> Any:
 
 def mirrored(x: Any) -> Any:
     """The symmetric matrix whose lower triangle is that of `x`."""
-    return add(triangle(x), transposed(triangle(x, strict=True)))
+    return with_real_diagonal(add(triangle(x), transposed(triangle(x, strict=True))))
 
 
 def folded_down(x: Any) -> Any:
     """The transpose of `mirrored`: the upper triangle added to the lower one."""
-    return add(triangle(x), transposed(triangle(x, strict=True, upper=True)))
+    return with_real_diagonal(add(triangle(x), transposed(triangle(x, strict=True, upper=True))))
 
 
 def symmetric(x: Any) -> Any:
@@ -119,6 +134,30 @@ def from_diagonal(d: Any) -> Any:
     across = reshape(d, shape=(*lead, 1, n))
     i, j = (nullary(iota, d, shape=s, axis=a, dtype=INT64) for a, s in enumerate(((n, 1), (1, n))))
     return select(eq(i, j), across, 0)
+
+
+def is_complex(x: Any) -> bool:
+    return bool(dtype_of(x).kind == "c")
+
+
+def on_real_line(x: Any) -> Any:
+    """`x` without imaginary parts, in its dtype."""
+    return complex(real(x), zeros_like(real(x))) if is_complex(x) else x
+
+
+def on_imaginary_line(x: Any) -> Any:
+    """Complex `x` without real parts."""
+    return complex(zeros_like(imag(x)), imag(x))
+
+
+def with_real_diagonal(x: Any) -> Any:
+    """Square matrices, without the imaginary parts of their diagonals."""
+    return sub(x, from_diagonal(on_imaginary_line(diagonal(x)))) if is_complex(x) else x
+
+
+def as_kind_of(x: Any, d: Any) -> Any:
+    """Real `d`, as complex numbers if `x` is complex."""
+    return complex(d, zeros_like(d)) if is_complex(x) else d
 
 
 def _places(x: Any) -> tuple[Any, Any]:
@@ -198,12 +237,12 @@ def regular(rng: np.random.Generator, dtype: Any, shape: tuple[int, ...]) -> np.
     """Matrices far from singular: singular values between 1 and 2.5, far from each other."""
     m, n = shape[-2:]
     p = min(m, n)
-    u, _, vh = np.linalg.svd(draw(rng, np.float64, shape), full_matrices=False)
+    u, _, vh = np.linalg.svd(draw(rng, np.result_type(dtype, np.float64), shape), full_matrices=False)
     return np.asarray((u * (1 + 1.5 * (np.arange(p) + 0.5) / max(p, 1))) @ vh, dtype)
 
 
 def definite(rng: np.random.Generator, dtype: Any, shape: tuple[int, ...]) -> np.ndarray:
     """Symmetric matrices with eigenvalues between 1 and 2.5, far from each other."""
-    x = regular(rng, np.float64, shape)
+    x = regular(rng, np.result_type(dtype, np.float64), shape)
     u, s, _ = np.linalg.svd(x)
-    return np.asarray((u * s[..., None, :]) @ np.swapaxes(u, -1, -2), dtype)
+    return np.asarray((u * s[..., None, :]) @ np.swapaxes(np.conj(u), -1, -2), dtype)

@@ -30,7 +30,7 @@ from tapefuse._errors import DTypeError, ShapeError
 from tapefuse.ir.graph import Graph, Value
 from tapefuse.ir.op import Op, defop
 from tapefuse.ir.ops.family import INT64
-from tapefuse.ir.types import Type, symbols
+from tapefuse.ir.types import Poly, Type, symbols
 
 Run = Callable[[Graph, Sequence[Any], Mapping[str, int]], tuple]  # runs a graph with symbols bound: its outputs
 TOKEN = Type(INT64, ())
@@ -238,6 +238,51 @@ class sized:
         return _types(body.outs)
 
     vjp, jvp, batch = _rules("sized")
+
+    def sample(rng, dtype):
+        return []
+
+    library = "region"
+
+
+@defop
+class recording:
+    """While `cond(xs)`, the `carries` first xs are the first results of `body(xs)`, and its other results rows [1, ...]
+    of stacks; `then(stacks, xs)` afterwards, where `symbol` is the number of iterations.
+
+    A stack [symbol, ...] has the rows, one [symbol + 1, ...] begins with the operand number `first` (-1 for none).
+    """
+
+    def ref(run, *xs, cond, body, then, carries, first, symbol):
+        rows: list[list[np.ndarray]] = [[xs[k]] if k >= 0 else [] for k in first]
+        n = 0
+        while run(cond, xs, {})[0]:
+            found = run(body, xs, {})
+            xs = (*found[:carries], *xs[carries:])
+            for stack, y in zip(rows, found[carries:], strict=True):
+                stack.append(y)
+            n += 1
+        shapes = [(p.dtype, (0, *y.shape[1:])) for p, y in zip(then.params, body.outs[carries:], strict=False)]
+        stacks = [np.concatenate([*s]) if s else np.zeros(shape, t) for s, (t, shape) in zip(rows, shapes, strict=True)]
+        return run(then, (*stacks, *xs), {symbol: n})
+
+    def type(*xs, cond, body, then, carries, first, symbol):
+        _check_params(cond, xs, "the condition of a loop")
+        _check_params(body, xs, "the body of a loop")
+        _check_carry(Graph(body.params, body.outs[:carries]), xs[:carries])
+        n, rows = Poly.symbol(symbol), _types(body.outs[carries:])
+        stacks = [Type(t.dtype, (n + (k >= 0), *t.shape[1:])) for t, k in zip(rows, first, strict=True)]
+        _check_params(then, (*stacks, *xs), "what follows a loop")
+        return TOKEN
+
+    def results(*xs, cond, body, then, carries, first, symbol):
+        return _types(then.outs)
+
+    vjp = None  # the last pass makes it, of regions that have rules
+    jvp = None
+
+    def batch(flags, *xs, cond, body, then, carries, first, symbol):
+        raise TypeError("a loop that keeps rows is batched before it keeps them")
 
     def sample(rng, dtype):
         return []

@@ -1,6 +1,7 @@
 """Solutions of linear systems, inverses and determinants, by the functions behind `numpy.linalg`.
 
-Operands are matrices, or stacks of them; a single matrix goes with each one of a stack.
+Operands are matrices, or stacks of them; a single matrix goes with each one of a stack. Where they are complex, T means
+the conjugate transpose in derivatives.
 """
 
 # To mypy the body of an op stays a class after @defop.
@@ -11,12 +12,16 @@ from __future__ import annotations
 import numpy as np
 
 from tapefuse.ir.op import defop
+from tapefuse.ir.ops.complex import complex, imag, real
 from tapefuse.ir.ops.elementwise import add, mul, neg, sub
-from tapefuse.ir.ops.family import draw, quiet, shape_of, unbroadcast
+from tapefuse.ir.ops.family import conjugate, draw, quiet, shape_of, unbroadcast
 from tapefuse.ir.ops.linalg import matmul
 from tapefuse.ir.ops.matrices import (
     batched_system,
     dotted,
+    is_complex,
+    on_imaginary_line,
+    on_real_line,
     product,
     rectangular,
     regular,
@@ -29,9 +34,19 @@ from tapefuse.ir.ops.matrices import (
     triangle,
 )
 from tapefuse.ir.ops.shape import reshape
-from tapefuse.ir.types import Type
+from tapefuse.ir.types import Type, real_dtype
 
 SMALL = 16  # rows of a triangular system that are substituted one by one
+
+
+def times(b, x, y):
+    """The product of two numbers of a kernel, each of them its parts: one, or two of a complex number."""
+    if len(x) > len(y):
+        x, y = y, x
+    if len(x) == 1:
+        return tuple(b.op("mul", x[0], part) for part in y)
+    ac, bd, ad, bc = (b.op("mul", x[i], y[j]) for i, j in ((0, 0), (1, 1), (0, 1), (1, 0)))
+    return b.op("sub", ac, bd), b.op("add", ad, bc)
 
 
 def _sum_of(*terms):
@@ -70,6 +85,7 @@ class solve:
 
     failure = "Singular matrix"
     library = "numpy"
+    dtypes = "fc"
 
 
 # -- triangular systems -----------------------------------------------------------------------------------------------
@@ -97,7 +113,8 @@ def _substituted(a, b, lower, unit):
 
 @defop
 class triangular_solve:
-    """The x with a x = b, or a^T x = b if `transpose`, for triangular `a`, of which only that triangle is read.
+    """The x with a x = b, or if `transpose` with the (not conjugate) transpose of `a`, for triangular `a`, of which
+    only that triangle is read.
 
     `unit`: the diagonal is taken for 1. A zero on the diagonal divides by zero.
     """
@@ -111,15 +128,15 @@ class triangular_solve:
         return system(a, b)
 
     def vjp(g, y, a, b, *, lower, transpose, unit):
-        gb = triangular_solve(a, g, lower=lower, transpose=not transpose, unit=unit)
-        ga = matmul(*((y, transposed(gb)) if transpose else (gb, transposed(y))))
+        gb = triangular_solve(conjugate(a), g, lower=lower, transpose=not transpose, unit=unit)
+        ga = conjugate(matmul(y, transposed(gb))) if transpose else matmul(gb, transposed(y))
         return [unbroadcast(neg(triangle(ga, strict=unit, upper=not lower)), a), unbroadcast(gb, b)]
 
     def jvp(ts, y, a, b, *, lower, transpose, unit):
         moved = None
         if ts[0] is not None:
             t = triangle(ts[0], strict=unit, upper=not lower)
-            moved = neg(matmul(transposed(t) if transpose else t, y))
+            moved = neg(matmul(conjugate(transposed(t)) if transpose else t, y))
         return triangular_solve(a, _sum_of(moved, ts[1]), lower=lower, transpose=transpose, unit=unit)
 
     def batch(flags, a, b, *, lower, transpose, unit):
@@ -138,6 +155,7 @@ class triangular_solve:
         return [(xs, dict(zip(names, kind, strict=True))) for xs, (_, _, kind) in zip(draws, cases, strict=True)]
 
     library = "numpy"
+    dtypes = "fc"
 
 
 # -- inverses and determinants ----------------------------------------------------------------------------------------
@@ -172,12 +190,14 @@ class inv:
 
     failure = "Singular matrix"
     library = "numpy"
+    dtypes = "fc"
 
 
 @defop
 class cofactors:
-    """The derivative of the determinant: det(a) a^-T, and its limit for singular matrices, which comes from singular
-    values: a = U diag(s) V^T has U diag(products of the other s) V^T times the sign of det(U V).
+    """The derivative of the determinant: the (not conjugate) transpose of det(a) a^-1, and its limit for singular
+    matrices, which comes from singular values: a = U diag(s) V^T has U diag(products of the other s) V^T times the sign
+    of det(U V^T), all of it conjugate.
 
     Further derivatives are those of det(a) a^-T, so matrices must be regular for them.
     """
@@ -192,7 +212,7 @@ class cofactors:
             n = s.shape[-1]
             others = np.where(np.eye(n, dtype=bool), 1, s[..., None, :]).prod(-1).astype(a.dtype)
             sign = np.linalg.det(u) * np.linalg.det(vh)
-            return (u * (sign[..., None] * others)[..., None, :]) @ vh
+            return (np.conj(u) * (sign[..., None] * others)[..., None, :]) @ np.conj(vh)
 
     def type(a):
         square(a)
@@ -200,11 +220,11 @@ class cofactors:
 
     def vjp(g, y, a):
         outer = transposed(inv(a))
-        return [sub(scaled(dotted(g, y), outer), product(outer, transposed(g), y))]
+        return [sub(scaled(dotted(g, conjugate(y)), outer), product(conjugate(y), conjugate(transposed(g)), outer))]
 
     def jvp(ts, y, a):
-        outer = transposed(inv(a))
-        return sub(scaled(dotted(ts[0], outer), y), product(y, transposed(ts[0]), outer))
+        outer = conjugate(transposed(inv(a)))
+        return sub(scaled(dotted(ts[0], outer), y), product(y, conjugate(transposed(ts[0])), outer))
 
     def batch(flags, a):
         return cofactors(a)
@@ -214,35 +234,35 @@ class cofactors:
         x, result = k.operand(a, 2), k.operand(y, 2)
         with k.each():
             u, vh, factor = (k.scratch(dtype, s, tag) for s, tag in (((n, n), "u"), ((n, n), "vh"), ((), "det")))
-            s, others = (k.scratch(dtype, (n,), tag) for tag in ("s", "others"))
+            s, others = (k.scratch(real_dtype(dtype), (n,), tag) for tag in ("s", "others"))
             is_singular = k.call("linalg.inv", (n,), x, u, terms=2 * n * n * n)
             k.call("linalg.det", (n,), x, factor, terms=n * n * n)
-            det = k.read(factor)
-            k.fill(result, (n, n), lambda i, j: b.op("mul", det, k.read(u, j, i)))
+            det = k.numbers(factor)
+            k.fill(result, (n, n), lambda i, j: times(b, det, k.numbers(u, j, i)))
             with k.when(is_singular):
                 k.call("linalg.svd_f", (n, n, n), x, u, s, vh)
                 signs = []
                 for part in (u, vh):
                     k.call("linalg.det", (n,), part, factor)
-                    signs.append(k.read(factor))
-                sign, one = b.op("mul", *signs), b.number(1, dtype)
+                    signs.append(k.numbers(factor))
+                sign, one = times(b, *signs), b.number(1, s.dtype)
 
                 def other(i, kth):
                     return b.op("select", b.op("eq", i, kth), one, k.read(s, kth))
 
                 def term(i, j, kth):
-                    return b.op("mul", b.op("mul", k.read(u, i, kth), k.read(others, kth)), k.read(vh, kth, j))
+                    return times(b, times(b, k.numbers(u, i, kth), k.numbers(others, kth)), k.numbers(vh, kth, j))
 
-                def product_of_others(i):
-                    return b.op("mul", sign, b.reduce("mul", dtype, (n,), lambda ks: other(i, *ks)))
-
-                k.fill(others, (n,), product_of_others)
-                k.fill(result, (n, n), lambda i, j: b.reduce("add", dtype, (n,), lambda ks: term(i, j, *ks)))
+                k.fill(others, (n,), lambda i: b.reduce("mul", s.dtype, (n,), lambda ks: other(i, *ks)))
+                k.conjugate(u, (n, n))
+                k.conjugate(vh, (n, n))
+                k.fill(result, (n, n), lambda i, j: times(b, sign, k.sum(dtype, n, lambda kth: term(i, j, kth))))
 
     def sample(rng, dtype):
         return [((regular(rng, dtype, s),), {}) for s in ((3, 3), (7, 2, 2), (1, 1), (2, 0, 0), (2, 1, 3, 3))]
 
     library = "numpy"
+    dtypes = "fc"
 
 
 @defop
@@ -257,7 +277,7 @@ class det:
         return Type(a.dtype, a.shape[:-2])
 
     def vjp(g, y, a):
-        return [scaled(g, cofactors(a))]
+        return [scaled(g, conjugate(cofactors(a)))]
 
     def jvp(ts, y, a):
         return dotted(ts[0], cofactors(a))
@@ -273,6 +293,7 @@ class det:
         return [((regular(rng, dtype, s),), {}) for s in ((3, 3), (7, 2, 2), (1, 1), (2, 0, 0), (2, 1, 3, 3))]
 
     library = "numpy"
+    dtypes = "fc"
 
 
 @defop
@@ -287,31 +308,41 @@ class slogdet:
         return Type(a.dtype, (*a.shape[:-2], 2))
 
     def vjp(g, y, a):
-        of_log = the_row(_upright(g), 1)
-        return [scaled(reshape(of_log, shape=shape_of(a)[:-2]), transposed(inv(a)))]
+        of_sign, of_log = (_component(g, c) for c in (0, 1))
+        if is_complex(a):
+            turned = imag(mul(conjugate(of_sign), _component(y, 0)))
+            of_log = complex(real(of_log), neg(turned))
+        return [scaled(of_log, transposed(inv(a)))]
 
     def jvp(ts, y, a):
-        slope = dotted(transposed(ts[0]), inv(a))
-        pair = reshape(slope, shape=(*shape_of(slope), 1, 1))
-        return reshape(stacked(mul(pair, 0), pair), shape=(*shape_of(slope), 2))
+        slope = dotted(ts[0], conjugate(transposed(inv(a))))
+        of_sign = mul(slope, 0)
+        if is_complex(a):
+            slope, of_sign = on_real_line(slope), mul(_component(y, 0), on_imaginary_line(slope))
+        pair = stacked(*(reshape(x, shape=(*shape_of(x), 1, 1)) for x in (of_sign, slope)))
+        return reshape(pair, shape=(*shape_of(slope), 2))
 
     def batch(flags, a):
         return slogdet(a)
 
     def calls(k, y, a):
         n = a.shape[-1]
-        sign, log = k.part(y, 1, 0, ()), k.part(y, 1, 1, ())
-        k.call("linalg.slogdet", (n,), k.operand(a, 2), sign, log, terms=n * n * n)
+        sign, log = k.part(y, 1, 0, ()), k.part(y, 1, 1, (), real_dtype(y.dtype))
+        with k.each_if(is_complex(y)):
+            k.call("linalg.slogdet", (n,), k.operand(a, 2), sign, log, terms=n * n * n)
+            k.fill_imaginary(k.part(y, 1, 1, ()), ())
 
     def sample(rng, dtype):
         return [((regular(rng, dtype, s),), {}) for s in ((3, 3), (7, 2, 2), (1, 1), (2, 0, 0), (2, 1, 3, 3))]
 
     library = "numpy"
+    dtypes = "fc"
 
 
-def _upright(x):
-    """Vectors as columns."""
-    return reshape(x, shape=(*shape_of(x), 1))
+def _component(x, k):
+    """One element of each vector."""
+    column = reshape(x, shape=(*shape_of(x), 1))
+    return reshape(the_row(column, k), shape=shape_of(x)[:-1])
 
 
 @defop
@@ -353,19 +384,21 @@ class pinv:
         (m, n, p), dtype, b = rectangular(a.type), a.dtype, k.b
         x, result = k.operand(a, 2), k.operand(y, 2)
         with k.each():
-            u, s, vh = k.scratch(dtype, (m, p), "u"), k.scratch(dtype, (p,), "s"), k.scratch(dtype, (p, n), "vh")
+            real = real_dtype(dtype)
+            u, s, vh = k.scratch(dtype, (m, p), "u"), k.scratch(real, (p,), "s"), k.scratch(dtype, (p, n), "vh")
             k.call("linalg.svd_s", (m, n, p), x, u, s, vh, terms=(20 + p) * m * n)
-            zero, one = b.number(0, dtype), b.number(1, dtype)
-            largest = b.reduce("maximum", dtype, (p,), lambda ks: k.read(s, *ks))
-            cutoff = b.op("mul", b.number(rtol, dtype), largest)
+            zero, one = b.number(0, real), b.number(1, real)
+            largest = b.reduce("maximum", real, (p,), lambda ks: k.read(s, *ks))
+            cutoff = b.op("mul", b.number(rtol, real), largest)
 
             def term(i, j, kth):
                 value = k.read(s, kth)
                 is_large = b.op("gt", value, cutoff)
                 inverse = b.op("select", is_large, b.op("div", one, b.op("select", is_large, value, one)), zero)
-                return b.op("mul", b.op("mul", k.read(vh, kth, i), inverse), k.read(u, j, kth))
+                return times(b, times(b, k.numbers(vh, kth, i), (inverse,)), k.numbers(u, j, kth))
 
-            k.fill(result, (n, m), lambda i, j: b.reduce("add", dtype, (p,), lambda ks: term(i, j, *ks)))
+            k.fill(result, (n, m), lambda i, j: k.sum(dtype, p, lambda kth: term(i, j, kth)))
+            k.conjugate(result, (n, m))
 
     def sample(rng, dtype):
         shapes = (3, 3), (4, 2), (2, 4), (7, 2, 2), (2, 0, 3), (2, 1, 3, 2)
@@ -373,3 +406,4 @@ class pinv:
 
     failure = "SVD did not converge"
     library = "numpy"
+    dtypes = "fc"

@@ -20,11 +20,13 @@ from typing import Any
 
 import numpy as np
 
+from tapefuse._errors import CompileError
 from tapefuse.ir import ops
 from tapefuse.ir.graph import Graph, Value, here, param
-from tapefuse.ir.op import OPS, Literal, constant
+from tapefuse.ir.op import OPS, Literal, Op, constant
 from tapefuse.ir.ops import region
 from tapefuse.ir.ops.family import ones_like, stretch, zeros_like
+from tapefuse.ir.ops.paired import SUFFIX
 from tapefuse.ir.passes import complex_functions as functions
 from tapefuse.ir.passes.bodies import row
 from tapefuse.ir.types import Dim, Poly, Type, real_dtype
@@ -131,6 +133,12 @@ def _in_memory(node: Value, *xs: Operand) -> Pair:
     assert node.op is not None
     operands = [x.together if isinstance(x, Pair) else x for x in xs]
     return Pair(together=node.op.emit(*operands, **_MEMORY[node.op.name](node.attributes)))
+
+
+def _in_library(node: Value, paired: Op, *xs: Operand) -> Operand:
+    """NumPy's loops for complex numbers on arrays of pairs."""
+    found = paired.emit(*map(_whole_value, xs), **node.attributes)
+    return Pair(together=found) if is_complex(node) else found
 
 
 # -- rules of single operations ----------------------------------------------------------------------------------------
@@ -363,7 +371,14 @@ def _rewritten(node: Value, xs: Sequence[Operand]) -> Operand:
         return _in_memory(node, *xs)
     if name in BY_PARTS:
         return _by_parts(node, *xs)
-    raise NotImplementedError(f"{name} of complex numbers has no form in real ones")
+    if (paired := OPS.get(name + SUFFIX)) is not None:
+        return _in_library(node, paired, *xs)
+    operands = ", ".join(str(a.type) for a in node.args)
+    where = f"\n  at {node.loc}" if node.loc else ""
+    raise CompileError(
+        f"{name}({operands}): compiled programs compute with real numbers, and {name} has no form in these; compute "
+        f"with the parts (tp.real, tp.imag), or call this outside of tape_function{where}"
+    )
 
 
 # -- regions -----------------------------------------------------------------------------------------------------------

@@ -97,7 +97,7 @@ def _mergeable(graph: Graph) -> tuple[Value, Value, Merged] | None:
 def _pairs(tokens: Sequence[Value]) -> Iterator[tuple[Value, Value]]:
     for k, a in enumerate(tokens):
         for b in tokens[k + 1 :]:
-            if a.op is b.op:
+            if a.op is b.op and a.op is not ops.recording:
                 yield a, b
 
 
@@ -140,10 +140,10 @@ def _merge_loops(a: Value, b: Value, attrs: dict[str, Any]) -> Merged | None:
     carried = [v.attributes["carried"] for v in (a, b)]
     if not {*a.args[: carried[0]]} & {*b.args[: carried[1]]}:
         return None
-    classes = _same_carries((a.args, b.args), graphs, carried)
+    classes = same_carries((a.args, b.args), graphs, carried)
     if not {c for (k, _), c in classes.items() if k == 0} & {c for (k, _), c in classes.items() if k == 1}:
         return None
-    body = _Joined((a.args, b.args), graphs, carried, classes)
+    body = Joined((a.args, b.args), graphs, carried, classes)
     if "cond" in graphs[0]:
         tests = [body.outs(k, "cond")[0] for k in (0, 1)]
         if tests[0] is not tests[1]:
@@ -163,13 +163,13 @@ def _merge_loops(a: Value, b: Value, attrs: dict[str, Any]) -> Merged | None:
 def carry_classes(args: Sequence[Value], attrs: Mapping[str, Any]) -> dict[int, int]:
     """For each carry of a loop a number that those have in common which are always equal."""
     graphs = {k: x for k, x in attrs.items() if isinstance(x, Graph)}
-    return {j: c for (_, j), c in _same_carries([args], [graphs], [attrs["carried"]]).items()}
+    return {j: c for (_, j), c in same_carries([args], [graphs], [attrs["carried"]]).items()}
 
 
 Classes = dict[tuple[int, int], int]  # (number of a loop, place of a carry) -> class
 
 
-def _same_carries(
+def same_carries(
     args: Sequence[Sequence[Value]], graphs: Sequence[dict[str, Graph]], carried: Sequence[int]
 ) -> Classes:
     """Classes of carries that begin and go on alike.
@@ -182,7 +182,7 @@ def _same_carries(
         classes = {place: numbers.setdefault(x, len(numbers)) for place, x in key.items()}
         if len(numbers) == len(key):
             return classes
-        body = _Joined(args, graphs, carried, classes)
+        body = Joined(args, graphs, carried, classes)
         outs = [body.outs(k, "body") for k in range(len(args))]
         after = {(k, j): (c, outs[k][j]) for (k, j), c in classes.items()}
         if len(set(after.values())) == len(numbers):
@@ -190,7 +190,7 @@ def _same_carries(
         key = after
 
 
-class _Joined:
+class Joined:
     """The graphs of loops on one set of parameters: one for each class of carries, one for each other operand."""
 
     def __init__(

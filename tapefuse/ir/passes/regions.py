@@ -84,6 +84,8 @@ class _Region:
             return self.switch()
         if self.op is ops.sized:
             return self.sized()
+        if self.op is ops.recording:
+            return self.emitted()
         return self.loop()
 
     def emitted(self, places: Sequence[int] | None = None) -> Results:

@@ -14,10 +14,11 @@ from collections.abc import Callable, Iterable, Sequence
 
 from tapefuse.ir import ops
 from tapefuse.ir.graph import Value
-from tapefuse.ir.types import Dim, Poly
+from tapefuse.ir.types import Dim, Poly, size
 
 NOMINAL = 64  # what a symbol counts for where sizes are compared
 INFINITE = 1 << 80
+SHORT = 4  # terms of a reduction that is cheap
 _MOVES = (
     ops.reshape,
     ops.transpose,
@@ -43,8 +44,17 @@ def is_repeatable(v: Value) -> bool:
 
 
 def is_cheap(v: Value) -> bool:
-    """Whether computing a node again costs about what reading it would: elementwise work, and moves of elements."""
-    return v.op is not None and (v.op.elementwise or v.op in _MOVES)
+    """Whether computing a node again costs about what reading it would: elementwise work, moves of elements, and sums
+    of few of them."""
+    return v.op is not None and (v.op.elementwise or v.op in _MOVES or _is_short(v))
+
+
+def _is_short(v: Value) -> bool:
+    """Whether each element is reduced from a few: the squares of coordinates, for one."""
+    if v.op is None or v.op.reduction is None:
+        return False
+    n = size(v.args[0].shape[a] for a in v.attributes["axes"])
+    return isinstance(n, int) and n <= SHORT
 
 
 def bytes_of(v: Value) -> int:

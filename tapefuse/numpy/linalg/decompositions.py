@@ -8,6 +8,7 @@ import numpy as np
 
 from tapefuse.ir import ops
 from tapefuse.ir.ops.matrices import rows, the_row
+from tapefuse.numpy.complex import real
 from tapefuse.numpy.creation import zeros
 from tapefuse.numpy.elementwise import subtract
 from tapefuse.numpy.linalg.matrices import squares, stack, symmetric, turned
@@ -35,9 +36,10 @@ class QRResult(NamedTuple):
 
 def cholesky(a: Any, *, upper: bool = False) -> Tensor:
     """The lower triangular L with a = L @ L.T for symmetric positive definite matrices, of which the lower triangle is
-    read; if `upper`, the transpose of L, and the upper one.
+    read; if `upper`, the transpose of L, and the upper one. Of complex matrices, with conjugate transposes.
 
-    The gradient is symmetric, as if both triangles were read. Raises LinAlgError if a matrix is not positive definite.
+    The gradient is symmetric (Hermitian), as if both triangles were read. Raises LinAlgError if a matrix is not positive
+    definite.
     """
     a = symmetric(squares(a))
     return turned(ops.cholesky(turned(a))) if upper else ops.cholesky(a)
@@ -51,19 +53,21 @@ def _half(a: Any, UPLO: str) -> tuple[Tensor, dict[str, bool]]:
 
 
 def eigh(a: Any, UPLO: str = "L") -> EighResult:
-    """Eigenvalues, in ascending order, and eigenvectors (columns) of symmetric matrices.
+    """Eigenvalues, in ascending order, and eigenvectors (columns) of symmetric or Hermitian matrices.
 
-    `UPLO`: which triangle is read; the gradient is symmetric. Eigenvectors of equal eigenvalues are not determined: no
-    derivatives are passed on between these.
+    `UPLO`: which triangle is read; the gradient is symmetric (Hermitian). Eigenvectors of equal eigenvalues are not
+    determined: no derivatives are passed on between these. Nor are the phases of complex eigenvectors: derivatives are
+    right for what does not depend on them, and those of the vectors themselves turn no phase (the diagonal of v^H dv is
+    0), as in JAX and PyTorch.
     """
     a, triangle = _half(a, UPLO)
     y = ops.eigh(a, **triangle)
-    return EighResult(the_row(y, 0), rows(y, 1, y.shape[-2]))
+    return EighResult(real(the_row(y, 0)), rows(y, 1, y.shape[-2]))
 
 
 def eigvalsh(a: Any, UPLO: str = "L") -> Tensor:
-    """The eigenvalues of symmetric matrices in ascending order; `UPLO`: which triangle is read. The gradient is
-    symmetric."""
+    """The eigenvalues of symmetric or Hermitian matrices in ascending order; `UPLO`: which triangle is read. The
+    gradient is symmetric (Hermitian)."""
     a, triangle = _half(a, UPLO)
     return ops.eigvalsh(a, **triangle)
 
@@ -73,7 +77,8 @@ def svd(a: Any, full_matrices: bool = True, compute_uv: bool = True, hermitian: 
 
     `full_matrices`: U and Vh are square; the vectors that belong to no singular value may differ from NumPy's, and turn
     with the others as little as possible. `hermitian` changes nothing here. Vectors of equal singular values are not
-    determined: between these, no derivatives are passed on.
+    determined: between these, no derivatives are passed on. Nor is the phase of each pair of complex vectors:
+    derivatives are right for what does not depend on it, and those of Vh itself turn no phase, as in JAX.
     """
     a = stack(a)
     if not compute_uv:
@@ -82,7 +87,7 @@ def svd(a: Any, full_matrices: bool = True, compute_uv: bool = True, hermitian: 
     u, s, v = rows(y, 0, m), the_row(y, m), rows(y, m + 1, y.shape[-2])
     if full_matrices:
         u, v = _completed(u), _completed(v)
-    return SVDResult(u, s, turned(v))
+    return SVDResult(u, real(s), turned(v))
 
 
 def svdvals(x: Any, /) -> Tensor:

@@ -8,6 +8,8 @@ import numpy as np
 
 from tapefuse.ir import ops
 from tapefuse.ir.halves import kind_of
+from tapefuse.numpy.complex import conjugated, imag, real
+from tapefuse.numpy.elementwise import add, multiply, square
 from tapefuse.numpy.shape import broadcast_shapes, broadcast_to
 from tapefuse.tracer.promote import cast, common
 from tapefuse.tracer.source import called
@@ -48,14 +50,20 @@ def squares(x: Any) -> Tensor:
 
 
 def turned(x: Tensor) -> Tensor:
-    """The transpose of each matrix."""
+    """The transpose of each matrix, of complex ones the conjugate transpose."""
     rank = x.ndim
-    return ops.transpose(x, perm=(*range(rank - 2), rank - 1, rank - 2))
+    return ops.transpose(conjugated(x), perm=(*range(rank - 2), rank - 1, rank - 2))
 
 
 def symmetric(x: Tensor) -> Tensor:
-    """Matrices of which only one triangle will be read, with derivatives as if both were: the mean of the two."""
+    """Symmetric or Hermitian matrices of which only one triangle will be read, with derivatives as if both were: the
+    mean of the two."""
     return ops.credit(x, ops.mul(ops.add(x, turned(x)), 0.5))
+
+
+def squared(x: Tensor) -> Tensor:
+    """|x|**2."""
+    return multiply(x, x) if x.dtype.kind != "c" else add(square(real(x)), square(imag(x)))
 
 
 def with_lead(x: Tensor, lead: tuple) -> Tensor:

@@ -10,11 +10,10 @@ import numpy as np
 from tapefuse._errors import ShapeError
 from tapefuse.ir.types import real_dtype
 from tapefuse.ir.types import size as _size
-from tapefuse.numpy.complex import imag, real
 from tapefuse.numpy.elementwise import abs as _abs
-from tapefuse.numpy.elementwise import add, astype, divide, inexact, multiply, not_equal, power, sqrt, square
+from tapefuse.numpy.elementwise import astype, divide, inexact, multiply, not_equal, power, sqrt
 from tapefuse.numpy.linalg.decompositions import svdvals
-from tapefuse.numpy.linalg.matrices import squares, stack
+from tapefuse.numpy.linalg.matrices import squared, squares, stack
 from tapefuse.numpy.linalg.systems import inv
 from tapefuse.numpy.reduce import max as _max
 from tapefuse.numpy.reduce import min as _min
@@ -22,11 +21,6 @@ from tapefuse.numpy.reduce import sum as _sum
 from tapefuse.numpy.shape import _axes, _axis, moveaxis, ravel, reshape, transpose
 from tapefuse.tracer.source import called
 from tapefuse.tracer.tensor import Tensor
-
-
-def _squares(x: Tensor) -> Tensor:
-    """|x|**2."""
-    return multiply(x, x) if x.dtype.kind != "c" else add(square(real(x)), square(imag(x)))
 
 
 def norm(x: Any, ord: Any = None, axis: Any = None, keepdims: bool = False) -> Tensor:
@@ -38,14 +32,14 @@ def norm(x: Any, ord: Any = None, axis: Any = None, keepdims: bool = False) -> T
     x = inexact(x)
     if axis is None:
         if ord is None or (ord in ("f", "fro") and x.ndim == 2) or (ord == 2 and x.ndim == 1):
-            return sqrt(_sum(_squares(x), None, keepdims=keepdims))
+            return sqrt(_sum(squared(x), None, keepdims=keepdims))
         axis = tuple(range(x.ndim))
     if isinstance(axis, (tuple, list)) and len(axis) == 1:
         axis = axis[0]
     if not isinstance(axis, (tuple, list)):
         return _vector_norm(x, ord, _axis(x.ndim, axis), keepdims)
     if ord is None and len(axis) > 2:
-        return sqrt(_sum(_squares(x), axis, keepdims=keepdims))
+        return sqrt(_sum(squared(x), axis, keepdims=keepdims))
     if len(axis) != 2:
         raise ShapeError(f"{called()}: improper number of dimensions to norm: a norm of order {ord!r} is over 1 or 2 "
                          f"axes, not {len(axis)}")  # fmt: skip
@@ -56,7 +50,7 @@ def norm(x: Any, ord: Any = None, axis: Any = None, keepdims: bool = False) -> T
 
 def _vector_norm(x: Tensor, ord: Any, axis: int, keepdims: bool) -> Tensor:
     if ord is None or ord == 2:
-        return sqrt(_sum(_squares(x), axis, keepdims=keepdims))
+        return sqrt(_sum(squared(x), axis, keepdims=keepdims))
     if isinstance(ord, str):
         raise ValueError(f"{called()}: invalid norm order {ord!r} for vectors")
     if math.isinf(ord):
@@ -70,7 +64,7 @@ def _vector_norm(x: Tensor, ord: Any, axis: int, keepdims: bool) -> Tensor:
 
 def _matrix_norm(x: Tensor, ord: Any, rows: int, columns: int, keepdims: bool) -> Tensor:
     if ord in (None, "f", "fro"):
-        return sqrt(_sum(_squares(x), (rows, columns), keepdims=keepdims))
+        return sqrt(_sum(squared(x), (rows, columns), keepdims=keepdims))
     if ord in (2, -2, "nuc"):
         s = svdvals(moveaxis(x, (rows, columns), (-2, -1)))
         y = _sum(s, axis=-1) if ord == "nuc" else (_max if ord == 2 else _min)(s, axis=-1)

@@ -9,7 +9,8 @@ import numpy as np
 
 from tapefuse.ir import ops
 from tapefuse.ir.ops.matrices import diagonal
-from tapefuse.ir.types import size
+from tapefuse.ir.types import real_dtype, size
+from tapefuse.numpy.complex import conjugated, real
 from tapefuse.numpy.creation import eye, zeros
 from tapefuse.numpy.elementwise import abs as _abs
 from tapefuse.numpy.elementwise import (
@@ -29,7 +30,7 @@ from tapefuse.numpy.elementwise import (
     where,
 )
 from tapefuse.numpy.linalg.decompositions import cholesky, svdvals
-from tapefuse.numpy.linalg.matrices import floating, leading, squares, stack, together, with_lead
+from tapefuse.numpy.linalg.matrices import floating, leading, squared, squares, stack, together, with_lead
 from tapefuse.numpy.linalg.products import matmul
 from tapefuse.numpy.reduce import any as any_
 from tapefuse.numpy.reduce import max as _max
@@ -92,13 +93,15 @@ def solve(a: Any, b: Any) -> Tensor:
 def solve_triangular(
     a: Any, b: Any, trans: Any = 0, lower: bool = False, unit_diagonal: bool = False
 ) -> Tensor:
-    """SciPy's: the x with a @ x = b for matrices of which only one triangle is read; a.T if `trans` is 1 or "T".
+    """SciPy's: the x with a @ x = b for matrices of which only one triangle is read; a.T if `trans` is 1 or "T",
+    the conjugate of that for 2 or "C".
 
     `unit_diagonal`: the diagonal is taken for 1. A 0 on the diagonal divides by zero.
     """
     if trans not in (0, 1, 2, "N", "T", "C"):
         raise ValueError(f"{called()}: trans is 0, 1, 2, 'N', 'T' or 'C', not {trans!r}")
     a, b, is_vector = _system(a, b)
+    a = conjugated(a) if trans in (2, "C") else a
     kind = {"lower": bool(lower), "transpose": trans not in (0, "N"), "unit": bool(unit_diagonal)}
     x = _solved(ops.triangular_solve, a, b, **kind)
     return reshape(x, x.shape[:-1]) if is_vector else x
@@ -115,17 +118,18 @@ def det(a: Any) -> Tensor:
 
 
 def slogdet(a: Any) -> SlogdetResult:
-    """The sign of each determinant, and the logarithm of its absolute value."""
+    """The sign of each determinant, of complex ones a number of modulus 1, and the logarithm of its absolute value."""
     y = ops.slogdet(squares(a))
-    return SlogdetResult(y[..., 0], y[..., 1])
+    return SlogdetResult(y[..., 0], real(y[..., 1]))
 
 
 def logdet(a: Any) -> Tensor:
-    """The logarithm of the determinants of symmetric positive definite matrices, of which the lower triangle is read.
+    """The logarithm of the determinants of symmetric (Hermitian) positive definite matrices, of which the lower
+    triangle is read.
 
     Raises LinAlgError if one is not positive definite.
     """
-    return multiply(_sum(log(diagonal(cholesky(a))), axis=-1), 2)
+    return multiply(_sum(log(real(diagonal(cholesky(a)))), axis=-1), 2)
 
 
 # -- least squares ----------------------------------------------------------------------------------------------------
@@ -176,7 +180,7 @@ def lstsq(a: Any, b: Any, rcond: Any = None) -> LstsqResult:
     rank = _rank(s, multiply(_first(s), cutoff))
     x = matmul(ops.pinv(a, rtol=cutoff), b)
     left = subtract(b, matmul(a, x))
-    sums = _sum(multiply(left, left), axis=0, keepdims=b.ndim == 1)
+    sums = _sum(squared(left), axis=0, keepdims=b.ndim == 1)
     is_less = not isinstance(rank, TracedTensor) and int(rank) < n
     return LstsqResult(x, sums[:0] if m <= n or is_less else sums, rank, s)
 
@@ -293,7 +297,7 @@ def expm(a: Any) -> Tensor:
 def _halvings(x: Tensor) -> Tensor:
     """How often each matrix is halved until its norm is at most _THETA, as a number of its dtype."""
     if x.shape[-1] == 0:
-        return zeros(x.shape[:-2], x.dtype)
+        return zeros(x.shape[:-2], real_dtype(x.dtype))
     norm = _max(_sum(_abs(x), axis=-2), axis=-1)
     return maximum(ceil(log2(divide(maximum(norm, _THETA), _THETA))), 0)
 

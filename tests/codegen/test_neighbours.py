@@ -1,0 +1,93 @@
+"""Vectors that begin a few elements apart are loaded once and shifted: the same numbers, from fewer loads."""
+
+from __future__ import annotations
+
+import ctypes
+import mmap
+import re
+
+import numpy as np
+import pytest
+
+from tapefuse.codegen import llvm_neighbours
+from tapefuse.codegen.contraction import Registers
+from tapefuse.codegen.pipeline import Request, compiled
+from tapefuse.ir import ops
+from tapefuse.ir.graph import Graph, Value, param
+from tapefuse.ir.interp import evaluate
+from tapefuse.ir.types import Dim, Poly, Type
+from tests import engines
+
+F64 = np.dtype(np.float64)
+
+
+@pytest.fixture(autouse=True)
+def wide_registers(monkeypatch):
+    """The text is the same on all machines."""
+    monkeypatch.setattr(llvm_neighbours, "registers", lambda: Registers(64, 32))
+
+
+def stencil(n: Dim, places: tuple[int, ...], rows: int = 0, dtype: np.dtype = F64) -> Graph:
+    """The sum of k x[k + place : ...] over the places, along the last axis."""
+    shape = (rows, n) if rows else (n,)
+    x = param(Type(dtype, shape))
+    last, lead = max(places), (0,) * (len(shape) - 1)
+
+    def part(k: int) -> Value:
+        ends = {"starts": (*lead, k), "limits": (*shape[:-1], n - last + k), "strides": (1,) * len(shape)}
+        return ops.mul(ops.slice_(x, **ends), k + 1)
+
+    total = part(places[0])
+    for k in places[1:]:
+        total = ops.add(total, part(k))
+    return Graph((x,), (total,))
+
+
+def shifts(graph: Graph) -> int:
+    """Vectors made of two that lie beside each other."""
+    text = compiled(Request(graph, len(graph.params))).llvm()
+    return len(re.findall(r"shufflevector <\d+ x \w+> %v\d+, <\d+ x \w+> %v\d+, ", text))
+
+
+@pytest.mark.parametrize("n", [33, 40, 41, 64, 100, 1000, Poly.symbol("n")])
+@pytest.mark.parametrize("places", [(0, 1), (0, 1, 2), (2, 0), (0, 7), (1, 4, 5)])
+def test_the_same_numbers_from_one_load(n: Dim, places: tuple[int, ...]) -> None:
+    graph = stencil(n, places)
+    wide = not isinstance(n, Poly) and n - max(places) < 32
+    assert shifts(graph) == (0 if wide else len(places) - 1)
+    for size in (n,) if isinstance(n, int) else (8, 9, 16, 33, 100):
+        x = np.random.default_rng(0).standard_normal(size)
+        for run in engines.ENGINES.values():
+            np.testing.assert_allclose(run(graph)(x)[0], evaluate(graph, x)[0], rtol=1e-14, atol=1e-14)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.int32])
+def test_rows_and_other_types(dtype: type) -> None:
+    graph = stencil(150, (0, 1, 2), rows=3, dtype=np.dtype(dtype))
+    assert shifts(graph) == 2
+    x = np.random.default_rng(0).integers(0, 9, (3, 150)).astype(dtype)
+    np.testing.assert_array_equal(engines.ENGINES["llvm"](graph)(x)[0], evaluate(graph, x)[0])
+
+
+def test_nothing_is_read_before_the_array() -> None:
+    """The elements before the first vector are loaded under a mask: the page before the array may not be read."""
+    page = mmap.PAGESIZE
+    with mmap.mmap(-1, 2 * page) as memory:
+        array = np.frombuffer(memory, np.float64, 100, page)
+        libc = ctypes.CDLL(None, use_errno=True)
+        assert libc.mprotect(ctypes.c_void_p(array.ctypes.data - page), page, 0) == 0
+        (y,) = engines.ENGINES["llvm"](stencil(100, (0, 2)))(array)
+        np.testing.assert_array_equal(y, np.zeros(98))
+        assert libc.mprotect(ctypes.c_void_p(array.ctypes.data - page), page, 3) == 0
+        del array
+
+
+@pytest.mark.parametrize("n, places", [(20, (0, 1)), (100, (0, 9)), (100, (3,))])
+def test_left_alone(n: int, places: tuple[int, ...]) -> None:
+    """A short loop, places further apart than a vector is wide, a single place."""
+    assert shifts(stencil(n, places)) == 0
+
+
+def test_machines_with_narrower_registers(monkeypatch) -> None:
+    monkeypatch.setattr(llvm_neighbours, "registers", lambda: Registers(32, 16))
+    assert shifts(stencil(100, (0, 1))) == 0
