@@ -15,7 +15,7 @@ import numpy as np
 from tapefuse.ir.graph import Graph, Value, param
 from tapefuse.ir.interp import bind, substituted
 from tapefuse.ir.op import OPS, Literal
-from tapefuse.ir.types import Type, substitute
+from tapefuse.ir.types import Type, real_dtype, substitute
 
 GRAPHS = ("body", "branches", "cond", "then")  # attributes of regions that hold graphs
 ULPS = 8  # of noise: more than any op errs
@@ -60,10 +60,13 @@ def _run(graph: Graph, arrays: Arrays, env: Mapping[str, Any], hook: Hook | None
 
 
 def _moved(rng: np.random.Generator, x: np.ndarray, ulps: float = ULPS) -> np.ndarray:
-    if x.dtype.kind != "f":
+    if x.dtype.kind not in "fc":
         return x
-    factor = 1 + ulps * float(np.finfo(x.dtype).eps) * rng.uniform(-1, 1, x.shape)
-    return (x * factor).astype(x.dtype)
+    step = ulps * float(np.finfo(x.dtype).eps) * rng.uniform(-1, 1, x.shape)
+    if x.dtype.kind == "c":  # either part by units of the modulus
+        step = step * np.exp(1j * rng.uniform(0, 2 * np.pi, x.shape))
+        return np.asarray(x + np.abs(x) * step, x.dtype)
+    return np.asarray(x * (1 + step), x.dtype)
 
 
 def noise(graph: Graph, arrays: Arrays, seed: int = 0) -> tuple[list[np.ndarray], list[np.ndarray]] | None:
@@ -94,7 +97,7 @@ def noise(graph: Graph, arrays: Arrays, seed: int = 0) -> tuple[list[np.ndarray]
         y = ref(xs)
         if v.op.name in PERIODIC and (_distance(xs[0], next(arguments)) > WANDERED).any():
             raise _Unstable
-        if _is_step(v) and not np.array_equal(y, next(expected, None), equal_nan=v.dtype.kind == "f"):
+        if _is_step(v) and not np.array_equal(y, next(expected, None), equal_nan=v.dtype.kind in "fc"):
             raise _Unstable
         is_whole = v.op.name in ("add", "sub", "mul") and all(np.array_equal(x, np.rint(x)) for x in xs)
         terms = max((x.size for x in xs), default=1) / max(y.size, 1) if v.op.name in SUMS else 1
@@ -112,7 +115,7 @@ def noise(graph: Graph, arrays: Arrays, seed: int = 0) -> tuple[list[np.ndarray]
 
 
 def _is_step(v: Value) -> bool:
-    return v.dtype.kind != "f" or v.op.name in ("floor", "ceil", "round", "floordiv", "sign")
+    return v.dtype.kind not in "fc" or v.op.name in ("floor", "ceil", "round", "floordiv", "sign")
 
 
 def _may_fuse(v: Value, a: Value) -> bool:
@@ -125,18 +128,18 @@ class _Unstable(Exception):
 
 
 def _distance(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    if a.dtype.kind != "f":
+    if a.dtype.kind not in "fc":
         return np.zeros(a.shape)
     with np.errstate(invalid="ignore"):
-        return np.where(np.isfinite(a) & np.isfinite(b), np.abs(a.astype(float) - b), 0.0)
+        return np.where(np.isfinite(a) & np.isfinite(b), np.abs(a.astype(np.result_type(a, float)) - b), 0.0)
 
 
 def _tolerance(y: np.ndarray, spread: np.ndarray) -> np.ndarray:
     """An element's own spread, and a tenth of the largest: three runs may be lucky at one element, not at all."""
-    if y.dtype.kind != "f" or not y.size:
+    if y.dtype.kind not in "fc" or not y.size:
         return np.zeros(y.shape)
     info = np.finfo(y.dtype)
-    own = np.where(np.isfinite(y), np.abs(y), 0).astype(float) * 4 * info.eps
+    own = np.where(np.isfinite(y), np.abs(y), 0.0).astype(float) * 4 * info.eps
     return 2 * spread + 0.25 * spread.max() + own + 16 * float(info.tiny)
 
 
@@ -148,10 +151,10 @@ def difference(wanted: Arrays, found: Arrays, tolerance: Sequence[np.ndarray]) -
         with np.errstate(invalid="ignore"):
             bad = (
                 ~((w == f) | (_distance(w, f) <= t) & np.isfinite(w) & np.isfinite(f))
-                if w.dtype.kind == "f"
+                if w.dtype.kind in "fc"
                 else w != f
             )
-        if w.dtype.kind == "f":
+        if w.dtype.kind in "fc":
             bad &= ~(np.isnan(w) & np.isnan(f))
         if bad.any():
             at = tuple(map(int, np.argwhere(bad)[0]))
@@ -164,7 +167,7 @@ def difference(wanted: Arrays, found: Arrays, tolerance: Sequence[np.ndarray]) -
 
 
 def in_double(graph: Graph) -> Graph:
-    """The graph with float64 in place of float32, constants as they are."""
+    """The graph with float64 in place of float32, complex128 in place of complex64, constants as they are."""
     env: dict[Value, Value] = {p: param(_double(p.type), p.name) for p in graph.params}
     for v in graph.nodes:
         env[v] = v.op.emit(*(env[a] for a in v.args), **{k: _double(x) for k, x in v.attrs})
@@ -180,18 +183,18 @@ def _double(x: Any) -> Any:
         return in_double(x)
     if isinstance(x, tuple):
         return tuple(map(_double, x))
-    return np.dtype(np.float64) if x == np.dtype(np.float32) and isinstance(x, np.dtype) else x
+    return np.result_type(x, np.float64) if isinstance(x, np.dtype) and x.kind in "fc" else x
 
 
 def as_double(arrays: Arrays) -> list[np.ndarray]:
-    return [a.astype(np.float64) if a.dtype.kind == "f" else a for a in arrays]
+    return [a.astype(_double(a.dtype)) for a in arrays]
 
 
 # -- finite differences -----------------------------------------------------------------------------------------------
 
 
 def slope(graph: Graph, arrays: Arrays, direction: Arrays, weights: Arrays) -> tuple[float, float] | None:
-    """(derivative, error) of the weighted sum of the float outputs along a direction, for float64.
+    """(derivative, error) of the weighted sum of the float and complex outputs along a direction, in double precision.
 
     What `stop_gradient` lets through stays as it is. None where one-sided and central differences at two steps show a
     kink, a jump, or too much curvature to tell.
@@ -208,15 +211,14 @@ def slope(graph: Graph, arrays: Arrays, direction: Arrays, weights: Arrays) -> t
         return next(held, ref(xs)) if v.op is OPS["stop_gradient"] else ref(xs)
 
     def total(outs: Arrays) -> float:
-        floats = [y for y in outs if y.dtype.kind == "f"]
-        return float(sum(np.sum(w * y) for w, y in zip(weights, floats, strict=True)))
+        return dot(weights, [y for y in outs if y.dtype.kind in "fc"])
 
     middle = total(run(graph, arrays, freeze))
 
     values = {}
     for k in (-2, -1, 1, 2):
         held = iter(frozen)
-        moved = [a + k * step * d if a.dtype.kind == "f" else a for a, d in zip(arrays, direction, strict=True)]
+        moved = [a + k * step * d if a.dtype.kind in "fc" else a for a, d in zip(arrays, direction, strict=True)]
         values[k] = total(run(graph, moved, thaw))
     wide, narrow = (values[2] - values[-2]) / (4 * step), (values[1] - values[-1]) / (2 * step)
     forward, backward = (values[1] - middle) / step, (middle - values[-1]) / step
@@ -228,6 +230,34 @@ def slope(graph: Graph, arrays: Arrays, direction: Arrays, weights: Arrays) -> t
 
 
 def random_direction(arrays: Arrays, seed: int) -> list[np.ndarray]:
-    """In the space of all float inputs; zero for the others."""
+    """In the space of all float and complex inputs; zero for the others."""
     rng = np.random.default_rng(seed)
-    return [rng.normal(size=a.shape) if a.dtype.kind == "f" else np.zeros(a.shape) for a in arrays]
+    return [normal(rng, a.shape, a.dtype) if a.dtype.kind in "fc" else np.zeros(a.shape) for a in arrays]
+
+
+def normal(rng: np.random.Generator, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
+    x = rng.normal(size=shape)
+    return np.asarray(x + 1j * rng.normal(size=shape) if np.dtype(dtype).kind == "c" else x, dtype)
+
+
+def dot(a: Arrays, b: Arrays) -> float:
+    """The sum of products of real parts and of imaginary parts."""
+    return float(sum(np.sum(np.conj(x) * y).real for x, y in zip(a, b, strict=True)))
+
+
+# -- complex numbers as programs have them ----------------------------------------------------------------------------
+
+
+def pairs(x: Any) -> np.ndarray:
+    """Complex numbers with their parts along a last axis."""
+    x = np.asarray(x, order="C")
+    return x[..., None].view(real_dtype(x.dtype)) if x.dtype.kind == "c" else x
+
+
+def numbers(x: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    return np.ascontiguousarray(x).view(dtype)[..., 0] if dtype.kind == "c" else x
+
+
+def on_pairs(run: Callable[..., Arrays], graph: Graph, arrays: Arrays) -> list[np.ndarray]:
+    """The outputs of `graph` by a run of the same graph on real numbers (`ir.passes.complex`)."""
+    return [numbers(y, v.dtype) for y, v in zip(run(*map(pairs, arrays)), graph.outs, strict=True)]

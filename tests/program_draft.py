@@ -1,4 +1,7 @@
-"""A random program in the making: the values so far, each with an interval that its elements keep for all inputs."""
+"""A random program in the making: the values so far, each with an interval that its elements keep for all inputs.
+
+The interval of complex values is that of their moduli, from 0.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ from tapefuse._errors import ShapeError
 from tapefuse.ir import ops
 from tapefuse.ir.graph import Value, param, reachable
 from tapefuse.ir.op import constant
-from tapefuse.ir.types import Dim, Poly, Shape, Type, broadcast_shapes, size, substitute
+from tapefuse.ir.types import Dim, Poly, Shape, Type, broadcast_shapes, complex_dtype, size, substitute
 
 F4, F8, I4, I8, U1, BOOL = map(np.dtype, ("f4", "f8", "i4", "i8", "u1", "?"))
 EXTENTS = (3, 2, 1, 5, 8, 17)
@@ -43,8 +46,8 @@ def whole(dtype: np.dtype) -> Interval:
 
 
 class Draft:
-    def __init__(self, pick: Pick, dtype: np.dtype, symbolic: bool):
-        self.pick, self.dtype, self.symbolic = pick, dtype, symbolic
+    def __init__(self, pick: Pick, dtype: np.dtype, symbolic: bool, is_complex: bool = False):
+        self.pick, self.dtype, self.symbolic, self.is_complex = pick, dtype, symbolic, is_complex
         self.params: list[tuple[Value, Interval]] = []
         self.pool: list[Value] = []
         self.ranges: dict[Value, Interval] = {}
@@ -62,6 +65,10 @@ class Draft:
 
     def one_of(self, items: Sequence[T]) -> T:
         return items[self.pick(0, len(items) - 1)]
+
+    def kind(self, *kinds: str) -> str:
+        """One of the kinds of dtypes, or, every other time in a program of complex numbers, "c"."""
+        return "c" if self.is_complex and self.chance(2) else self.one_of(kinds)
 
     def extent(self) -> Dim:
         if self.symbolic and self.chance(8):
@@ -91,23 +98,24 @@ class Draft:
         found = self.existing(lambda v: v.dtype.kind in kinds and accept(v))
         if found is not None and not self.chance(12):
             return found
-        dtype = {"f": self.dtype, "i": self.one_of((I8, I8, I4)), "u": U1, "b": BOOL}[kinds[0]]
+        dtype = {"f": self.dtype, "c": complex_dtype(self.dtype), "i": self.one_of((I8, I8, I4)), "u": U1, "b": BOOL}[kinds[0]]
         fresh = self.param(dtype)
         return fresh if accept(fresh) or found is None else found
 
     # -- values --------------------------------------------------------------------------------------------------------
     def param(self, dtype: np.dtype, shape: Shape | None = None, limits: Interval | None = None) -> Value:
         if limits is None:
-            limits = {"f": self.one_of(((-2.0, 2.0), (0.5, 2.0))), "b": (0, 1), "u": (0, 9), "i": (-9, 9)}[dtype.kind]
+            floats = self.one_of(((-2.0, 2.0), (0.5, 2.0)))  # of complex numbers, either part
+            limits = {"f": floats, "c": floats, "b": (0, 1), "u": (0, 9), "i": (-9, 9)}[dtype.kind]
         v = param(Type(dtype, self.shape() if shape is None else shape), f"p{len(self.params)}")
         self.params.append((v, limits))
-        return self.keep(v, *limits)
+        return self.keep(v, *limits) if dtype.kind != "c" else self.keep(v, 0, 1.5 * max(map(abs, limits)))
 
     def scalar(self, x: float, dtype: np.dtype) -> Value:
         if dtype.kind in "ub":
             x = abs(x)
         x = dtype.type(x).item()
-        return self.keep(constant(x, dtype), x, x)
+        return self.keep(constant(x, dtype), x, x) if dtype.kind != "c" else self.keep(constant(x, dtype), 0, abs(x))
 
     def array(self, dtype: np.dtype, shape: tuple[int, ...], low: int, high: int) -> Value:
         """A constant of a few elements from `low` to `high` (halves of them if floating)."""
@@ -126,6 +134,11 @@ class Draft:
 
     def new(self, v: Value, low: float | None = None, high: float | None = None) -> Value:
         """`v`, squashed if it may be large. Integers may wrap: unknown intervals are those of the dtype."""
+        if v.dtype.kind == "c":
+            assert low is not None and high is not None
+            most = 1.001 * max(abs(low), abs(high))
+            self.keep(v, 0, most)
+            return v if most <= LIMIT else self.keep(ops.mul(v, 1 / most), 0, 1.001)
         if v.dtype.kind != "f":
             bounds = whole(v.dtype)
             known = low is not None and high is not None and bounds[0] <= low and high <= bounds[1]
@@ -185,7 +198,8 @@ class Draft:
         way = self.pick(0, 6)
         if way == 6:
             return self.scalar(self.one_of(SCALARS), dtype)
-        fits = lambda v: v.dtype.kind == dtype.kind and self.broadcast_size(v, *others) <= MAX_SIZE
+        kinds = "fc" if dtype.kind == "c" else dtype.kind  # real numbers may become complex ones
+        fits = lambda v: v.dtype.kind in kinds and self.broadcast_size(v, *others) <= MAX_SIZE
         found = self.existing(lambda v: v.dtype == dtype and fits(v))
         if found is None or way == 5:
             found = self.existing(fits)  # of another width
@@ -194,7 +208,9 @@ class Draft:
         if found is None or way == 4:
             shape = tuple(1 if self.chance(4) else n for n in self.one_of(others).shape)
             return self.param(dtype, shape[self.pick(0, len(shape)) if self.chance(3) else 0 :])
-        return found if found.dtype == dtype else self.new(ops.cast(found, dtype=dtype), *self.ranges[found])
+        if found.dtype == dtype:
+            return found
+        return self.new(ops.cast(found, dtype=dtype), *self.ranges[found])
 
     def holds(self, dtype: np.dtype, v: Value) -> bool:
         low, high = whole(dtype)

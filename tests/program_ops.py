@@ -179,7 +179,7 @@ def negation(d: Draft, name: str) -> Value:
 
 @maker("select")
 def choice(d: Draft, name: str) -> Value:
-    a = d.any_of(d.one_of(("f", "f", "f", "i", "b")))
+    a = d.any_of(d.kind("f", "f", "f", "i", "b"))
     c = d.partner(a, dtype=BOOL)
     b = d.partner(a, c) if d.broadcast_size(a, c) <= MAX_SIZE else d.scalar(1.0, a.dtype)
     a, b = (a, b) if d.chance(2) else (b, a)
@@ -216,21 +216,21 @@ def angle(d: Draft, name: str) -> Value:
 @maker("after")
 def late(d: Draft, name: str) -> Value:
     """A value that waits for any other."""
-    x = d.any_of(d.one_of(("f", "f", "i", "b")))
+    x = d.any_of(d.kind("f", "f", "i", "b"))
     return d.new(d.emit(name, x, d.any_of(d.one_of(("f", "i")))), *d.ranges[x])
 
 
 @maker("stop_gradient")
 def stopped(d: Draft, name: str) -> Value:
-    x = d.any_of(d.one_of(("f", "f", "i", "b")))
+    x = d.any_of(d.kind("f", "f", "i", "b"))
     return d.new(d.emit(name, x), *d.ranges[x])
 
 
 @maker("missing_gradient")
 def missing(d: Draft, name: str) -> Value:
     """Not on the path of a derivative, which would be an error."""
-    x = d.any_of(d.one_of(("f", "i", "b")))
-    y = ops.stop_gradient(x) if x.dtype.kind == "f" else x
+    x = d.any_of(d.kind("f", "i", "b"))
+    y = ops.stop_gradient(x) if x.dtype.kind in "fc" else x
     return d.new(d.emit(name, y, name="adjust_contrast"), *d.ranges[x])
 
 
@@ -246,7 +246,7 @@ def split(d: Draft, n: Dim) -> Shape:
 
 @maker("reshape")
 def regrouped(d: Draft, name: str) -> Value:
-    x = d.any_of(d.one_of(("f", "f", "f", "i", "b")))
+    x = d.any_of(d.kind("f", "f", "f", "i", "b"))
     shape = list(x.shape)
     for _ in range(d.pick(1, 3)):
         way, rank = d.pick(0, 4), len(shape)
@@ -267,7 +267,7 @@ def regrouped(d: Draft, name: str) -> Value:
 
 @maker("transpose")
 def permuted(d: Draft, name: str) -> Value:
-    x = d.any_of(d.one_of(("f", "f", "f", "i", "b")), lambda v: len(v.shape) > 0)
+    x = d.any_of(d.kind("f", "f", "f", "i", "b"), lambda v: len(v.shape) > 0)
     left = list(range(len(x.shape)))
     perm = tuple(left.pop(d.pick(0, len(left) - 1) if d.chance(2) else -1) for _ in x.shape)
     return d.new(d.emit(name, x, perm=perm), *d.ranges[x])
@@ -275,7 +275,7 @@ def permuted(d: Draft, name: str) -> Value:
 
 @maker("broadcast")
 def repeated(d: Draft, name: str) -> Value | None:
-    x = d.any_of(d.one_of(("f", "f", "f", "i", "b")), lambda v: len(v.shape) < 4)
+    x = d.any_of(d.kind("f", "f", "f", "i", "b"), lambda v: len(v.shape) < 4)
     shape, axes = list(x.shape), list(range(len(x.shape)))
     for _ in range(d.pick(1, max(4 - len(shape), 1))):
         k = d.pick(0, len(shape))
@@ -288,7 +288,7 @@ def repeated(d: Draft, name: str) -> Value | None:
 
 @maker("flip")
 def reversed_(d: Draft, name: str) -> Value:
-    x = d.any_of(d.one_of(("f", "f", "i")), lambda v: len(v.shape) > 0)
+    x = d.any_of(d.kind("f", "f", "i"), lambda v: len(v.shape) > 0)
     return d.new(d.emit(name, x, axes=d.axes(len(x.shape))), *d.ranges[x])
 
 
@@ -309,27 +309,28 @@ def cut(d: Draft, n: Dim) -> tuple[Dim, Dim, int]:
 
 @maker("slice")
 def part(d: Draft, name: str) -> Value:
-    x = d.any_of(d.one_of(("f", "f", "f", "i", "b")), lambda v: len(v.shape) > 0)
+    x = d.any_of(d.kind("f", "f", "f", "i", "b"), lambda v: len(v.shape) > 0)
     starts, limits, strides = zip(*(cut(d, n) for n in x.shape), strict=True) if x.shape else ((), (), ())
     return d.new(d.emit(name, x, starts=starts, limits=limits, strides=strides), *d.ranges[x])
 
 
 @maker("pad")
 def padded(d: Draft, name: str) -> Value | None:
-    x = d.any_of(d.one_of(("f", "f", "f", "i", "b")), lambda v: len(v.shape) > 0)
+    x = d.any_of(d.kind("f", "f", "f", "i", "b"), lambda v: len(v.shape) > 0)
     low = tuple(d.one_of((0, 1, 2)) for _ in x.shape)
     high = tuple(d.one_of((0, 0, 1, 3)) for _ in x.shape)
     interior = tuple(d.one_of((0, 0, 0, 1, 2)) if is_never_empty((n,)) else 0 for n in x.shape)
-    value = {"f": d.one_of((0.0, 1.0, -0.5)), "b": d.chance(2)}.get(x.dtype.kind, d.pick(0, 5))
+    values = {"f": d.one_of((0.0, 1.0, -0.5)), "b": d.chance(2), "c": d.one_of((0, 1j, 0.5 - 1j)) if d.is_complex else 0}
+    value = values.get(x.dtype.kind, d.pick(0, 5))
     y = d.emit(name, x, low=low, high=high, interior=interior, value=value)
     if max(sizes(size(y.shape))) > MAX_SIZE:
         return None
-    return d.new(y, *hull(*d.ranges[x], float(value)))
+    return d.new(y, *hull(*d.ranges[x], abs(value) if x.dtype.kind == "c" else float(value)))
 
 
 @maker("concat")
 def joined(d: Draft, name: str) -> Value | None:
-    x = d.any_of(d.one_of(("f", "f", "f", "i", "b")), lambda v: len(v.shape) > 0)
+    x = d.any_of(d.kind("f", "f", "f", "i", "b"), lambda v: len(v.shape) > 0)
     if not x.shape:
         return None
     axis = d.pick(0, len(x.shape) - 1)
@@ -385,7 +386,7 @@ def count(x: Value, axes: tuple[int, ...]) -> int:
 
 @maker("reduce_sum")
 def total(d: Draft, name: str) -> Value:
-    x = d.any_of(d.one_of(("f", "f", "f", "i", "u")))
+    x = d.any_of(d.kind("f", "f", "f", "i", "u"))
     axes = d.axes(len(x.shape))
     n, (low, high) = count(x, axes), d.ranges[x]
     return d.new(d.emit(name, x, axes=axes), min(n * low, low, 0), max(n * high, high, 0))
@@ -453,7 +454,7 @@ def searched(d: Draft, name: str) -> Value | None:
 
 @maker("cumsum")
 def running(d: Draft, name: str) -> Value | None:
-    x = d.any_of(d.one_of(("f", "f", "f", "i")), lambda v: len(v.shape) > 0)
+    x = d.any_of(d.kind("f", "f", "f", "i"), lambda v: len(v.shape) > 0)
     if not x.shape:
         return None
     axis, (low, high) = d.pick(0, len(x.shape) - 1), d.ranges[x]
@@ -462,29 +463,29 @@ def running(d: Draft, name: str) -> Value | None:
 
 
 @maker("matmul")
-def matrix_product(d: Draft, name: str) -> Value | None:
-    a = d.any_of(d.one_of(("f", "f", "f", "f", "i")), lambda v: len(v.shape) >= 2)
+def matrix_product(d: Draft, name: str, kind: str = "") -> Value | None:
+    a = d.any_of(kind or d.one_of(("f", "f", "f", "f", "i")), lambda v: len(v.shape) >= 2)
     if len(a.shape) < 2:
         a = d.param(a.dtype, d.shape(2))
     if d.chance(3):
-        a = d.new(ops.transpose(a, perm=_swapped(len(a.shape))), *d.ranges[a])
+        a = d.new(ops.transpose(a, perm=swapped(len(a.shape))), *d.ranges[a])
     *lead, _, k = a.shape
     b = d.existing(lambda v: v.dtype == a.dtype and len(v.shape) >= 2 and k in v.shape[-2:] and _leads(d, a, v))
     if b is None or d.chance(4):
         kept = tuple(1 if d.chance(3) else n for n in lead[d.pick(0, len(lead)) :])
         b = d.param(a.dtype, (*kept, k, d.extent()) if d.chance(2) else (*kept, d.extent(), k))
     if b.shape[-2] != k:
-        b = d.new(ops.transpose(b, perm=_swapped(len(b.shape))), *d.ranges[b])
+        b = d.new(ops.transpose(b, perm=swapped(len(b.shape))), *d.ranges[b])
     y = d.emit(name, a, b)
     if max(sizes(size(y.shape))) > MAX_SIZE:
         return None
-    if a.dtype.kind != "f":
+    if a.dtype.kind not in "fc":
         return d.new(y)
     most = max(max(sizes(k)) * d.magnitude(a) * d.magnitude(b), 1e-3)
     return d.new(y, -most, most)
 
 
-def _swapped(rank: int) -> tuple[int, ...]:
+def swapped(rank: int) -> tuple[int, ...]:
     return (*range(rank - 2), rank - 1, rank - 2)
 
 
@@ -501,7 +502,7 @@ def decomposed(d: Draft, name: str) -> Value | None:
     x = d.within(d.param(d.dtype, (*d.shape(d.one_of((0, 1, 1, 2))), n, n)) if x is None else x, -1.0, 1.0)
     if max(sizes(size(x.shape))) > MAX_SIZE:
         return None
-    a = ops.matmul(x, ops.transpose(x, perm=_swapped(len(x.shape))))
+    a = ops.matmul(x, ops.transpose(x, perm=swapped(len(x.shape))))
     a = ops.add(a, constant(np.eye(n, dtype=d.dtype)))
     largest = float(n * n + 1)
     if name in ("solve", "triangular_solve"):
@@ -525,7 +526,7 @@ def _system(d: Draft, name: str, a: Value, n: int) -> Value | None:
 
 @maker("gather")
 def picked(d: Draft, name: str) -> Value | None:
-    x = d.any_of(d.one_of(("f", "f", "f", "i", "b")), lambda v: len(v.shape) > 0)
+    x = d.any_of(d.kind("f", "f", "f", "i", "b"), lambda v: len(v.shape) > 0)
     if not x.shape:
         return None
     m = d.pick(1, min(2, len(x.shape)))
@@ -539,7 +540,7 @@ def picked(d: Draft, name: str) -> Value | None:
 
 @maker("scatter_add")
 def scattered(d: Draft, name: str) -> Value | None:
-    v = d.any_of(d.one_of(("f", "f", "f", "i")))
+    v = d.any_of(d.kind("f", "f", "f", "i"))
     r = d.pick(0, min(len(v.shape), 2))
     lead, rest = v.shape[:r], v.shape[r:]
     extents = [n if is_never_empty((n := d.extent(),)) else 3 for _ in range(d.one_of((1, 1, 2)))]
@@ -547,7 +548,7 @@ def scattered(d: Draft, name: str) -> Value | None:
     if len(extents) + len(rest) > 4 or max(sizes(size((*extents, *rest)))) > MAX_SIZE:
         return None
     y = d.emit(name, v, *idx, shape=(*extents, *rest))
-    if v.dtype.kind != "f":
+    if v.dtype.kind not in "fc":
         return d.new(y)
     n, (low, high) = max(sizes(size(lead))), d.ranges[v]
     return d.new(y, min(n * low, low, 0), max(n * high, high, 0))

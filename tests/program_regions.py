@@ -16,16 +16,15 @@ from tapefuse.ir.op import Op, constant
 from tapefuse.ir.ops import region
 from tapefuse.ir.types import Dim, Poly, Shape, Type
 from tests.program_draft import I8, B, Draft, Interval, Pick, sizes
+from tests.program_complex import in_disc, plain_op
 from tests.program_fourier import transformed  # noqa: F401  (adds makers of Fourier transforms)
-from tests.program_ops import MAKERS as PLAIN
 from tests.program_updates import updated  # noqa: F401  (adds makers of updates)
 from tests.program_windows import pooled  # noqa: F401  (adds makers of convolution and pooling)
 
-BOUNDS: dict[str, Interval] = {"f": (-2.0, 2.0), "i": (-9, 9), "u": (0, 9), "b": (0, 1)}
+BOUNDS: dict[str, Interval] = {"f": (-2.0, 2.0), "c": (0.0, 2.0), "i": (-9, 9), "u": (0, 9), "b": (0, 1)}
 MOST_TRIPS = 4  # of a loop that ends by a condition
 DEEPEST = 2  # regions in regions
 NAMES = ("for", "for", "for", "while", "switch", "sized")
-OPTIONS = tuple(PLAIN)
 
 
 @dataclass(frozen=True)
@@ -43,6 +42,7 @@ class Body(Draft):
     def __init__(self, outer: Draft, index: Index | None = None):
         self.pick: Pick = outer.pick
         self.dtype, self.symbolic, self.palette = outer.dtype, outer.symbolic, outer.palette
+        self.is_complex = outer.is_complex
         self.outer, self.index, self.depth = outer, index, depth_of(outer) + 1
         self.params, self.pool, self.ranges, self.read = [], [], {}, set()
         self.operands: list[Value] = []
@@ -71,7 +71,7 @@ class Body(Draft):
             elif self.index is not None and self.chance(3):
                 self.one_of(INDEXED)(self, self.index)
             else:
-                PLAIN[self.one_of(OPTIONS)](self)
+                plain_op(self)
 
 
 def depth_of(d: Draft) -> int:
@@ -84,7 +84,7 @@ def any_region(d: Draft) -> Value | None:
 
 def mixed(d: Draft) -> Value | None:
     """Every other op a region."""
-    return any_region(d) if d.chance(2) else PLAIN[d.one_of(OPTIONS)](d)
+    return any_region(d) if d.chance(2) else plain_op(d)
 
 
 # -- values of a fixed interval ---------------------------------------------------------------------------------------
@@ -95,6 +95,8 @@ def bounded(d: Draft, v: Value) -> Value:
     low, high = BOUNDS[v.dtype.kind]
     if v.dtype.kind == "f":
         return d.within(v, low, high)
+    if v.dtype.kind == "c":
+        return in_disc(d, v, 0, high)
     if v.dtype.kind == "b":
         return v
     if low <= d.ranges[v][0] and d.ranges[v][1] <= high:
@@ -104,6 +106,8 @@ def bounded(d: Draft, v: Value) -> Value:
 
 def mean(d: Draft, v: Value) -> Value:
     """A float scalar of magnitude 2 or less that depends on every element of `v`."""
+    if v.dtype.kind == "c":
+        v = d.new(ops.real(v), -d.magnitude(v), d.magnitude(v))
     x = v if v.dtype.kind == "f" else d.new(ops.cast(bounded(d, v), dtype=d.dtype), -9, 9)
     n = max(sizes(ops.reshape.type(x.type, shape=(x.type.size,)).shape[0]), default=1)
     axes = tuple(range(len(x.shape)))
@@ -117,7 +121,7 @@ def renewed(d: Draft, p: Value) -> Value:
     same = d.existing(lambda v: v.type == p.type and (v is not p or way == 1))
     if same is not None and way <= 2:
         return bounded(d, same)
-    if p.dtype.kind != "f":
+    if p.dtype.kind not in "fc":
         if same is None:
             return bounded(d, p)
         other = d.emit("xor", p, same) if p.dtype.kind == "b" else ops.mod(ops.add(p, same), 9)
@@ -125,12 +129,13 @@ def renewed(d: Draft, p: Value) -> Value:
     other = mean(d, d.any_of("fff" if d.chance(3) else "fib"))
     term = other if other.dtype == p.dtype else d.new(ops.cast(other, dtype=p.dtype), *d.ranges[other])
     x = bounded(d, p)
-    return bounded(d, d.new(ops.add(ops.mul(x, 0.5), ops.mul(term, 0.5)), -2, 2))
+    factor = 0.5j if p.dtype.kind == "c" else 0.5
+    return bounded(d, d.new(ops.add(ops.mul(x, factor), ops.mul(term, 0.5)), -2, 2))
 
 
 def carried(d: Draft) -> list[Value]:
     """One to three values to be carried; now and then one twice."""
-    found = [bounded(d, d.any_of(d.one_of(("f", "f", "f", "i", "b")))) for _ in range(d.pick(1, 3))]
+    found = [bounded(d, d.any_of(d.kind("f", "f", "f", "i", "b"))) for _ in range(d.pick(1, 3))]
     if d.chance(6):
         found.append(found[0])
     return found
@@ -138,7 +143,7 @@ def carried(d: Draft) -> list[Value]:
 
 def captured(d: Draft, body: Body) -> None:
     for _ in range(d.pick(0, 2)):
-        body.operand(d.any_of(d.one_of(("f", "f", "i", "b"))))
+        body.operand(d.any_of(d.kind("f", "f", "i", "b")))
 
 
 def _within_bounds(v: Value) -> Interval:
@@ -165,7 +170,7 @@ def number(d: Body, index: Index) -> Value:
 
 def row(d: Body, index: Index) -> Value | None:
     """Row number index of a value that has as many as there are trips."""
-    x = d.existing(lambda v: len(v.shape) > 0 and v.shape[0] == index.trips and v.dtype.kind in "fib")
+    x = d.existing(lambda v: len(v.shape) > 0 and v.shape[0] == index.trips and v.dtype.kind in "fcib")
     if x is None or d.chance(4):
         x = d.param(d.dtype, (index.trips, *d.shape(d.pick(0, 1)))) if _is_known(d, index) else None
     if x is None:
@@ -238,7 +243,7 @@ def _is_open(shape: Shape) -> bool:
 
 def _stack(d: Draft, body: Body, type: Type, trips: Dim) -> Value | None:
     """A carried array of zeros, one row for each trip."""
-    if "put" not in ops.OPS or type.dtype.kind != "f" or len(type.shape) > 2:
+    if "put" not in ops.OPS or type.dtype.kind not in "fc" or len(type.shape) > 2:
         return None
     zero = ops.broadcast.emit(constant(0, type.dtype), shape=(trips, *type.shape), axes=())
     p = param(zero.type, "stack")

@@ -12,7 +12,7 @@ from tests.program_ops import cut, hull, maker
 @maker("put", "put_add")
 def updated(d: Draft, name: str) -> Value | None:
     """A part of an array, from another one or from itself, put into it or added to it."""
-    x = d.any_of(d.one_of(("f", "f", "f", "i", *(["b"] if name == "put" else []))), lambda v: len(v.shape) > 0)
+    x = d.any_of(d.kind("f", "f", "f", "i", *(["b"] if name == "put" else [])), lambda v: len(v.shape) > 0)
     if not x.shape:
         return None
     starts, limits, strides = zip(*(cut(d, n) for n in x.shape), strict=True)
@@ -20,7 +20,7 @@ def updated(d: Draft, name: str) -> Value | None:
     v = _part(d, x, shape) if d.chance(2) else d.existing(lambda v: v.dtype == x.dtype and v.shape == shape)
     v = d.param(x.dtype, shape) if v is None else v
     y = d.emit(name, x, v, starts=starts, strides=strides)
-    if x.dtype.kind != "f":
+    if x.dtype.kind not in "fc":
         return d.new(y)
     (low, high), (least, most) = d.ranges[v], d.ranges[x]
     if name == "put":
@@ -39,7 +39,7 @@ def _part(d: Draft, x: Value, shape: Shape) -> Value | None:
 
 @maker("add_at", "put_at")
 def updated_rows(d: Draft, name: str) -> Value | None:
-    x = d.any_of(d.one_of(("f", "f", "f", "i", *(["b"] if name == "put_at" else []))), lambda v: len(v.shape) > 0)
+    x = d.any_of(d.kind("f", "f", "f", "i", *(["b"] if name == "put_at" else [])), lambda v: len(v.shape) > 0)
     if not x.shape:
         return None
     m = d.pick(1, min(2, len(x.shape)))
@@ -56,6 +56,6 @@ def updated_rows(d: Draft, name: str) -> Value | None:
     n, (low, high), (least, most) = max(sizes(size(lead))), d.ranges[v], d.ranges[x]
     if name == "put_at":
         return d.new(y, *hull(low, high, least, most))
-    if v.dtype.kind != "f":
+    if v.dtype.kind not in "fc":
         return d.new(y)
     return d.new(y, least + min(n * low, low, 0), most + max(n * high, high, 0))

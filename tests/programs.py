@@ -22,6 +22,7 @@ from tapefuse.ir.interp import evaluate
 from tapefuse.ir.op import OPS, const
 from tapefuse.ir.types import Type
 from tests.program_draft import BINDINGS, F4, F8, Draft, Interval, Pick
+from tests.program_complex import plain_op
 from tests.program_fourier import transformed  # noqa: F401  (adds makers of Fourier transforms)
 from tests.program_ops import MAKERS
 from tests.program_updates import updated  # noqa: F401  (adds makers of updates)
@@ -48,6 +49,8 @@ class Case:
 
 def _array(rng: np.random.Generator, type: Type, limits: Interval) -> np.ndarray:
     low, high = limits
+    if type.dtype.kind == "c":
+        return np.asarray(rng.uniform(low, high, type.shape) + 1j * rng.uniform(low, high, type.shape), type.dtype)
     if type.dtype.kind == "f":
         return np.asarray(rng.uniform(low, high, type.shape), type.dtype)
     return np.asarray(rng.integers(int(low), int(high) + 1, type.shape), type.dtype)
@@ -55,29 +58,40 @@ def _array(rng: np.random.Generator, type: Type, limits: Interval) -> np.ndarray
 
 def any_op(draft: Draft) -> None:
     """One more op, if the one drawn finds operands."""
-    MAKERS[draft.one_of(tuple(MAKERS))](draft)
+    plain_op(draft)
 
 
 def random_case(
-    seed: int | str, smallest: int = 3, largest: int = 40, grow: Callable[[Draft], object] = any_op
+    seed: int | str,
+    smallest: int = 3,
+    largest: int = 40,
+    grow: Callable[[Draft], object] = any_op,
+    is_complex: bool = False,
 ) -> Case:
-    return drawn(random.Random(seed).randint, smallest, largest, grow)
+    return drawn(random.Random(seed).randint, smallest, largest, grow, is_complex)
 
 
 def cases(
-    series: str = "", smallest: int = 3, largest: int = 40, grow: Callable[[Draft], object] = any_op
+    series: str = "",
+    smallest: int = 3,
+    largest: int = 40,
+    grow: Callable[[Draft], object] = any_op,
+    is_complex: bool = False,
 ) -> st.SearchStrategy[Case]:
     """Drawn by seed, since hypothesis choosing op by op repeats every other program. Each series has its own."""
-    return st.integers(0, 2**64 - 1).map(lambda seed: random_case(f"{series} {seed}", smallest, largest, grow))
+    draw = lambda seed: random_case(f"{series} {seed}", smallest, largest, grow, is_complex)
+    return st.integers(0, 2**64 - 1).map(draw)
 
 
-def drawn(pick: Pick, smallest: int, largest: int, grow: Callable[[Draft], object] = any_op) -> Case:
+def drawn(
+    pick: Pick, smallest: int, largest: int, grow: Callable[[Draft], object] = any_op, is_complex: bool = False
+) -> Case:
     """A case of `smallest` ops or more; of a few more than `largest` if the last one needs its operands prepared.
 
-    `grow(draft)` adds to a draft, mostly one op.
+    `grow(draft)` adds to a draft, mostly one op. `is_complex`: about half of the values are complex numbers.
     """
     symbolic = pick(0, 2) == 2
-    draft = Draft(pick, (F4, F8)[pick(0, 1)], symbolic)
+    draft = Draft(pick, (F4, F8)[pick(0, 1)], symbolic, is_complex)
     wanted = pick(smallest, largest if pick(0, 4) == 4 else max(smallest, largest // 4))  # many small ones: time
     tries = 0
     while len(_needed(draft.pool)) < wanted and tries < 4 * wanted:

@@ -21,12 +21,24 @@ from tapefuse.ir.interp import evaluate
 from tapefuse.ir.op import OPS
 from tapefuse.ir.ops.paired import SUFFIX
 from tapefuse.ir.parse import parse
-from tapefuse.ir.passes import PASSES, optimise
+from tapefuse.ir.passes import PASSES, complex, optimise
 from tapefuse.ir.passes.adjoint import gradient_graph
 from tapefuse.ir.print import show
 from tapefuse.ir.verify import verify
 from tests import engines
-from tests.differential import Arrays, as_double, difference, in_double, noise, random_direction, slope
+from tests.differential import (
+    Arrays,
+    as_double,
+    difference,
+    dot,
+    in_double,
+    noise,
+    normal,
+    on_pairs,
+    pairs,
+    random_direction,
+    slope,
+)
 from tests.programs import Case, cases, random_case, reduced, special_cases
 
 PROGRAMS = int(os.environ.get("TAPEFUSE_EXAMPLES", "2000"))
@@ -46,7 +58,6 @@ NEVER_DRAWN = frozenset(op.name for op in OPS.values() if op.library == "region"
     *("eig", "eigvals"),  # in an order that rounding may change: tests/numpy/test_eig.py
     *(name for name in OPS if name.endswith(SUFFIX)),  # a pass alone makes them: tests/codegen/test_library.py
     *("eigh", "qr", "svd"),  # vectors that are not determined, or nearly so: tests/codegen/test_library.py
-    *("complex", "real", "imag", "conj", "modulus", "pairs", "from_pairs"),  # values are real: tests/ir/test_complex.py
     *("from_bf16", "from_f16", "to_bf16", "to_f16"),  # a pass alone makes them: tests/ir/test_halves.py
 }
 EXACT = np.zeros(())
@@ -80,12 +91,20 @@ def agree(drawn: SearchStrategy[Case], engine: str, examples: float) -> None:
         assert counts["unstable"] < 0.1 * counts["inputs"], counts
 
 
+@pytest.mark.parametrize(("engine", "part"), RUNS)
+def test_random_complex_programs(engine: str, part: int) -> None:
+    """Of complex numbers: a quarter as many."""
+    drawn = cases(f"complex {engine} {part}", largest=LARGEST[engine], is_complex=True)
+    agree(drawn, engine, PROGRAMS * SHARES[engine] / PARTS[engine] / 4)
+
+
 @pytest.mark.parametrize("part", range(8))
-def test_random_schedules(part: int) -> None:
+@pytest.mark.parametrize("is_complex", [False, True], ids=["real", "complex"])
+def test_random_schedules(part: int, is_complex: bool) -> None:
     """What is fused, kept, cut and computed together changes no result."""
 
-    @budget(PROGRAMS / 40)
-    @given(cases(f"schedules {part}", largest=LARGEST["llvm"]))
+    @budget(PROGRAMS / (160 if is_complex else 40))
+    @given(cases(f"schedules {part}", largest=LARGEST["llvm"], is_complex=is_complex))
     def agrees(case: Case) -> None:
         graph = gradient_graph(verify(case.graph))
         inputs = [case.arrays(number, binding) for number, binding in enumerate(case.bindings)]
@@ -94,7 +113,7 @@ def test_random_schedules(part: int) -> None:
             run = engines.scheduled(graph, seed)
             for arrays in inputs:
                 if known := noise(graph, arrays):
-                    problem = difference(known[0], run(*arrays), known[1])
+                    problem = difference(known[0], on_pairs(run, graph, arrays), known[1])
                     assert problem is None, f"schedule {seed}: {problem}\n{show(graph)}"
 
     agrees()
@@ -134,11 +153,11 @@ def small(graph: Graph, arrays: Arrays, problem: Callable[[Graph, list[np.ndarra
 
 
 def projection(graph: Graph, arrays: Arrays, number: int) -> list[np.ndarray]:
-    """Random cotangents of the float outputs: the parameters of a gradient graph beyond `arrays`."""
+    """Random cotangents of the float and complex outputs: the parameters of a gradient graph beyond `arrays`."""
     rng = np.random.default_rng([number, 1])
     binding = bind_symbols((p.type for p in graph.params[: len(arrays)]), (a.shape for a in arrays))
     types = [p.type.substitute(binding) for p in graph.params[len(arrays) :]]
-    return [np.asarray(rng.normal(size=t.shape), t.dtype) for t in types]
+    return [normal(rng, t.shape, t.dtype) for t in types]
 
 
 def disagreement(
@@ -147,25 +166,30 @@ def disagreement(
     """Whether the graph parsed from its text, after each pass, compiled, or in double precision has other outputs."""
     known = noise(graph, arrays)
     if known is None:
-        run(*arrays)
+        run(*map(pairs, arrays))
         if counts is not None:
             counts["unstable"] += 1
         return None
     wanted, tolerance = known
     exact, loose = [EXACT] * len(wanted), [4 * t for t in tolerance]
     double = lambda: evaluate(in_double(graph), *as_double(arrays))
+    real, _ = complex.run(graph)
     ways = [("parsed from its text", lambda: evaluate(parse(show(graph)), *arrays), exact)]
-    ways += [
-        (f"after pass {p.name}", lambda p=p: evaluate(verify(p.run(graph)[0]), *arrays), tolerance) for p in PASSES
-    ]
-    ways += [("after all passes", lambda: evaluate(verify(optimise(graph)), *arrays), tolerance)]
-    ways += [("compiled", lambda: run(*arrays), tolerance)]
+    for p in PASSES:
+        ways += [(f"after pass {p.name}", lambda p=p: _interpreted(p.run(real)[0], graph, arrays), tolerance)]
+    ways += [("after all passes", lambda: _interpreted(optimise(graph), graph, arrays), tolerance)]
+    ways += [("compiled", lambda: on_pairs(run, graph, arrays), tolerance)]
     ways += [("in double", lambda: [d.astype(w.dtype) for d, w in zip(double(), wanted, strict=True)], loose)]
     for name, found, by in ways:
         problem = difference(wanted, found(), by)
         if problem is not None:
             return f"{name}: {problem}"
     return None
+
+
+def _interpreted(changed: Graph, graph: Graph, arrays: Arrays) -> list[np.ndarray]:
+    """The outputs of `graph` by what passes have made of it."""
+    return on_pairs(lambda *xs: evaluate(verify(changed), *xs), graph, arrays)
 
 
 def wrong_slope(graph: Graph, arrays: list[np.ndarray], number: int, counts: Counter[str] | None = None) -> str | None:
@@ -181,8 +205,7 @@ def wrong_slope(graph: Graph, arrays: list[np.ndarray], number: int, counts: Cou
     if found is None:
         counts["slopes discarded"] += 1
         return None
-    along = [d for d, a in zip(direction, arrays, strict=True) if a.dtype.kind == "f"]
-    ours = sum(float(np.sum(d * g)) for d, g in zip(along, gradients, strict=True))
+    ours = dot([d for d, a in zip(direction, arrays, strict=True) if a.dtype.kind in "fc"], gradients)
     return None if abs(ours - found[0]) <= found[1] else f"gradient: {ours}, finite differences give {found[0]}"
 
 
@@ -206,8 +229,11 @@ def test_special_values(engine: str) -> None:
 
 
 def test_every_op_is_drawn() -> None:
-    drawn = {v.op.name for seed in range(400) for v in random_case(seed).graph.nodes}
+    graphs = [random_case(seed, is_complex=is_complex).graph for seed in range(400) for is_complex in (False, True)]
+    drawn = {v.op.name for graph in graphs for v in graph.nodes}
     assert drawn == set(OPS) - NEVER_DRAWN
+    takes_complex = {v.op.name for graph in graphs for v in graph.nodes if any(a.dtype.kind == "c" for a in v.args)}
+    assert takes_complex >= {op.name for op in OPS.values() if "c" in op.dtypes and op.vjp} - NEVER_DRAWN - {"const"}
 
 
 def test_programs_have_the_promised_variety() -> None:

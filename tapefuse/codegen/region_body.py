@@ -6,6 +6,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 
@@ -15,6 +16,7 @@ from tapefuse.codegen.code import Array, Cell, Code, Storage
 from tapefuse.codegen.context import Context, Place, Step
 from tapefuse.codegen.costs import CALLED, COPIED, GRAIN, POLL, typical
 from tapefuse.codegen.inlining import inline, needs_memory
+from tapefuse.codegen.joining import joined
 from tapefuse.codegen.loops import (
     CHUNK,
     HI,
@@ -185,13 +187,12 @@ class Body(Context, ABC):
         """Steps of a plan. `memory`: of its parameters and of what is in no slot of its own."""
         counts = self.counts.setdefault(id(p), {})
         own = self.own[id(p)]
-        for step in steps:
+        for step in joined([_split(step) for step in steps], partial(_memory, p)):
             places = map(memory_of, step.places)
             self._step(p, step, [own[q] if q in own else memory[q.value] for q in places], counts)  # type: ignore[index]
 
     def _step(self, p: Plan, step: Step, storages: list[Storage], counts: dict[str, Scalar]) -> None:
         code, dims, is_function = self.code, dict(step.bindings), is_launched(step)
-        step = step if step.group.kind == "region" else _split(step)
         kernel, cut = step.kernel, pieces(step)
         count: Scalar = Num(cut, INT) if isinstance(cut, int) else self._pieces(*cut)
         rows = counts[step.rows_of] if step.rows_of else code.dim(kernel.rows)
@@ -246,8 +247,16 @@ def in_memory(p: Plan) -> set[Value | Place]:
     return found
 
 
+def _memory(p: Plan, place: Place) -> int | Value | None:
+    """Which memory a place of a plan is: a slot of its arena, or what a value lies in."""
+    q = memory_of(place)
+    return p.layout.slot_of[q] if q in p.layout.slot_of else p.in_place.get(q.value, q.value) if q.value else None
+
+
 def _split(step: Step) -> Step:
     """The step with its loops cut (`splitting`); that over all rows too, if they are no pieces."""
+    if step.group.kind == "region":
+        return step
     kernel, rows = step.kernel, step.kernel.rows
     body = kernel.body
     if isinstance(rows, int) and pieces(step) == 1 and not step.rows_of:

@@ -39,10 +39,15 @@ def _sparse(logits: Tensor, labels: Tensor) -> Tensor:
             f"{list(logits.shape)}; expected labels of shape {list(logits.shape[:-1])}"
         )
     classes = logits.shape[-1]
-    index = tp.where(labels < 0, classes, labels)  # a negative index would wrap; a negative label is a mistake
+    index = labels if _are_all_positive(labels) else tp.where(labels < 0, classes, labels)
     z = logits - tp.stop_gradient(tp.max(logits, axis=-1, keepdims=True))
-    picked = tp.take_along_axis(z, tp.expand_dims(index, -1), axis=-1)
-    return tp.log(tp.sum(tp.exp(z), axis=-1)) - tp.squeeze(picked, -1)
+    picked = tp.take_along_axis(z, tp.reshape(index, (*labels.shape, 1)), axis=-1)
+    return tp.log(tp.sum(tp.exp(z), axis=-1)) - tp.reshape(picked, labels.shape)
+
+
+def _are_all_positive(labels: Tensor) -> bool:
+    """Whether that is known already. A negative index would wrap; a negative label is a mistake."""
+    return labels.dtype.kind == "u" or (type(labels) is Tensor and labels.size > 0 and bool(labels._array.min() >= 0))
 
 
 def mse(prediction: Any, target: Any) -> Tensor:

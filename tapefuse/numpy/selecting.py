@@ -7,6 +7,7 @@ says how many elements there are at most.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import Any, NoReturn
 
 import numpy as np
@@ -34,6 +35,7 @@ from tapefuse.numpy.shape import (
 )
 from tapefuse.tracer.promote import common
 from tapefuse.tracer.source import called, user_loc
+from tapefuse.tracer.state import state
 from tapefuse.tracer.tensor import Tensor, as_tensor, python_kind
 
 
@@ -97,8 +99,17 @@ def take_along_axis(x: Any, indices: Any, axis: int | None = -1) -> Tensor:
     k = _axis(x.ndim, axis)
     if any(m != n and 1 not in (m, n) for a, (m, n) in enumerate(zip(x.shape, indices.shape, strict=True)) if a != k):
         raise IndexError(f"{called()}: {x.type} and positions {indices.type} do not broadcast outside of axis {k}")
-    grid = [indices if a == k else _counter(n, a, x.ndim) for a, n in enumerate(x.shape)]
+    grid = [indices if a == k else _along(n, a, x.ndim) for a, n in enumerate(x.shape)]
     return ops.gather(x, *grid)
+
+
+def _along(n: Dim, axis: int, rank: int) -> Tensor:
+    """`_counter`, made once where it is a small array."""
+    is_small = state.trace is None and isinstance(n, int) and n <= 4096
+    return _kept_counter(n, axis, rank) if is_small else _counter(n, axis, rank)
+
+
+_kept_counter = lru_cache(maxsize=64)(_counter)
 
 
 def choose(a: Any, choices: Any, out: Any = None, mode: str = "raise") -> Tensor:

@@ -20,7 +20,7 @@ from tapefuse.tracer.operators import Operators
 from tapefuse.tracer.shortcuts import moved
 from tapefuse.tracer.source import called, user_loc
 from tapefuse.tracer.state import state
-from tapefuse.tracer.tensor import Tensor, apply, as_tensor, python_kind, still
+from tapefuse.tracer.tensor import Deferred, Tensor, apply, as_tensor, python_kind, still
 
 Axis = int | Sequence[int] | None
 
@@ -147,6 +147,9 @@ def reshape(x: Any, shape: Any, order: str = "C", *, copy: bool | None = None) -
             pass  # the long way says why
         else:
             return x if array.shape == x._array.shape else moved(ops.reshape, x, array, {"shape": array.shape})
+    if type(x) is Deferred and type(shape) is tuple and -1 not in shape and shape != x.shape and order == "C":
+        later = x._run.next(ops.reshape, {"shape": shape}, (x,))
+        return reshape(x, shape) if later is None else later
     x, shape = as_tensor(x), _shape(shape)
     if order == "F":
         shape = _without_minus_one(x, shape)

@@ -112,6 +112,8 @@ def override_gradient(rules: Mapping[str, Callable[..., Any]]) -> Iterator[None]
             )
     if state.trace is not None and not state.tapes:
         raise TapeError(f"override_gradient at {user_loc()}: no tape records here; enter it inside of a tape's block")
+    for tape in state.tapes:
+        tape.settle()
     before, state.overrides = state.overrides, {**state.overrides, **rules}
     try:
         yield

@@ -37,8 +37,7 @@ from tapefuse.ir.op import Op, constant
 from tapefuse.ir.passes.adjoint import OpRecord, adjoint
 from tapefuse.ir.types import Type
 from tapefuse.tracer.eager import number
-from tapefuse.tracer.lines import Line, lean, user_code
-from tapefuse.tracer.record import Node
+from tapefuse.tracer.lines import Line, lean
 from tapefuse.tracer.shortcuts import SHORTCUTS, parts
 from tapefuse.tracer.source import line_of
 from tapefuse.tracer.state import new_key, state
@@ -69,9 +68,10 @@ _REFUSING = frozenset({"require", "failed"})
 
 
 def deferrable(structure: Structure) -> bool:
-    """Whether the operations can be put off: none of them refuses values, and the tape watches nothing but variables,
-    all of which it reads."""
-    return min(structure.targets, default=-1) >= 0 and all(map(_can_wait, structure.steps))
+    """Whether the operations can be put off: none of them refuses values, the tape watches nothing but variables, and
+    the gradients are those of the sum of its results."""
+    is_plain = structure.seed_types is None and min(structure.targets, default=-1) >= 0
+    return is_plain and all(map(_can_wait, structure.steps))
 
 
 def _can_wait(step: Step) -> bool:
@@ -85,8 +85,8 @@ def _can_wait(step: Step) -> bool:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Program:
-    """The compiled program of a plan: `entry(*taken(inputs), *seeds)` gives the gradients of the sources `connected`,
-    then the values of `slots`."""
+    """The compiled program of a plan: `entry(*taken(inputs))` gives the gradients of the sources `connected`, then the
+    values of `slots`."""
 
     entry: Callable[..., Any]
     taken: Callable[[list[Any]], Sequence[Any]]
@@ -98,11 +98,13 @@ class Program:
 
 
 class Plan:
-    """What the tapes that are entered at one place are expected to record, and the programs for it."""
+    """What the tapes that are entered at one place are expected to record, and the programs for it. `lines` has the
+    user's instruction of each operation."""
 
-    def __init__(self, structure: Structure, entered: Instruction, compiler: Compiler):
+    def __init__(self, structure: Structure, lines: Sequence[Line], entered: Instruction, compiler: Compiler):
         self.structure, self.entered, self.compiler = structure, entered, compiler
-        self.steps = tuple(map(_expectation, structure.steps))
+        self.lines = [line[-2:] for line in lines]
+        self.steps = (*map(_expectation, structure.steps), _END)
         self.n_slots = 1 + max([s for step in structure.steps for s in (step.result, *step.slots)])
         self.results = [s.result for s in structure.steps if s.op is not identity and s.result not in structure.targets]
         self.targets = [s.result for s in structure.steps if s.op is not identity and s.result in structure.targets]
@@ -171,10 +173,13 @@ def _reads(structure: Structure) -> list[tuple[int, int]]:
     return found
 
 
+_new = Deferred.__new__
+
 # Of an operand: slot, whether it stands here for the first time, its type.
 _Place = tuple[int, bool, Type]
 # An operation, its attributes, operands, the slot and the type of its result, and what its operands must fulfil.
-_Expected = tuple[Op, dict[str, Any], tuple[_Place, ...], int, Type, Callable[[tuple], bool] | None]
+_Expected = tuple[Op | None, dict[str, Any], tuple[_Place, ...], int, Any, Callable[[tuple], bool] | None]
+_END: _Expected = (None, {}, (), 0, None, None)  # no operation is expected any more
 
 
 def _expectation(step: Step) -> _Expected:
@@ -199,11 +204,11 @@ def _within(type: Type) -> Callable[[tuple], bool]:
 class Run:
     """A tape that records what its plan says, up to here.
 
-    `values` has the variable, array or tensor of each slot, `inputs` the arrays that the operations have met, `places`
-    the user's instruction of each. Any thread may settle it: `is_closing` while one does, `is_over` afterwards.
+    `values` has the variable, array or tensor of each slot, `inputs` the arrays that the operations have met. Any
+    thread may settle it: `is_closing` while one does, `is_over` afterwards.
     """
 
-    __slots__ = ("inputs", "is_closing", "is_over", "places", "plan", "position", "steps", "tape", "values")
+    __slots__ = ("inputs", "is_closing", "is_over", "plan", "position", "steps", "tape", "values")
 
     def __init__(self, plan: Plan, tape: GradientTape):
         self.plan, self.tape, self.steps = plan, tape, plan.steps
@@ -211,45 +216,38 @@ class Run:
         self.is_closing = self.is_over = False
         self.values: list[Any] = [None] * plan.n_slots
         self.inputs: list[Any] = []
-        self.places: list[Any] = []
 
     def next(self, op: Op, attrs: dict[str, Any], xs: tuple[Any, ...]) -> Tensor | None:
         """The result of an operation on tensors and numbers, some of them deferred; None, after the run was settled,
-        if it is not what comes next. The caller's caller may be the user."""
-        n, here = self.position, state
-        tapes = here.tapes
-        if tapes and tapes[0] is self.tape and n < len(self.steps) and not self.is_closing and here.trace is None:
-            expected, wanted, places, slot, type, guard = self.steps[n]
-            fits = expected is op and wanted == attrs and len(places) == len(xs) and self._takes(xs, places)
-            if fits and (guard is None or guard(xs)) and not here.overrides and not here.pinned:
-                return self._made(slot, type, user_code(3))
+        if it is not what comes next."""
+        tapes, n = state.tapes, self.position
+        expected, wanted, places, slot, type, guard = self.steps[n]
+        fits = expected is op and wanted == attrs and tapes and tapes[0] is self.tape and len(places) == len(xs)
+        if fits and self._takes(xs, places) and (guard is None or guard(xs)) and not self.is_closing:
+            return self._made(slot, type)
         self.settle()
         return None
 
     def read(self, variable: Variable) -> Tensor | None:
         """The value of a variable that the tape watches, as `next`."""
-        n = self.position
-        if n < len(self.steps) and self.steps[n][0] is identity:
-            _, _, ((at, first, _),), slot, type, _ = self.steps[n]
-            array = variable._array
+        expected, _, places, slot, type, _ = self.steps[self.position]
+        if expected is identity and not self.is_closing:
+            array, (at, first, _) = variable._array, places[0]
             fits = self.values[at] is (None if first else variable)
             if fits and array.dtype is type.dtype and array.shape == type.shape and state.tapes[0] is self.tape:
                 self.values[at] = variable
                 self.inputs.append(array)
-                return self._made(slot, type, (None, 0))
+                return self._made(slot, type)
         self.settle()
         return None
 
-    def _made(self, slot: int, type: Type, place: Any) -> Tensor | None:
-        y: Any = Deferred.__new__(Deferred)
+    def _made(self, slot: int, type: Type) -> Tensor | None:
+        y: Any = _new(Deferred)
         y._value, y._run = type, self
-        y._key = key = new_key()
-        self.tape._tracked.add(key)
         try:
             self.values[slot] = y
         except IndexError:  # another thread has settled it just now
             return None
-        self.places.append(place)
         self.position += 1
         if self.is_closing:
             with _settling:
@@ -258,15 +256,16 @@ class Run:
 
     def _takes(self, xs: tuple[Any, ...], places: tuple[_Place, ...]) -> bool:
         """Whether these are the expected operands; notes the arrays of those that are new."""
-        values = self.values
-        for x, (slot, first, expected) in zip(xs, places):  # noqa: B905, as many as the caller has seen
-            if slot < 0:
+        values, others = self.values, iter(xs)
+        for slot, first, expected in places:
+            x = next(others)
+            if type(x) is Deferred and x._run is self:
+                if values[slot] is not x:
+                    return False
+            elif slot < 0:
                 if type(x) is not float and type(x) is not int:
                     return False
                 self.inputs.append(number(x, expected.dtype))
-            elif type(x) is Deferred and x._run is self:
-                if values[slot] is not x:
-                    return False
             elif isinstance(x, Tensor):
                 array = x._array
                 if not first:
@@ -296,42 +295,40 @@ class Run:
     def _replayed(self) -> list[Line]:
         """The lines of the operations, run now."""
         lines: list[Line] = []
-        inputs = iter(self.inputs)
+        inputs, tape = iter(self.inputs), self.tape
         keys, arrays = [0] * len(self.values), list(self.values)
-        for (op, attrs, places, slot, _, _), place in zip(self.steps, self.places, strict=False):
+        for (op, attrs, places, slot, _, _), place in zip(self.steps[: self.position], self.plan.lines, strict=False):
+            assert op is not None
             held = []
             for at, first, _ in places:
-                if at < 0 or op is identity:
-                    held.append(next(inputs))
-                else:
-                    if first:
-                        arrays[at] = next(inputs)
-                    held.append(arrays[at])
                 if first and at >= 0:
                     keys[at] = arrays[at]._key if op is identity else -new_key()
+                if first and op is not identity:
+                    arrays[at] = next(inputs)
+                held.append(next(inputs) if op is identity else arrays[at])
             y = self.values[slot]
             y._array = arrays[slot] = array = held[0] if op is identity else normal(op.raw(*held, **attrs))
-            keys[slot] = y._key
+            y._key = keys[slot] = key = new_key()
+            tape._tracked.add(key)
             y.__class__ = Tensor
             operands = tuple([keys[at] if at >= 0 else 0 for at, _, _ in places])
-            lines.append((op, operands, y._key, lean(op, attrs, (array, *held)), attrs, *place))
+            lines.append((op, operands, key, lean(op, attrs, (array, *held)), attrs, *place))
         return lines
 
     def _end(self) -> None:
         self.is_over = True
         self.tape._run = None
-        self.values, self.inputs, self.places, self.position = [], [], [], len(self.steps)
+        self.values, self.inputs, self.position = [], [], len(self.plan.lines)
 
-    def gradients(self, seeds: Any, targets: Sequence[Node], sources: Sequence[Node]) -> list[Tensor | None] | None:
+    def gradients(self, targets: Sequence[Any], sources: Sequence[Any]) -> list[Tensor | None] | None:
         """The gradients, and the values that somebody holds; None, after the run was settled, if they are others than
-        the plan's or cannot be compiled. `seeds` None: all are 1."""
+        the plan's or cannot be compiled."""
         program, found, count = None, NotImplemented, sys.getrefcount
         values, inputs = self.values, self.inputs
-        if not self.is_closing and self.position == len(self.steps) and self._asked_for(seeds, targets, sources):
+        if self.position == len(self.plan.lines) and not self.is_closing and self._asked_for(targets, sources):
             program = self.plan.program([slot for slot in self.plan.results if count(values[slot]) > HOLDERS])
         if program is not None:
-            arrays = program.taken(inputs)
-            found = program.entry(*arrays) if seeds is None else program.entry(*arrays, *[g for _, g in seeds])
+            found = program.entry(*program.taken(inputs))
         if program is None or found is NotImplemented:
             self.settle()
             return None
@@ -356,24 +353,23 @@ class Run:
         self.plan.ended(was_done=True)
         self._end()
 
-    def _asked_for(self, seeds: Any, targets: Sequence[Node], sources: Sequence[Node]) -> bool:
+    def _asked_for(self, targets: Sequence[Any], sources: Sequence[Any]) -> bool:
         """Whether these are the derivatives that the plan is for."""
-        structure = self.plan.structure
-        if (seeds is None) != (structure.seed_types is None) or (busy and config.run_key() != self.plan.run_key):
-            return False
-        if seeds is not None and tuple([g.type for _, g in seeds]) != structure.seed_types:
+        structure, values = self.plan.structure, self.values
+        if busy and config.run_key() != self.plan.run_key:
             return False
         if len(targets) != len(structure.targets) or len(sources) != len(structure.sources):
             return False
-        if any(self.values[slot]._key != n.key for slot, n in zip(structure.targets, targets, strict=True)):
-            return False
-        for slot, n, t in zip(structure.sources, sources, structure.source_types, strict=True):
-            if n.type != t or (self._is_recorded(n) if slot < 0 else self.values[slot]._key != n.key):
+        for t, slot in zip(targets, structure.targets, strict=True):
+            if values[slot] is not t:
+                return False
+        for s, slot, expected in zip(sources, structure.sources, structure.source_types, strict=True):
+            if slot >= 0:
+                if values[slot] is not s:
+                    return False
+            elif s.type != expected or any(v is s for v in values):
                 return False
         return True
-
-    def _is_recorded(self, node: Node) -> bool:
-        return any(v._key == node.key for v in self.values if isinstance(v, (Tensor, Variable)))
 
 
 _settling = Lock(reentrant=True)
@@ -385,8 +381,7 @@ _settling = Lock(reentrant=True)
 def _compiled(structure: Structure, slots: tuple[int, ...], name: str, compiler: Compiler) -> Program:
     records, values, inputs = _records(structure)
     targets = [values[slot] for slot in structure.targets]
-    given = [param(t, f"d{k}") for k, t in enumerate(structure.seed_types or ())]
-    seeds = [filled(d, t.type) for d, t in zip(given or [constant(1, t.dtype) for t in targets], targets, strict=True)]
+    seeds = [filled(constant(1, t.dtype), t.type) for t in targets]
     wanted = [slot for slot in structure.sources if slot >= 0]
     found = dict(zip(wanted, adjoint(records, targets, seeds, [values[slot] for slot in wanted]), strict=True))
     outs = [found.get(slot) for slot in structure.sources]
@@ -396,7 +391,7 @@ def _compiled(structure: Structure, slots: tuple[int, ...], name: str, compiler:
     results = (*[y for y in outs if y is not None], *[values[slot] for slot in slots])
     live = reachable(results)
     taken = [k for k, v in enumerate(inputs) if v in live]
-    graph = Graph((*[inputs[k] for k in taken], *given), results, name)
+    graph = Graph(tuple([inputs[k] for k in taken]), results, name)
     traced = Traced(graph, len(graph.params), (), (), (), len(results), (), created=False)
     return Program(compiler(traced), _taker(taken), connected, slots)
 

@@ -110,16 +110,6 @@ def values_read(op: Op, types: tuple[Type, ...], attrs: tuple[tuple[str, Any], .
     return tuple([v in read for v in (y, *xs)])
 
 
-def user_code(depth: int) -> tuple[CodeType, int]:
-    """Code and last instruction of the user's function: of the frame at this depth, or the first out of the package."""
-    frame = _frame(depth)
-    code = frame.f_code
-    while OURS[code.co_filename] and frame.f_back is not None:
-        frame = frame.f_back
-        code = frame.f_code
-    return code, frame.f_lasti
-
-
 def enter(
     tapes: Sequence[GradientTape],
     op: Op,
@@ -137,7 +127,15 @@ def enter(
         tracked = tape._tracked
         if not tracked.isdisjoint(keys):
             tracked.add(key)
-            code, at = (None, 0) if nowhere else user_code(4)
+            if nowhere:
+                code, at = None, 0
+            else:
+                frame = _frame(3)
+                code = frame.f_code
+                while OURS[code.co_filename] and frame.f_back is not None:
+                    frame = frame.f_back
+                    code = frame.f_code
+                at = frame.f_lasti
             places: tuple[int, ...] = keys
             if len(keys) == 2:
                 first, second = keys

@@ -175,7 +175,7 @@ def compiled_gradients(
     site.compiled_after = site.compiled_after or site.settled
     was_idle = not site.plans or site.plans[-1].done == site.runs_before
     if was_idle and len(site.plans) < MOST_PROGRAMS and deferrable(compiling):
-        site.plans.append(Plan(compiling, entered, _compilers[0]))
+        site.plans.append(Plan(compiling, lines, entered, _compilers[0]))
         site.waiting = True
         expect(site.plans[-1])
     else:

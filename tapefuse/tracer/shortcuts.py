@@ -19,7 +19,7 @@ from tapefuse.ir.op import Op
 from tapefuse.ir.ops.family import quiet, shape_of
 from tapefuse.ir.types import Shape, Type
 from tapefuse.tracer.state import state
-from tapefuse.tracer.tensor import F32, F64, Deferred, Tensor, normal, taped
+from tapefuse.tracer.tensor import F32, F64, Deferred, Readable, Tensor, normal, taped
 
 
 def _unbatched(*args: Any, **attrs: Any) -> Any:
@@ -88,7 +88,7 @@ def product(x: Any, y: Any) -> Tensor | None:
     """`x @ y` of eager matrices and vectors of one dtype; None for anything else."""
     here = state
     if type(x) is not Tensor or type(y) is not Tensor or here.trace is not None or here.overrides:
-        return _deferred_product(x, y) if type(x) is Deferred or type(y) is Deferred else None
+        return _late_product(x, y)
     a, b = x._array, y._array
     t = a.dtype
     if b.dtype is not t or not (t is F32 or t is F64) or not (0 < a.ndim <= 2 and 0 < b.ndim <= 2):
@@ -105,14 +105,17 @@ def product(x: Any, y: Any) -> Tensor | None:
     return z
 
 
-def _deferred_product(x: Any, y: Any) -> Tensor | None:
-    if not isinstance(x, Tensor) or not isinstance(y, Tensor) or x.dtype is not y.dtype:
-        return None
-    rank = x.ndim + y.ndim
-    if not 2 <= rank <= 4 or x.ndim not in (1, 2) or y.ndim not in (1, 2):
-        return None
+def _late_product(x: Any, y: Any) -> Tensor | None:
+    """The same of what is to be read or computed yet."""
+    if isinstance(x, Readable) or isinstance(y, Readable):
+        return product(*[v.read() if isinstance(v, Readable) else v for v in (x, y)])
     first: Any = x if type(x) is Deferred else y
-    z = first._run.next(_product if rank < 4 else ops.matmul, _NONE, (x, y))
+    if type(first) is not Deferred or not isinstance(x, Tensor) or not isinstance(y, Tensor) or x.dtype is not y.dtype:
+        return None
+    ranks = len(x.shape), len(y.shape)
+    if 0 in ranks or max(ranks) > 2:
+        return None
+    z = first._run.next(ops.matmul if ranks == (2, 2) else _product, _NONE, (x, y))
     return product(x, y) if z is None else z
 
 

@@ -86,20 +86,20 @@ class GradientTape:
             raise ValueError("this tape is still recording; leave its `with` block before entering it again")
         if self._consumed:
             self._forget()
-        self._settle()
+        self.settle()
         self._entered = self._used = True
         self._entered_by = user_instruction()
+        plan = plan_of(self._entered_by) if plans and self._may_put_off() else None
         self._start()
-        if plans and self._may_put_off() and (plan := plan_of(self._entered_by)) is not None:
-            self._run = Run(plan, self)
+        self._run = None if plan is None else Run(plan, self)
         return self
 
     def _may_put_off(self) -> bool:
-        """Whether nobody but the user of this tape sees what happens in its block."""
-        is_alone = len(state.tapes) == 1 and state.trace is None and not state.pinned and not state.overrides
+        """Whether nobody but the user of this tape will see what happens in its block."""
+        is_alone = not state.tapes and state.trace is None and not state.pinned and not state.overrides
         return is_alone and not self._persistent and self._watch_accessed and not self._records and not self._tracked
 
-    def _settle(self) -> None:
+    def settle(self) -> None:
         """Have everything on the tape that was recorded."""
         if self._run is not None:
             self._run.settle()
@@ -114,7 +114,7 @@ class GradientTape:
 
     def _start(self) -> None:
         for tape in state.tapes:
-            tape._settle()
+            tape.settle()
         busy.append(None)
         state.tapes = (*state.tapes, self)
 
@@ -124,7 +124,7 @@ class GradientTape:
             busy.pop()
 
     def _forget(self) -> None:
-        self._settle()
+        self.settle()
         self._consumed = False
         self._records, self._tracked, self._variables, self._watched = [], set(), {}, {}
         self._forget_notes()
@@ -143,7 +143,7 @@ class GradientTape:
             raise TapeError(
                 "trying to stop a tape which is not recording; use stop_recording() inside its `with` block"
             )
-        self._settle()
+        self.settle()
         self._stop()
         paused = _Paused(self)
         state.tapes = (*state.tapes, paused)
@@ -175,7 +175,7 @@ class GradientTape:
             elif isinstance(x, Variable):
                 self._watch_variable(x)
             else:
-                self._settle()
+                self.settle()
                 self._tracked.add(key_of(x))
                 self._watched[id(x)] = weakref.ref(x), node(x)
                 self._watched_at[key_of(x)] = user_loc()
@@ -195,13 +195,14 @@ class GradientTape:
         self._variables[variable._key] = variable
 
     def variable_read(self, variable: Variable) -> None:
-        if self._watch_accessed and variable.trainable and has_derivatives(variable.dtype):
+        is_new = self._watch_accessed and variable._key not in self._variables and variable._trainable
+        if is_new and has_derivatives(variable.dtype):
             self._watch_variable(variable)
 
     def note(self, kind: str, what: Any, keys: Sequence[int], made: Tensor | Variable | int | None = None) -> None:
         """Remember that values went somewhere without being recorded, if this tape tracks or follows one of them."""
         if not self._tracked.isdisjoint(keys) or not self.lost.isdisjoint(keys):
-            self._settle()
+            self.settle()
             made = made if isinstance(made, int) or made is None else _key(made)
             ys = () if made is None else (made,)
             self.lost.update(ys)
@@ -255,7 +256,7 @@ class GradientTape:
 
     def add_record(self, entry: Entry) -> None:
         """Append an operation of any kind; its floating-point results are tracked from here on."""
-        self._settle()
+        self.settle()
         if len(entry.ys) > 1 or type(entry) is CallRecord:
             self.lost.update([y.key for y in entry.ys if y.key is not None and not has_derivatives(y.dtype)])
         self._records.append(entry)
@@ -288,24 +289,19 @@ class GradientTape:
         wanted = tensors(sources, "sources")
         seeds = None if output_gradients is None else seeds_of(targets, output_gradients)
         explanation = self.explanation(target, sources) if explain else None
-        grads = self._gradients(targets, seeds, [self._source(s) for s in wanted])
+        grads = None if self._run is None or seeds is not None else self._put_off(self._run, targets, wanted)
+        grads = self._gradients(targets, seeds, [self._source(s) for s in wanted]) if grads is None else grads
         if zero:
             grads = [functions.zeros(s.shape, s.dtype) if g is None else g for g, s in zip(grads, wanted, strict=True)]
-        found = unflatten(flatten(sources)[1], grads)
+        found = grads[0] if isinstance(sources, (Tensor, Variable)) else unflatten(flatten(sources)[1], grads)
         return found if explanation is None else (found, explanation)
 
     def _gradients(self, targets: list[Any], seeds: Any, sources: Sequence[Node]) -> list[Any]:
         """By the quickest way there is: a compiled program, the arrays themselves, tensors. `seeds` None: all are 1."""
-        if self._run is not None:
-            self._check_usable()
-            self._stop()
-            if (found := self._put_off(self._run, targets, seeds, sources)) is not None:
-                self._take_lines()
-                return found
         lines = self._take_lines()
         is_eager = state.trace is None and not state.tapes
         if is_eager and self._entered_by is not None and not any(isinstance(t, IndexedRows) for t in targets):
-            nodes = _ends(targets) if seeds is None else [n for n, _ in seeds]
+            nodes = [node(t) for t in targets if has_derivatives(t.dtype)] if seeds is None else [n for n, _ in seeds]
             found = compiled_gradients(self._entered_by, user_instruction(), lines, seeds, nodes, sources)
             if found is not None:
                 return found
@@ -313,11 +309,14 @@ class GradientTape:
         grads = gradients(lines, seeds, sources) if is_eager else None
         return backward(self._entries(lines), seeds, sources, rows=True) if grads is None else grads
 
-    def _put_off(self, run: Run, targets: list[Any], seeds: Any, sources: Sequence[Node]) -> list[Any] | None:
-        """The gradients of a tape whose operations are to be run yet, in one with these."""
-        if state.trace is not None or state.tapes or any(isinstance(t, IndexedRows) for t in targets):
+    def _put_off(self, run: Run, targets: list[Any], sources: list[Any]) -> list[Any] | None:
+        """The gradients of a tape whose operations are to be run yet, in one with these; None if they are run first."""
+        self._check_usable()
+        self._stop()
+        if state.trace is not None or state.tapes or (found := run.gradients(targets, sources)) is None:
             return None
-        return run.gradients(seeds, _ends(targets) if seeds is None else [n for n, _ in seeds], sources)
+        self._take_lines()
+        return found
 
     def jvp(
         self,
@@ -399,7 +398,7 @@ class GradientTape:
 
     def _reasons(self, name: str, x: Tensor | Variable, targets: Sequence[Tensor | Variable]) -> tuple[Reason, ...]:
         """Why no target has a derivative by `x`; nothing if one has."""
-        self._settle()
+        self.settle()
         if not has_derivatives(x.dtype):
             return (Reason.of("source", name, made_at(x), dtype=x.dtype),)
         source, targeted = self._source(x), [end for y in targets for end in ends(y)]
@@ -437,7 +436,7 @@ class GradientTape:
 
     def _take_lines(self) -> list[Entry | Line]:
         self._check_usable()
-        self._settle()
+        self.settle()
         if self._persistent:
             if self in state.tapes:
                 self._warn_of_recording_gradients()
@@ -489,10 +488,6 @@ def explain_gradient(tape: GradientTape, target: Any, sources: Any) -> Explanati
     `tape.gradient(target, sources, explain=True)`, or of a persistent tape.
     """
     return tape.explanation(target, sources)
-
-
-def _ends(targets: Sequence[Any]) -> list[Node]:
-    return [node(t) for t in targets if has_derivatives(t.dtype)]
 
 
 def _key(x: Tensor | Variable) -> int:

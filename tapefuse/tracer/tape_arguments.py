@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import itertools
 from typing import Any
 
 from tapefuse._errors import DTypeError, ShapeError
@@ -33,14 +34,14 @@ def tensors(tree: Any, what: str) -> list[Any]:
     none."""
     if tree is None:
         raise TypeError(f"{what} is None at {user_loc()}; expected a nested structure of tensors or variables")
-    leaves = []
-    for path, x in leaves_with_paths(tree):
+    leaves = flatten(tree)[0]
+    for k, x in enumerate(leaves):
         if not isinstance(x, (Tensor, Variable)) and not (what in _ROWS and isinstance(x, IndexedRows)):
+            path, _ = next(itertools.islice(leaves_with_paths(tree), k, None))
             raise TypeError(
                 f"{named(path, what)} is a {type(x).__name__} at {user_loc()}; expected a nested structure of tensors "
                 "or variables, and a value computed outside of tapefuse has no gradient"
             )
-        leaves.append(x)
     return leaves
 
 

@@ -242,10 +242,18 @@ class Deferred(Tensor):
     _run: Run
 
     def __getattr__(self, name: str) -> Any:
-        if name != "_array":
+        if name not in ("_array", "_key"):
             raise AttributeError(f"'Tensor' object has no attribute {name!r}")
         self._run.settle()
-        return _array_slot.__get__(self)
+        return vars(Tensor)[name].__get__(self)
+
+    def _leaving(self, way: str) -> np.ndarray:
+        self._run.settle()
+        return Tensor._leaving(self, way)
+
+    def __tapefuse_apply__(self, op: Op, args: tuple, attrs: dict[str, Any]) -> Tensor:
+        later = self._run.next(op, attrs, args)
+        return apply(op, args, attrs) if later is None else later
 
     @property
     def dtype(self) -> np.dtype:
@@ -262,9 +270,6 @@ class Deferred(Tensor):
     @property
     def size(self) -> Any:
         return self.type.size
-
-
-_array_slot: Any = vars(Tensor)["_array"]
 
 
 class Number(Tensor):
@@ -532,7 +537,7 @@ def _quickly(op: Op, args: tuple, attrs: dict[str, Any]) -> Tensor | None:
     arrays = []
     for x in args:
         if type(x) is not Tensor:
-            return _put_off(x._run, op, args, attrs) if type(x) is Deferred else None
+            return x.__tapefuse_apply__(op, args, attrs) if type(x) is Deferred else None
         array = x._array
         if not ((t := array.dtype) is F32 or t is F64 or t in _EXACT):
             return None
@@ -546,14 +551,6 @@ def _quickly(op: Op, args: tuple, attrs: dict[str, Any]) -> Tensor | None:
     if tapes := state.tapes:
         taped(tapes, op, attrs, args, y, (array, *arrays))
     return y
-
-
-def _put_off(run: Run, op: Op, args: tuple, attrs: dict[str, Any]) -> Tensor | None:
-    """The same where an operand, the first of `run`, has no value yet."""
-    if not all(isinstance(x, Tensor) for x in args):
-        return None
-    y = run.next(op, attrs, args)
-    return _quickly(op, args, attrs) if y is None else y
 
 
 def _stays_weak(op: Op, operands: tuple[Tensor, ...]) -> bool:

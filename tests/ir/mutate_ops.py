@@ -39,7 +39,7 @@ os.environ |= {"TAPEFUSE_CACHE": "false", "TAPEFUSE_CHECK": "true"}  # no progra
 import tapefuse as tp
 from tapefuse.ir.op import OPS, Op
 from tests.codegen import test_library
-from tests.ir import test_complex, test_lowerings, test_op_conventions, test_ops
+from tests.ir import test_complex, test_effects, test_lowerings, test_op_conventions, test_ops, test_regions
 from tests.ir.equivalent_mutants import EQUIVALENT
 from tests.ir.mutations import Mistake
 from tests.ir.rule_sources import Target, code_of, mistakes_of, stale, targets
@@ -48,6 +48,7 @@ from tests.random import test_gradients, test_keys
 
 SECONDS = 20  # of the processor, for one test, which takes a fraction of one
 CALLS, MOST = 10, 200  # of each function; and of all functions that use an op
+MODULES = test_op_conventions, test_lowerings, test_effects  # about no op in particular; for every mistake
 USERS = 6  # ops whose tests are the first to look at a function that many use
 
 
@@ -74,7 +75,8 @@ def tests_of(op: Op) -> tuple[Test, ...]:
                 subject = arguments.get("case", arguments.get("op"))
                 if subject is op or getattr(subject, "op", None) is op:
                     found.append(functools.partial(test, **arguments))
-    return (*found, *ELSEWHERE.get(op.name, ()), *of_functions().get(op.name, ()))
+    of_regions = all_tests(test_regions) if op.is_region else ()
+    return (*found, *of_regions, *ELSEWHERE.get(op.name, ()), *of_functions().get(op.name, ()))
 
 
 @functools.cache
@@ -131,14 +133,18 @@ def _arguments(test: Any) -> Iterator[dict[str, Any]]:
 
 
 @functools.cache
-def conventions() -> tuple[Test, ...]:
+def all_tests(module: Any) -> list[Test]:
     found: list[Test] = []
-    members = (inspect.getmembers(module, inspect.isfunction) for module in (test_op_conventions, test_lowerings))
-    for name, test in itertools.chain.from_iterable(members):
+    for name, test in inspect.getmembers(module, inspect.isfunction):
         if name.startswith("test_"):
             has_marks = any(m.name == "parametrize" for m in getattr(test, "pytestmark", []))
             found += [functools.partial(test, **a) for a in _arguments(test)] if has_marks else [test]
-    return tuple(found)
+    return found
+
+
+@functools.cache
+def conventions() -> tuple[Test, ...]:
+    return tuple(itertools.chain.from_iterable(map(all_tests, MODULES)))
 
 
 class _TooLong(BaseException):
@@ -212,7 +218,7 @@ def _parser() -> argparse.ArgumentParser:
 def main() -> int:
     given = _parser().parse_args()
     files = [n for n in given.what if n.endswith(".py")]
-    chosen = [OPS[n] for n in given.what if n not in files] or [op for op in OPS.values() if tests_of(op)]
+    chosen = [OPS[n] for n in given.what if n not in files] or list(OPS.values())
     found = [t for t in targets(chosen) if not files or t.file in files]
     users = dict.fromkeys(op for t in found for op in t.users)
     broken = failure(t for op in users for t in tests_of(op)) or failure(conventions())

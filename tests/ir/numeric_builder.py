@@ -34,6 +34,12 @@ def _guarded(f: Callable[[float], float]) -> Callable[[Any], float]:
     return result
 
 
+def _within(x: Any, n: Any) -> Any:
+    """The count of a shift, which means nothing to a machine from the width of `x` on."""
+    assert np.all((n >= 0) & (n < 8 * x.dtype.itemsize)), n
+    return n
+
+
 def _log(x: float) -> float:
     return -math.inf if x == 0 else math.log(x)
 
@@ -93,8 +99,8 @@ EXACT = {
     "or": np.bitwise_or,
     "xor": np.bitwise_xor,
     "not": np.invert,
-    "shl": np.left_shift,
-    "shr": np.right_shift,
+    "shl": lambda x, n: np.left_shift(x, _within(x, n)),
+    "shr": lambda x, n: np.right_shift(x, _within(x, n)),
     "bits": lambda x: x.view(np.dtype(f"i{x.itemsize}")),
     "floating": lambda x: x.view(np.dtype(f"f{x.itemsize}")),
     "complex": lambda a, b: np.stack([a, b]).view(np.dtype(f"c{2 * a.itemsize}"))[0],
@@ -228,6 +234,7 @@ class ConvertingBuilder(ArrayBuilder):
     @staticmethod
     def op(name: str, *arrays: Any) -> Any:
         if name == "to_half":
+            assert arrays[0].dtype == np.float32
             return arrays[0].astype(np.float16).view(np.uint16)
         if name == "from_half":
             return arrays[0].view(np.float16).astype(np.float32)

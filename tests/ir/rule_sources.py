@@ -16,7 +16,7 @@ from tests.ir.equivalent_mutants import EQUIVALENT
 from tests.ir.mutations import Mistake, mistakes
 
 HERE = str(Path(ops.__file__).parent)
-FIELDS = ("type", "vjp", "jvp", "batch", "at", "push", "ref")
+FIELDS = ("type", "vjp", "jvp", "batch", "at", "push", "ref", "results")
 UNSEEN = ("sample", "quiet", "draw", "unary_sample", "binary_sample", "reduction_sample")  # what makes tests' inputs
 
 

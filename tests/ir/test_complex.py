@@ -8,6 +8,7 @@ from functools import cache
 import numpy as np
 import pytest
 
+from tapefuse._errors import CompileError
 from tapefuse.ir.graph import Graph, param
 from tapefuse.ir.interp import evaluate
 from tapefuse.ir.parse import parse
@@ -15,6 +16,7 @@ from tapefuse.ir.passes import complex, optimise
 from tapefuse.ir.passes.complex_functions import UNARY, div_, mul_, pow_
 from tapefuse.ir.types import real_dtype, type_of
 from tapefuse.ir.verify import verify
+from tests.differential import numbers, pairs
 from tests.engines import ENGINES
 from tests.ir.rule_graphs import graph_of
 from tests.ir.test_ops import ALL, Case, close, each, has_symbol
@@ -26,16 +28,6 @@ NUMPY = {
     name: getattr(np, {"neg": "negative"}.get(name, name.replace("a", "arc", 1) if name[0] == "a" else name))
     for name in UNARY
 }
-
-
-def pairs(x) -> np.ndarray:
-    """As a program has it: complex numbers with their parts along a last axis."""
-    x = np.asarray(x, order="C")
-    return x[..., None].view(real_dtype(x.dtype)) if x.dtype.kind == "c" else x
-
-
-def numbers(x: np.ndarray, dtype: np.dtype) -> np.ndarray:
-    return np.ascontiguousarray(x).view(dtype)[..., 0] if dtype.kind == "c" else x
 
 
 def real_graph(graph: Graph) -> Graph:
@@ -233,6 +225,13 @@ def test_regions(name: str, engine: str | None) -> None:
             got = [numbers(y, v.dtype) for y, v in zip(found, graph.outs, strict=True)]
         for y, w in zip(got, want, strict=True):
             close(y, w, rtol=1e-5)
+
+
+def test_an_op_without_a_form_in_real_numbers_is_refused_with_the_cure(monkeypatch) -> None:
+    monkeypatch.delitem(complex.RULES, "conj")
+    graph = parse("fn main(%x: c64[3]) {\n  %y = conj %x : c64[3]  # model.py:7\n  return %y\n}")
+    with pytest.raises(CompileError, match=r"conj\(c64\[3\]\): .*tp.real.*\n  at model.py:7"):
+        complex.run(graph)
 
 
 def test_real_graphs_are_left_alone() -> None:

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 
+from tapefuse._errors import ShapeError
 from tapefuse.ir import ops
+from tapefuse.ir.graph import Graph, param
 from tapefuse.ir.halves import FLOAT16
+from tapefuse.ir.ops import windows
 from tapefuse.ir.ops.index import positions
-from tapefuse.ir.types import type_of
-from tests.ir.numeric_builder import ArrayBuilder, ConvertingBuilder, NumericBuilder, lower, lower_whole
+from tapefuse.ir.types import Type, type_of
+from tests.ir.numeric_builder import Accessor, ArrayBuilder, ConvertingBuilder, NumericBuilder, lower, lower_whole
 from tests.ir.test_halves import EVERY, half, hard
 
 INT64 = np.dtype("i8")
@@ -52,6 +57,28 @@ def test_an_index_that_counts_another_extent_is_kept_within_bounds():
     assert positions(NumericBuilder({}), (k, k), [Counter((5,), 0), Counter((5, 5), 0)], (2, 9)) == [1, 4]
 
 
+# -- batches that stay what they are ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("op", [ops.conv, ops.conv_input], ids=lambda op: op.name)
+def test_a_batch_of_inputs_to_one_kernel_is_one_longer_convolution(op):
+    """And not a convolution for each example, with a kernel of its own."""
+    attrs = {"strides": (1, 1), "low": (0, 0), "high": (0, 0), "dilation": (1, 1)}
+    attrs |= {"extents": (7, 7)} if op is ops.conv_input else {}
+    image = (2, 5, 5, 3) if op is ops.conv_input else (2, 7, 7, 3)
+
+    def batched(lead, flags):
+        shapes = [(4, *lead, *image) if flags[0] else (*lead, *image), (*lead, 3, 3, 3, 3)]
+        shapes[1] = (4, *shapes[1]) if flags[1] else shapes[1]
+        y = op.batch(flags, *(param(Type(np.dtype("f4"), s)) for s in shapes), **attrs)
+        return y.shape, [v.args[1].shape for v in Graph((), (y,)).nodes if v.op is op]
+
+    wide = (2, 5, 5, 3) if op is ops.conv else (2, 7, 7, 3)
+    assert batched((), (True, False)) == ((4, *wide), [(3, 3, 3, 3)])
+    assert batched((), (True, True)) == batched((), (False, True)) == ((4, *wide), [(4, 3, 3, 3, 3)])
+    assert batched((6,), (True, False)) == ((4, 6, *wide), [(4, 6, 3, 3, 3, 3)])
+
+
 # -- halves as bits ---------------------------------------------------------------------------------------------------
 
 BUILDERS = pytest.mark.parametrize("builder", [ArrayBuilder, ConvertingBuilder])
@@ -86,3 +113,66 @@ def test_nan_keeps_its_sign_and_as_float16_its_payload(builder):
     for op in (ops.to_f16, ops.to_bf16):
         np.testing.assert_array_equal(lower_whole(op, x, builder=builder) & 0x8000, [0, 0x8000, 0, 0])
     assert (lower_whole(ops.to_bf16, x) & 0x7FFF == 0x7FC0).all()
+
+
+# -- windows ----------------------------------------------------------------------------------------------------------
+
+
+def both_ways(op, *args, **attrs):
+    """The result of an op, which its lowering gives too."""
+    y = np.asarray(op.ref(*args, **attrs))
+    got = lower(op, args, attrs, [type_of(a) for a in args], {})
+    np.testing.assert_array_equal(got, y)
+    assert got.dtype == y.dtype == op.type(*map(type_of, args), **attrs).dtype
+    return y
+
+
+def windows_of(n, stride=1, low=0, high=0):
+    return {"window": (n,), "strides": (stride,), "low": (low,), "high": (high,)}
+
+
+@pytest.mark.parametrize(("n", "dtype"), [(256, "u1"), (257, "i4")])
+def test_positions_in_windows_have_a_dtype_that_holds_them(n, dtype):
+    x = np.arange(n)
+    y = both_ways(ops.window_argmax, x, **windows_of(n))
+    assert y.dtype == dtype and y == n - 1
+
+
+def test_maxima_of_windows_of_special_values():
+    nan, inf = math.nan, math.inf
+    x = np.array([1, nan, 5, nan, -inf, -inf, -inf])
+    np.testing.assert_array_equal(both_ways(ops.window_max, x, **windows_of(2)), [nan, nan, nan, nan, -inf, -inf])
+    np.testing.assert_array_equal(both_ways(ops.window_argmax, x, **windows_of(2)), [1, 0, 1, 0, 0, 0])
+    np.testing.assert_array_equal(both_ways(ops.window_argmax, x[4:], **windows_of(3, low=2)), [2, 1, 0])
+    least = np.full(3, np.iinfo("i4").min, "i4")
+    np.testing.assert_array_equal(both_ways(ops.window_argmax, least, **windows_of(3, low=2)), [2, 1, 0])
+
+
+class NoLoops(NumericBuilder):
+    def reduce(self, *args):
+        raise AssertionError("a loop")
+
+
+@pytest.mark.parametrize(("n", "is_loop"), [(1, False), (16, False), (17, True)])
+def test_small_windows_are_written_out(n, is_loop):
+    x = np.arange(20.0)
+    try:
+        got = ops.window_sum.at(NoLoops({}), (np.int64(2),), Accessor(x, type_of(x)), **windows_of(n))
+    except AssertionError:
+        assert is_loop
+    else:
+        assert not is_loop and got == x[2 : 2 + n].sum()
+
+
+@pytest.mark.parametrize(
+    ("n", "window", "dilation", "words"),
+    [(2, 4, 1, "4 elements does not fit"), (3, 4, 1, "does not fit"), (2, 2, 2, "2 elements in steps of 2 does")],
+)
+def test_a_window_must_fit(n, window, dilation, words):
+    with pytest.raises(ShapeError, match=words):
+        windows.count(n, window, 1, 0, 0, dilation)
+
+
+def test_picks_from_padding_are_zero():
+    x, k = np.array([1.0, 2, 3]), np.array([0, 1, 1], "u1")
+    np.testing.assert_array_equal(both_ways(ops.window_pick, x, k, **windows_of(2, low=1)), [0, 2, 3])

@@ -17,8 +17,7 @@ from tapefuse.ir.graph import param
 from tapefuse.ir.ops.family import stretch, unbroadcast
 from tapefuse.ir.ops.matrices import gaps_inverted, inverted
 from tapefuse.ir.ops.slicing import slice_needs
-from tapefuse.ir.types import Poly, Type, always_negative, divide_up, never_negative, type_of
-from tests.ir.numeric_builder import lower
+from tapefuse.ir.types import Poly, Type, always_negative, divide_up, never_negative
 from tests.ir.rule_graphs import second_derivative
 
 N = Poly.symbol("N")
@@ -59,6 +58,12 @@ def test_130_a_tie_goes_to_the_first_operand(op):
 @pytest.mark.parametrize(("op", "slope"), [(ops.relu, 0), (ops.abs, 0), (ops.sign, 0), (ops.softplus, 0.5)])
 def test_132_slopes_at_zero(op, slope):
     assert grads(op, array(0))[0].item() == slope
+
+
+def test_slope_of_the_absolute_value_of_a_complex_number_at_zero_is_zero():
+    z = array(0, 3 + 4j, dtype="c16")
+    np.testing.assert_allclose(grads(ops.modulus, z)[0], [0, 0.6 + 0.8j])
+    np.testing.assert_allclose(ops.modulus.jvp([array(1, 1, dtype="c16")], abs(z), z), [0, 0.6])
 
 
 def test_132_slope_of_sign_is_zero_and_not_none_even_for_inf_and_nan():
@@ -108,6 +113,13 @@ def test_137_power_at_zero(p):
 def test_137_power_of_whole_exponents(x, p, dx):
     assert grads(ops.pow, array(x), array(p))[0].item() == dx
     assert grads(ops.pow, array(x), array(p))[1].item() == 0
+
+
+def test_power_of_complex_numbers_at_zero():
+    z, p = array(0, 1j, dtype="c16"), array(2, 2, dtype="c16")
+    dz, dp = grads(ops.pow, z, p, g=array(1, 1, dtype="c16"))
+    np.testing.assert_allclose(dz, [0, -2j], atol=1e-15)
+    np.testing.assert_allclose(dp, [0, 0.5j * np.pi], atol=1e-15)  # conj(-log(i))
 
 
 @pytest.mark.parametrize(("x", "p"), [(-2, 2), (0, 3), (0, 2), (0, 1)])
@@ -385,41 +397,3 @@ def test_shift_counts_outside_of_the_width_shift_everything_out():
     x, n = array(-5, 5, -5, 5, dtype="i4"), array(-1, -1, 32, 32, dtype="i4")
     np.testing.assert_array_equal(ops.shl(x, n), 0)
     np.testing.assert_array_equal(ops.shr(x, n), [-1, 0, -1, 0])
-
-
-# -- windows ----------------------------------------------------------------------------------------------------------
-
-
-def both_ways(op, *args, **attrs):
-    """The result of an op, which its lowering gives too."""
-    y = np.asarray(op.ref(*args, **attrs))
-    got = lower(op, args, attrs, [type_of(a) for a in args], {})
-    np.testing.assert_array_equal(got, y)
-    assert got.dtype == y.dtype == op.type(*map(type_of, args), **attrs).dtype
-    return y
-
-
-def windows_of(n, stride=1, low=0, high=0):
-    return {"window": (n,), "strides": (stride,), "low": (low,), "high": (high,)}
-
-
-@pytest.mark.parametrize(("n", "dtype"), [(256, "u1"), (257, "i4")])
-def test_positions_in_windows_have_a_dtype_that_holds_them(n, dtype):
-    x = np.arange(n)
-    y = both_ways(ops.window_argmax, x, **windows_of(n))
-    assert y.dtype == dtype and y == n - 1
-
-
-def test_maxima_of_windows_of_special_values():
-    nan, inf = math.nan, math.inf
-    x = array(1, nan, 5, nan, -inf, -inf, -inf)
-    np.testing.assert_array_equal(both_ways(ops.window_max, x, **windows_of(2)), [nan, nan, nan, nan, -inf, -inf])
-    np.testing.assert_array_equal(both_ways(ops.window_argmax, x, **windows_of(2)), [1, 0, 1, 0, 0, 0])
-    np.testing.assert_array_equal(both_ways(ops.window_argmax, x[4:], **windows_of(3, low=2)), [2, 1, 0])
-    least = np.full(3, np.iinfo("i4").min, "i4")
-    np.testing.assert_array_equal(both_ways(ops.window_argmax, least, **windows_of(3, low=2)), [2, 1, 0])
-
-
-def test_picks_from_padding_are_zero():
-    x, k = array(1, 2, 3), np.array([0, 1, 1], "u1")
-    np.testing.assert_array_equal(both_ways(ops.window_pick, x, k, **windows_of(2, low=1)), [0, 2, 3])

@@ -153,8 +153,8 @@ FAILING = [
 @ways
 @pytest.mark.parametrize(("f", "x", "text"), FAILING)
 def test_failures_are_numpys(way, f, x, text):
-    """Also of one matrix among others, and of small floats."""
-    for array in (x, x.astype(np.float32), np.stack([np.eye(2), x, np.eye(2)])):
+    """Also of one matrix among others, of small floats, and of complex numbers."""
+    for array in (x, x.astype(np.float32), np.stack([np.eye(2), x, np.eye(2)]), x.astype("c16"), x.astype("c8")):
         with pytest.raises(np.linalg.LinAlgError, match=text):
             way(f)(tp.constant(array))
 

@@ -80,7 +80,8 @@ SLOPES = np.array([  # a, log z, d log z / da, computed with 40 digits
     (2.5, 0.8109302162163288, 0.4503056288836337), (2.5, 3.912023005428146, 0.0665376733186055),
     (60.0, -64.98320822759926, 1.1514310495941578), (60.0, 3.9889840465642745, 0.01760892201828192),
     (60.0, 4.624972813284271, 0.012668845727922559), (1000.0, 6.802394763324311, 0.0010537807090882337),
-    (1000.0, 7.003065458786462, 0.0009532606168741973),
+    (1000.0, 7.003065458786462, 0.0009532606168741973), (1.0, 0.0, 1.1735630272247268),
+    (1000.0, 6.907755278982137, 0.001000166683323806), (1000.0, 6.90875477931522, 0.000999666933123976),
 ])  # fmt: skip
 
 
@@ -90,7 +91,8 @@ def test_slopes_of_single_draws() -> None:
     assert np.all(np.abs(log_gamma_slope(log_z, a) / want - 1) < bound)
     ones, column = np.ones(2), a[:, None]
     y = gamma_path(log_z[:, None] * ones, column)
-    np.testing.assert_allclose(gamma_path.jvp([None, 2 + 0 * column], y, y, column), 2 * want[:, None] * ones, rtol=1e-5)
+    slope = gamma_path.jvp([None, 2 + 0 * column], y, y, column)
+    np.testing.assert_allclose(slope, 2 * want[:, None] * ones, rtol=1e-5)
     none, slope = gamma_path.vjp(np.array([3.0, 4.0]) + 0 * y, y, y, column)
     assert none is None
     np.testing.assert_allclose(slope, 7 * want[:, None], rtol=1e-5)

@@ -23,8 +23,6 @@ from tapefuse.ir.ops.family import (
     read_aligned,
     same_dtype,
     same_inner_rank,
-    shape_of,
-    stretch,
     unary_sample,
     unbroadcast,
     zeros_like,
@@ -54,7 +52,7 @@ class complex:
         if ta is None and tb is None:
             return None
         ta, tb = (zeros_like(x) if t is None else t for t, x in zip(ts, (a, b), strict=True))
-        return stretch(complex(ta, tb), shape_of(y))
+        return complex(ta, tb)
 
     def batch(flags, *xs):
         return complex(*same_inner_rank(flags, xs))

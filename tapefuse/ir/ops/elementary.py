@@ -22,6 +22,8 @@ from tapefuse.ir.ops.scalar import Scalar, lowering, where
 
 # -- values -----------------------------------------------------------------------------------------------------------
 
+_LARGE = 1e9  # from here on 1 + x**2 is x**2, which float32 still holds
+
 
 def is_negative(x: Scalar) -> Scalar:
     """The sign bit: true of -0 as well."""
@@ -51,15 +53,10 @@ def cbrt_value(x: Scalar) -> Scalar:
     return signed_as(where(a.equals(plain), y, a), x)
 
 
-def _large(x: Scalar) -> float:
-    """From here on 1 + x**2 is x**2."""
-    return 1e9 if x.dtype.itemsize == 8 else 1e5
-
-
 def asinh_value(x: Scalar) -> Scalar:
     """log1p(a + a**2 / (1 + sqrt(1 + a**2))); log(2 a) for large a = |x|."""
     a = abs(x)
-    large = a > _large(x)
+    large = a > _LARGE
     b = where(large, 1, a)
     square = b * b
     near = (b + square / (1 + (1 + square).op("sqrt"))).op("log1p")
@@ -68,7 +65,7 @@ def asinh_value(x: Scalar) -> Scalar:
 
 def acosh_value(x: Scalar) -> Scalar:
     """log1p(t + sqrt(t (2 + t))), t = x - 1; log(2 x) for large x."""
-    large = x > _large(x)
+    large = x > _LARGE
     t = where(large, 1, x) - 1
     near = (t + (t * (2 + t)).op("sqrt")).op("log1p")
     return where(x < 1, math.nan, where(large, x.op("log") + math.log(2), near))

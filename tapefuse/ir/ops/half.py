@@ -56,7 +56,7 @@ def _to_f16(x: Scalar) -> Scalar:
     size = code & _MAGNITUDE
     last = size.op("shr", 13) & 1
     normal = (size + last + (0xFFF - (127 - 15 << 23))).op("shr", 13)
-    subnormal = (size.op("floating") + 0.5).op("bits") - _code_of(0.5)
+    subnormal = (size.op("floating") + 0.5).op("bits")  # those of 0.5 are above the 16 that are kept
     finite = where(size < _code_of(_SMALLEST_NORMAL), subnormal, normal)
     nan = size.op("shr", 13) & 0x3FF | 0x7E00
     special = where(size > _INFINITY, nan, 0x7C00)

@@ -1,6 +1,6 @@
 """Library ops of complex matrices on real numbers: what programs run in place of them.
 
-    %x = solve %a, %b : c128[3,2]      becomes      %x = solve_pairs %a, %b : f64[3,2,2]
+    %x = solve %a, %b : c128[3,2]      becomes      %x = solve_in_pairs %a, %b : f64[3,2,2]
 
 Operands and a complex result hold real and imaginary parts along a last axis, which is how arrays of complex numbers
 lie in memory, so NumPy's loops for complex numbers run on them where they are. The pass `complex` makes these ops after
@@ -20,7 +20,7 @@ from tapefuse.ir.ops.family import same_dtype
 from tapefuse.ir.ops.fourier import check_pairs
 from tapefuse.ir.types import Shape, Type, complex_dtype, real_dtype
 
-SUFFIX = "_pairs"
+SUFFIX = "_in_pairs"
 from_pairs, pairs = OPS["from_pairs"], OPS["pairs"]
 
 

@@ -113,7 +113,7 @@ _CASES = (  # shape, window, strides, low, high
     ((2, 5, 5), (1, 3, 2), (1, 2, 3), (0, 1, 0), (0, 1, 1)),
     ((6, 6), (5, 4), (1, 1), (0, 2), (0, 3)),
     ((2, 8), (1, 2), (1, 3), (0, 1), (0, 1)),  # windows apart from each other, the first one half outside
-    ((2, 3), (1, 1), (2, 2), (0, 0), (0, 0)),
+    ((2, 9, 4), (1, 2, 2), (2, 3, 3), (0, 1, 0), (0, 0, 0)),  # elements behind the last window, and between two
     ((2, 7), (1, 2), (1, 1), (0, 0), (0, 1)),
     ((), (), (), (), ()),
 )

@@ -25,7 +25,7 @@ from tapefuse.numpy.shape import (
 from tapefuse.tracer import shortcuts
 from tapefuse.tracer.promote import cast, common, operands
 from tapefuse.tracer.source import called, user_loc
-from tapefuse.tracer.tensor import Readable, Tensor, as_tensor
+from tapefuse.tracer.tensor import Tensor, as_tensor
 
 # -- products -------------------------------------------------------------------------------------------------------
 
@@ -42,8 +42,6 @@ def matmul(x: Any, y: Any) -> Tensor:
     """`x @ y`: vectors are rows on the left and columns on the right, leading axes broadcast. Raises ShapeError."""
     if (quick := shortcuts.product(x, y)) is not None:
         return quick
-    if isinstance(x, Readable) or isinstance(y, Readable):
-        return matmul(*[v.read() if isinstance(v, Readable) else v for v in (x, y)])
     a, b = operands(np.matmul, x, y)
     if a.ndim == 0 or b.ndim == 0:
         raise ShapeError(f"matmul({a.type}, {b.type}) at {user_loc()}: scalars have no matrix product; use *")
