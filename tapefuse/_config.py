@@ -9,8 +9,6 @@ A value of the wrong kind is a ValueError that says what is accepted; an unknown
 
 from __future__ import annotations
 
-import difflib
-import logging
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -189,6 +187,8 @@ class Config:
 
 
 def _unknown(name: str) -> AttributeError:
+    import difflib  # takes 0.6 ms
+
     near = difflib.get_close_matches(name, FLAGS, n=1)
     hint = f"; did you mean {near[0]!r}?" if near else f"; there are {', '.join(FLAGS)}"
     return AttributeError(f"no flag {name!r}{hint}")
@@ -199,6 +199,10 @@ _log_levels: dict[str, int] = {}  # topics whose level was set here
 
 def _set_log_levels(text: str) -> None:
     """`"cache,trace:debug"`: logger `tapefuse.cache` at INFO, `tapefuse.trace` at DEBUG, both written to stderr."""
+    if not text and not _log_levels:
+        return
+    import logging  # takes 3 ms
+
     wanted = {}
     for item in filter(None, (part.strip() for part in text.split(","))):
         topic, _, level = item.partition(":")

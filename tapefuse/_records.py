@@ -111,14 +111,6 @@ def _generated(
             lines.append(f" _set(self, {name!r}, {value})" if frozen else f" self.{name} = {value}")
     lines += [" self.__post_init__()"] if post else [] if lines else [" pass"]
     text, names = [f"def __init__({', '.join(arguments)}):", *lines], ["__init__"]
-    if eq:
-        mine, others = ("".join(f"{x}.{n}," for n, f in fields.items() if f.compare) for x in ("self", "other"))
-        text += ["def __eq__(self, other):", f" if other.__class__ is self.__class__: return ({mine}) == ({others})"]
-        text += [" return NotImplemented"]
-        names.append("__eq__")
-        if frozen:
-            text += ["def __hash__(self):", f" return hash(({mine}))"]
-            names.append("__hash__")
     exec("\n".join(text), space)
     return {name: space[name] for name in names}
 

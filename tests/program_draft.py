@@ -98,7 +98,8 @@ class Draft:
         found = self.existing(lambda v: v.dtype.kind in kinds and accept(v))
         if found is not None and not self.chance(12):
             return found
-        dtype = {"f": self.dtype, "c": complex_dtype(self.dtype), "i": self.one_of((I8, I8, I4)), "u": U1, "b": BOOL}[kinds[0]]
+        floats = {"f": self.dtype, "c": complex_dtype(self.dtype)}
+        dtype = {**floats, "i": self.one_of((I8, I8, I4)), "u": U1, "b": BOOL}[kinds[0]]
         fresh = self.param(dtype)
         return fresh if accept(fresh) or found is None else found
 

@@ -320,7 +320,7 @@ def padded(d: Draft, name: str) -> Value | None:
     low = tuple(d.one_of((0, 1, 2)) for _ in x.shape)
     high = tuple(d.one_of((0, 0, 1, 3)) for _ in x.shape)
     interior = tuple(d.one_of((0, 0, 0, 1, 2)) if is_never_empty((n,)) else 0 for n in x.shape)
-    values = {"f": d.one_of((0.0, 1.0, -0.5)), "b": d.chance(2), "c": d.one_of((0, 1j, 0.5 - 1j)) if d.is_complex else 0}
+    values = {"f": d.one_of((0.0, 1.0, -0.5)), "b": d.chance(2), "c": 0.5 - 1j}
     value = values.get(x.dtype.kind, d.pick(0, 5))
     y = d.emit(name, x, low=low, high=high, interior=interior, value=value)
     if max(sizes(size(y.shape))) > MAX_SIZE:

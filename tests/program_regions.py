@@ -15,8 +15,8 @@ from tapefuse.ir.graph import Graph, Value, param
 from tapefuse.ir.op import Op, constant
 from tapefuse.ir.ops import region
 from tapefuse.ir.types import Dim, Poly, Shape, Type
-from tests.program_draft import I8, B, Draft, Interval, Pick, sizes
 from tests.program_complex import in_disc, plain_op
+from tests.program_draft import I8, B, Draft, Interval, Pick, sizes
 from tests.program_fourier import transformed  # noqa: F401  (adds makers of Fourier transforms)
 from tests.program_updates import updated  # noqa: F401  (adds makers of updates)
 from tests.program_windows import pooled  # noqa: F401  (adds makers of convolution and pooling)

@@ -21,8 +21,8 @@ from tapefuse.ir.graph import Graph, Value, param, reachable
 from tapefuse.ir.interp import evaluate
 from tapefuse.ir.op import OPS, const
 from tapefuse.ir.types import Type
-from tests.program_draft import BINDINGS, F4, F8, Draft, Interval, Pick
 from tests.program_complex import plain_op
+from tests.program_draft import BINDINGS, F4, F8, Draft, Interval, Pick
 from tests.program_fourier import transformed  # noqa: F401  (adds makers of Fourier transforms)
 from tests.program_ops import MAKERS
 from tests.program_updates import updated  # noqa: F401  (adds makers of updates)

@@ -14,7 +14,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent / "tapefuse"
 
 # A layer is a module or a package; the longest prefix decides. It may import itself and what is listed, nothing else.
-LEAVES = ("_config", "_errors", "_locks", "_progress", "_records", "_tree")
+LEAVES = ("_config", "_errors", "_hash", "_locks", "_log", "_progress", "_records", "_tree")
 IR = ("ir", *LEAVES)
 TRACED = ("tracer", *IR)
 COMPILED = ("compilation", "compiler", "codegen", "runtime")
@@ -22,7 +22,9 @@ FACE = ("", "numpy", "random", "transforms", "function", "reports", "tracer", *C
 LAYERS: dict[str, tuple[str, ...]] = {
     "_errors": (),
     "_records": (),
+    "_hash": (),
     "_locks": (),
+    "_log": (),
     "_config": ("_errors", "_records"),
     "_progress": ("_config",),
     "_tree": ("_errors", "_records"),

@@ -95,8 +95,9 @@ def _renamed(step: Step, buffers: Mapping[Place, Buffer], suffix: str) -> list[S
     new = {x: buffers[q] for q, x in zip(step.places, step.kernel.buffers, strict=True)}
 
     def name(x: Scalar) -> Scalar:
-        is_given = isinstance(x, Num) or x in (LO, HI, CHUNK) or x.name.startswith(SYMBOL)
-        return x if is_given else Var(x.name + suffix, x.dtype)
+        if isinstance(x, Num) or x in (LO, HI, CHUNK) or x.name.startswith(SYMBOL):
+            return x
+        return Var(x.name + suffix, x.dtype)
 
     def change(s: Stmt) -> Stmt:
         match s:

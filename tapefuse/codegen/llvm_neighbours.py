@@ -16,9 +16,10 @@ from tapefuse.codegen.contraction import registers
 from tapefuse.codegen.llvm_instructions import memory_type
 from tapefuse.codegen.llvm_loop_shapes import REGISTER, Shape, address_step
 from tapefuse.codegen.llvm_regions import RegionWriter
-from tapefuse.codegen.loops import Buffer, For, Let, Load, Num, Scalar, Store, Var
+from tapefuse.codegen.loops import Buffer, For, Let, Load, Num, Scalar, Store, Update, Var
 
 LEAST_VECTORS = 4  # of a loop in which this pays
+LEAST_ALIGNED = 32  # and of one whose first elements are computed apart
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +104,7 @@ class Neighbours:
             v, unread = f"<{p.lanes} x {memory}>", p.lanes - (line.last - line.first)
             mask = ", ".join(f"i1 {'false' if k < unread else 'true'}" for k in range(p.lanes))
             f = p.w.needs.intrinsic(f"llvm.masked.load.{p.suffix(memory)}.p0", v, "ptr", "i32", p.bits, v)
-            place = f"ptr {_place(p, line, start, line.last - p.lanes)}, i32 {line.buffer.type.dtype.itemsize}"
+            place = f"ptr {_address(p, line.buffer, line.index, start, line.last - p.lanes)}, i32 {line.buffer.type.dtype.itemsize}"
             first = p.w.new(f"call {v} {f}({place}, {p.bits} <{mask}>, {v} zeroinitializer)")
             p.w.slots.append(f"  {slot} = alloca {v}")
             p.w.line(f"store {v} {first}, ptr {slot}")
@@ -119,7 +120,7 @@ class Neighbours:
         number = self.lines.index(line)
         v = f"<{p.lanes} x {memory_type(t.dst.dtype)}>"
         if number not in self.loaded:
-            place = _place(p, line, self.at, line.last)
+            place = _address(p, line.buffer, line.index, self.at, line.last)
             new = p.w.new(f"load {v}, ptr {place}, align {t.dst.dtype.itemsize}")
             self.loaded[number] = p.w.new(f"load {v}, ptr {self.slots[number]}"), new
             p.w.line(f"store {v} {new}, ptr {self.slots[number]}")
@@ -127,8 +128,37 @@ class Neighbours:
         return new if by == 0 else p.shuffled(old, new, v, range(p.lanes - by, 2 * p.lanes - by))
 
 
-def _place(p: Printing, line: Line, at: str, offset: int) -> str:
+@dataclass(frozen=True, slots=True)
+class Place:
+    """What a loop stores to `buffer`, and how far from the place of its index."""
+
+    buffer: Buffer
+    index: tuple[Scalar, ...]
+    offset: int
+
+
+def aligned_store(s: For, shape: Shape) -> Place | None:
+    """The store whose vectors are to lie each in one line of the cache, in a loop where that pays: a store to two lines
+    takes several times as long. None where lanes have sums of their own, which would then be others."""
+    is_long = shape.trips is not None and shape.trips >= LEAST_ALIGNED * shape.width
+    if registers().nbytes != REGISTER or not is_long or any(isinstance(t, Update) for t in s.body):
+        return None
+    offsets = _offsets(s)
+    for t in s.body:
+        if isinstance(t, Store) and t.value.dtype.itemsize * shape.width == REGISTER:
+            moving = [i for i in t.index if i in shape.slopes]
+            if len(moving) == 1 and moving[0] in offsets and address_step(t.buffer, t.index, shape.slopes) == 1:
+                return Place(t.buffer, t.index, offsets[moving[0]])
+    return None
+
+
+def element(p: Printing, place: Place, at: str) -> str:
+    """The address of what a loop stores at an index."""
+    return _address(p, place.buffer, place.index, at, place.offset)
+
+
+def _address(p: Printing, buffer: Buffer, index: tuple[Scalar, ...], at: str, offset: int) -> str:
     """The address of the element `offset` places after the one that an index names."""
-    memory, base = memory_type(line.buffer.type.dtype), p.bases[line.buffer, line.index]
-    first = p.w.new(f"getelementptr {memory}, ptr {base}, i64 {at}")
+    memory = memory_type(buffer.type.dtype)
+    first = p.w.new(f"getelementptr {memory}, ptr {p.bases[buffer, index]}, i64 {at}")
     return p.w.new(f"getelementptr {memory}, ptr {first}, i64 {offset}") if offset else first

@@ -16,6 +16,7 @@ from tapefuse.codegen.code import Array, Cell, Code, Storage
 from tapefuse.codegen.context import Context, Place, Step
 from tapefuse.codegen.costs import CALLED, COPIED, GRAIN, POLL, typical
 from tapefuse.codegen.inlining import inline, needs_memory
+from tapefuse.codegen.jamming import jammed
 from tapefuse.codegen.joining import joined
 from tapefuse.codegen.loops import (
     CHUNK,
@@ -197,6 +198,10 @@ class Body(Context, ABC):
         count: Scalar = Num(cut, INT) if isinstance(cut, int) else self._pieces(*cut)
         rows = counts[step.rows_of] if step.rows_of else code.dim(kernel.rows)
         counts[kernel.name] = count
+        question = f"{self.name} {kernel.name} side by side"
+        if step.group.kind == "rows" and self.plan.choices.decide(question, is_function):
+            kernel = replace(kernel, body=jammed(kernel.body))
+            step = replace(step, kernel=kernel)
         if is_function:
             return self._launch(p, step, storages, rows, count)
         names: dict[Var, Scalar] = {LO: ZERO, HI: rows, CHUNK: ZERO}

@@ -15,11 +15,13 @@ innermost loop runs that is without them too.
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from itertools import pairwise
 from types import MappingProxyType
 from typing import NamedTuple
 
+from tapefuse.codegen.llvm_loop_shapes import REGISTER
 from tapefuse.codegen.loops import (
     BOOL,
     HI,
@@ -53,7 +55,7 @@ _EVALUATED: dict[str, Callable[..., int]] = {
 }
 
 
-class _Condition(NamedTuple):
+class Condition(NamedTuple):
     """`dst = index + offset op limit`."""
 
     dst: Var
@@ -155,29 +157,46 @@ def _parts(s: For) -> list[Stmt]:
     if not (isinstance(s.start, Num) and isinstance(s.stop, Num)):
         return [s]
     start, stop = int(s.start.value), int(s.stop.value)
-    conditions = _conditions(s)
-    cuts = sorted({c.cut for c in conditions if start < c.cut < stop})
+    found = conditions(s.var, s.body)
+    cuts = sorted({c.cut for c in found if start < c.cut < stop})
     if not cuts or len(cuts) >= MOST_PARTS or (len(cuts) + 1) * len(s.body) > MOST_STATEMENTS:
         return [s]
+    bounds = _whole_vectors([start, *cuts, stop], _lanes(s))
     parts: list[Stmt] = []
-    for low, high in zip([start, *cuts], [*cuts, stop], strict=True):
-        known: dict[Scalar, Scalar] = {c.dst: c.at(low) for c in conditions}
+    for low, high in pairwise(bounds):
+        known: dict[Scalar, Scalar] = {c.dst: c.at(low) for c in found if not low < c.cut < high}
         parts.append(For(s.var, Num(low, s.start.dtype), Num(high, s.stop.dtype), _simplified(s.body, known)))
     return parts
 
 
-def _conditions(s: For) -> list[_Condition]:
-    """Comparisons of the index, or of its sum with a number, with a number."""
-    offsets: dict[Scalar, int] = {s.var: 0}
-    found: list[_Condition] = []
-    for t in s.body:
+def _whole_vectors(bounds: list[int], lanes: int) -> list[int]:
+    """Where to cut: parts shorter than a vector, at either end of a long one, are vectors with a part of that."""
+    start, stop = bounds[0], bounds[-1]
+    low, high = max(pairwise(bounds), key=lambda part: part[1] - part[0])
+    before, after = bounds[: bounds.index(low) + 1], bounds[bounds.index(high) :]
+    if high - low < 2 * lanes or low - start >= lanes or stop - high >= lanes:
+        return bounds
+    low, before = (start + lanes, [start, start + lanes]) if len(before) > 1 else (low, before)
+    whole = low + (high - low) // lanes * lanes
+    return [*before, *([whole, stop] if len(after) > 1 and whole > low else after)]
+
+
+def _lanes(s: For) -> int:
+    return REGISTER // max((t.value.dtype.itemsize for t in s.body if isinstance(t, Store)), default=REGISTER)
+
+
+def conditions(var: Var, body: Iterable[Stmt]) -> list[Condition]:
+    """Comparisons of a loop's index, or of its sum with a number, with a number."""
+    offsets: dict[Scalar, int] = {var: 0}
+    found: list[Condition] = []
+    for t in body:
         if not isinstance(t, Let) or len(t.args) != 2 or t.args[0] not in offsets or not isinstance(t.args[1], Num):
             continue
         offset, number = offsets[t.args[0]], int(t.args[1].value)
         if t.op in ("add", "sub"):
             offsets[t.dst] = offset + number if t.op == "add" else offset - number
         elif t.op in _COMPARISONS:
-            found.append(_Condition(t.dst, t.op, offset, number))
+            found.append(Condition(t.dst, t.op, offset, number))
     return found
 
 
@@ -205,7 +224,7 @@ def _simplified(body: Sequence[Stmt], known: dict[Scalar, Scalar]) -> tuple[Stmt
                 kept.append(Store(buffer, tuple(map(use, index)), use(value)))
             case Update(acc, op, value):
                 kept.append(Update(acc, op, use(value)))
-    return _read(kept)
+    return used(kept)
 
 
 def _value(op: str, args: tuple[Scalar, ...], dst: Var) -> Scalar | None:
@@ -222,7 +241,7 @@ def _value(op: str, args: tuple[Scalar, ...], dst: Var) -> Scalar | None:
     return folded(op, args) if is_known else None
 
 
-def _read(body: Sequence[Stmt]) -> tuple[Stmt, ...]:
+def used(body: Sequence[Stmt]) -> tuple[Stmt, ...]:
     """The statements that something depends on."""
     wanted: set[Scalar] = set()
     kept: list[Stmt] = []

@@ -7,12 +7,12 @@ than printing: 2 us a node.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from typing import Any
 
 import numpy as np
 
+from tapefuse._hash import sha256
 from tapefuse.ir.graph import Graph, Value
 from tapefuse.ir.op import Literal, Op
 from tapefuse.ir.ops import BUILT_IN, region
@@ -25,7 +25,7 @@ def digest(graph: Graph) -> str | None:
         text = "\n".join(_Text().lines(graph))
     except _Unknown:
         return None
-    return hashlib.sha256(text.encode()).hexdigest()
+    return sha256(text.encode()).hexdigest()
 
 
 class _Unknown(Exception):

@@ -16,6 +16,7 @@ import numpy as np
 
 from tapefuse._tree import tree_map
 from tapefuse.numpy import (
+    bits,
     complex,
     creation,
     diagonals,
@@ -37,9 +38,11 @@ from tapefuse.numpy import (
     sorting,
     statistics,
     ufunc_methods,
+    windows,
 )
 from tapefuse.numpy import einsum as contraction
 from tapefuse.numpy import shape as shapes
+from tapefuse.numpy.bits import *  # noqa: F403
 from tapefuse.numpy.complex import *  # noqa: F403
 from tapefuse.numpy.creation import *  # noqa: F403
 from tapefuse.numpy.diagonals import *  # noqa: F403
@@ -64,6 +67,7 @@ from tapefuse.numpy.sets import *  # noqa: F403
 from tapefuse.numpy.shape import *  # noqa: F403
 from tapefuse.numpy.sorting import *  # noqa: F403
 from tapefuse.numpy.statistics import *  # noqa: F403
+from tapefuse.numpy.windows import *  # noqa: F403
 from tapefuse.tracer import operators
 
 __all__ = elementwise.__all__ + reduce.__all__ + shapes.__all__
@@ -71,6 +75,7 @@ __all__ += complex.__all__
 __all__ += norms.__all__ + products.__all__ + ["matrix_power"]
 __all__ += creation.__all__ + contraction.__all__ + diagonals.__all__ + inspection.__all__ + joining.__all__
 __all__ += fitting.__all__ + padding.__all__ + polynomials.__all__ + segments.__all__ + selecting.__all__ + sets.__all__
+__all__ += bits.__all__ + windows.__all__
 __all__ += sorting.__all__ + floats.__all__ + nans.__all__ + running.__all__ + statistics.__all__
 
 
@@ -116,7 +121,7 @@ def _install() -> None:
     for name in (n for n in linalg.__all__ if hasattr(np.linalg, n) and n != "cross"):
         operators.array_functions[getattr(np.linalg, name)] = getattr(linalg, name)
     operators.array_functions.update(_LAST_TWO_AXES)
-    operators.array_functions.update({getattr(np.fft, name): getattr(fft, name) for name in fft.__all__})
+    operators.array_functions.update({("numpy.fft", name): getattr(fft, name) for name in fft.__all__})  # loads late
     operators.array_functions.update({f: _leave_tape(f) for f in _ON_VALUES})
     operators.ufuncs.update(ufunc_methods.methods({k: f for k, f in operators.ufuncs.items() if k[1] == "__call__"}))
 

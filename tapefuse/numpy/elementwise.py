@@ -37,10 +37,14 @@ def _truncated(x: Tensor) -> Tensor:
 
 
 def _direction(z: Tensor) -> Tensor:
-    """z / |z|; 0 at 0."""
-    length = ops.modulus(z)
-    length = ops.select(ops.eq(length, 0), 1, length)
-    return ops.complex_(ops.div(ops.real(z), length), ops.div(ops.imag(z), length))
+    """z / |z|; 0, whose sign is +, at 0; if one part is infinite, its sign."""
+    length, parts = ops.modulus(z), (ops.real(z), ops.imag(z))
+    is_zero, is_infinite = ops.eq(length, 0), ops.eq(length, math.inf)
+    signs = [ops.select(ops.eq(ops.abs(x), math.inf), ops.sign(x), 0) for x in parts]
+    is_unknown = ops.ne(ops.mul(*signs), 0)
+    finite = [ops.select(is_zero, 0, ops.div(x, ops.select(is_zero, 1, length))) for x in parts]
+    limits = [ops.select(is_unknown, math.nan, x) for x in signs]
+    return ops.complex_(*[ops.select(is_infinite, x, y) for x, y in zip(limits, finite, strict=True)])
 
 
 def _elementwise(
@@ -208,6 +212,9 @@ def power(x: Any, y: Any) -> Tensor:
             return ops.sqrt(base)
         return base if y == 1 else ops.mul(base, base) if y == 2 else ops.mul(ops.mul(base, base), base)
     return ops.pow(*operands(np.power, x, y))
+
+
+pow = power
 
 
 def reciprocal(x: Any) -> Tensor:
@@ -413,6 +420,7 @@ __all__ = [
     "negative",
     "not_equal",
     "positive",
+    "pow",
     "power",
     "reciprocal",
     "relu",

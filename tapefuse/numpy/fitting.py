@@ -1,4 +1,4 @@
-"""Polynomials fitted to points, and divided."""
+"""Polynomials fitted to points, and divided, and their roots."""
 
 from __future__ import annotations
 
@@ -8,13 +8,15 @@ from typing import Any
 import numpy as np
 
 from tapefuse.ir.halves import kind_of
+from tapefuse.ir.types import real_dtype
 from tapefuse.numpy.creation import zeros_like
-from tapefuse.numpy.elementwise import astype, divide, multiply, sqrt, subtract
+from tapefuse.numpy.elementwise import astype, divide, multiply, negative, not_equal, sqrt, subtract
 from tapefuse.numpy.joining import concatenate
-from tapefuse.numpy.linalg import inv, lstsq, matmul, outer
+from tapefuse.numpy.linalg import eigvals, inv, lstsq, matmul, outer
 from tapefuse.numpy.polynomials import vander
 from tapefuse.numpy.reduce import sum
 from tapefuse.numpy.shape import _fixed, _whole, atleast_1d, expand_dims, getitem, transpose
+from tapefuse.tracer.debugging import require
 from tapefuse.tracer.promote import common
 from tapefuse.tracer.source import called, user_stacklevel
 from tapefuse.tracer.tensor import Tensor, TracedTensor, as_tensor
@@ -111,4 +113,34 @@ def _without_leading_zeros(r: Tensor, start: int) -> Tensor:
     return getitem(r, slice(first, n))
 
 
-__all__ = ["polydiv", "polyfit"]
+def roots(p: Any) -> Tensor:
+    """The roots of the polynomial with coefficients `p`, highest power first: eigenvalues of its companion matrix.
+
+    They are complex, and in no order, as those of `tp.linalg.eigvals`; no derivatives are passed on between equal ones.
+    As NumPy does, leading zeros of `p` are left out, and trailing ones are roots 0 at the end, which have no
+    derivatives. In traced code, where values are not known, nothing is left out: a program raises LinAlgError where the
+    first coefficient is 0, and roots 0 stand somewhere. Raises ValueError unless `p` is a vector.
+    """
+    p = atleast_1d(p)
+    if p.ndim != 1:
+        raise ValueError(f"{called()}: Input must be a rank-1 array, not {p.type}")
+    p, count = _floating(p), _fixed(p.shape[0], "p")
+    zeros = 0
+    if isinstance(p, TracedTensor):
+        text = f"{called()}: the first coefficient is 0, and how many roots there are has to be known while tracing"
+        require(not_equal(p[0], 0) if count else True, np.linalg.LinAlgError(f"{text}; leave leading zeros out"))
+    else:
+        places = np.flatnonzero(np.asarray(p)).tolist() or [0, -1]
+        zeros = count - places[-1] - 1 if places[-1] >= 0 else 0
+        p = getitem(p, slice(places[0], places[-1] + 1))
+    n = max(_fixed(p.shape[0], "p") - 1, 0)
+    trailing = np.zeros(zeros, real_dtype(p.dtype))
+    if n == 0:
+        return as_tensor(trailing)
+    first = divide(negative(getitem(p, slice(1, None))), getitem(p, slice(0, 1)))
+    companion = concatenate([expand_dims(first, 0), as_tensor(np.eye(n - 1, n, dtype=p.dtype))])
+    found = eigvals(companion)
+    return concatenate([found, as_tensor(trailing.astype(found.dtype))]) if zeros else found
+
+
+__all__ = ["polydiv", "polyfit", "roots"]

@@ -50,6 +50,11 @@ def can_cast(given: Any, to: Any, casting: Any = "safe") -> bool:
     return np.can_cast(_dtype_or_value(given), to, casting)
 
 
+def common_type(*arrays: Any) -> Any:
+    """The floating-point or complex scalar type in which NumPy computes with arrays. Raises TypeError for bools."""
+    return np.common_type(*(np.empty(0, as_tensor(x).dtype) for x in arrays))
+
+
 def promote_types(first: Any, second: Any) -> np.dtype:
     """The smallest dtype to which both may be converted safely."""
     return promoted(np.dtype(first), np.dtype(second))
@@ -71,4 +76,14 @@ def min_scalar_type(x: Any) -> np.dtype:
     return np.min_scalar_type(x)
 
 
-__all__ = ["can_cast", "finfo", "min_scalar_type", "ndim", "promote_types", "result_type", "shape", "size"]
+__all__ = [
+    "can_cast",
+    "common_type",
+    "finfo",
+    "min_scalar_type",
+    "ndim",
+    "promote_types",
+    "result_type",
+    "shape",
+    "size",
+]

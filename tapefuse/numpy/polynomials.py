@@ -9,10 +9,10 @@ import numpy as np
 from tapefuse._errors import ShapeError
 from tapefuse.ir import ops
 from tapefuse.ir.halves import kind_of
-from tapefuse.numpy.complex import conjugated
-from tapefuse.numpy.elementwise import add, astype, divide, mod, multiply, real_only, subtract, where
+from tapefuse.numpy.complex import conjugated, real
+from tapefuse.numpy.elementwise import add, astype, divide, inexact, mod, multiply, real_only, subtract, where
 from tapefuse.numpy.joining import concatenate, stack
-from tapefuse.numpy.linalg import matmul
+from tapefuse.numpy.linalg import eigvals, matmul
 from tapefuse.numpy.shape import (
     _at_axis,
     _fixed,
@@ -111,10 +111,15 @@ def polymul(x: Any, y: Any) -> Tensor:
     return convolve(x, y)
 
 
-def poly(roots: Any) -> Tensor:
-    """Coefficients of the polynomial that has these roots, the first of them 1."""
-    roots = atleast_1d(roots)
-    roots = roots if kind_of(roots.dtype) == "f" else astype(roots, _FLOAT)
+def poly(seq_of_zeros: Any) -> Tensor:
+    """Coefficients of the polynomial that has these roots, the first of them 1; of a square matrix, its characteristic
+    polynomial. They are complex for complex roots, where NumPy's dtype depends on the values.
+    """
+    roots = atleast_1d(seq_of_zeros)
+    if roots.ndim == 2 and roots.shape[0] == roots.shape[1] != 0:
+        p = poly(eigvals(roots))
+        return p if roots.dtype.kind == "c" else real(p)
+    roots = inexact(roots)
     p = as_tensor(np.ones(1, roots.dtype))
     for k in range(_length(roots, "roots")):
         zero = as_tensor(np.zeros(1, roots.dtype))
@@ -144,7 +149,7 @@ def polyint(p: Any, m: int = 1, k: Any = None) -> Tensor:
         constants = broadcast_to(constants, (m,))
     if constants.shape[0] < m:
         raise ValueError(f"{called()}: k must be a scalar or a rank-1 array of length 1 or >m")
-    p = p if m == 0 or kind_of(p.dtype) == "f" else astype(p, _FLOAT)
+    p = p if m == 0 or kind_of(p.dtype) in "fc" else astype(p, _FLOAT)
     for j in range(m):
         n = _length(p, "coefficients")
         p = concatenate([divide(p, as_tensor(np.arange(n, 0, -1, dtype=p.dtype))),

@@ -8,9 +8,7 @@ Whatever goes wrong means only that a program is compiled again.
 
 from __future__ import annotations
 
-import hashlib
 import json
-import logging
 import os
 import stat
 import struct
@@ -23,6 +21,8 @@ from typing import Any, NamedTuple
 
 from tapefuse._config import config
 from tapefuse._errors import CacheWarning
+from tapefuse._hash import sha256
+from tapefuse._log import Logger
 
 VERSION = 2
 LIMIT = 1 << 29  # bytes a folder may grow to
@@ -31,7 +31,7 @@ _HEAD = struct.Struct("<8sIIQ32s")
 _SUFFIX, _ASIDE = ".tfo", ".tmp-"
 _STALE = 3600.0  # seconds after which a file written aside belongs to a process that died
 _SWEEP_EVERY = 64
-_log = logging.getLogger("tapefuse.cache")
+_log = Logger("cache")
 _warned: set[str] = set()
 
 
@@ -53,7 +53,7 @@ class Kept(NamedTuple):
 
 def digest(*parts: str) -> str:
     """The key for everything that object code depends on: equal parts, equal code."""
-    h = hashlib.sha256()
+    h = sha256()
     for part in parts:
         data = part.encode()
         h.update(len(data).to_bytes(8, "little") + data)
@@ -226,7 +226,7 @@ def _read(path: str) -> bytes:
 
 def _checksum(key: str, version: int, metadata: bytes, object_code: bytes) -> bytes:
     lengths = struct.pack("<IIQ", version, len(metadata), len(object_code))
-    return hashlib.sha256(key.encode() + lengths + metadata + object_code).digest()
+    return sha256(key.encode() + lengths + metadata + object_code).digest()
 
 
 def _pack(key: str, object_code: bytes, metadata: Mapping[str, Any]) -> bytes:

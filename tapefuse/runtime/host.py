@@ -5,9 +5,7 @@ All of it is told from files, in about a millisecond and without importing LLVM.
 
 from __future__ import annotations
 
-import hashlib
 import importlib.util
-import logging
 import mmap
 import os
 import re
@@ -18,13 +16,15 @@ from functools import cache
 import numpy as np
 
 from tapefuse import _config
+from tapefuse._hash import sha256
+from tapefuse._log import Logger
 from tapefuse.runtime.compile import fingerprint as llvm_fingerprint
 
 # What decides which code a graph becomes, in our package.
 _SOURCES = ("ir", "codegen", "runtime", "compiler.py", "compilation.py", "_records.py")
 _CPU = ("vendor_id", "cpu family", "model", "model name", "stepping", "flags",  # x86
         "CPU implementer", "CPU architecture", "CPU variant", "CPU part", "CPU revision", "Features")  # fmt: skip
-_log = logging.getLogger("tapefuse.cache")
+_log = Logger("cache")
 
 
 @cache
@@ -45,7 +45,7 @@ def _digest() -> str | None:
             _log.info("%s has changed since this process began: programs are not filed by their graphs", name)
             return None
         lines.append(f"{name} {size} {changed}")
-    return hashlib.sha256("\n".join([*lines, *_machine()]).encode()).hexdigest() if lines else None
+    return sha256("\n".join([*lines, *_machine()]).encode()).hexdigest() if lines else None
 
 
 def _sources() -> Iterator[tuple[str, int, int]]:

@@ -8,19 +8,19 @@ is taken, the logger `tapefuse.link` says why.
 from __future__ import annotations
 
 import itertools
-import logging
 from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any, NamedTuple
 
 from tapefuse._errors import CompileError
+from tapefuse._log import Logger
 from tapefuse.runtime import elf
 from tapefuse.runtime.compile import llvm_gate
 from tapefuse.runtime.image import Image, Mapped, mapped
 from tapefuse.runtime.llvm_package import binding
 
 _names = itertools.count()
-_log = logging.getLogger("tapefuse.link")
+_log = Logger("link")
 
 
 class Code(NamedTuple):

@@ -9,7 +9,6 @@ from __future__ import annotations
 import atexit
 import contextvars
 import ctypes
-import logging
 import os
 import platform
 import sys
@@ -21,6 +20,7 @@ from functools import cache as once
 from typing import Any, NamedTuple
 
 from tapefuse._errors import CompileError
+from tapefuse._log import Logger
 from tapefuse._records import dataclass
 from tapefuse.ir.program import Program
 from tapefuse.runtime import blas, cache, gufuncs, host, linking, threads
@@ -44,7 +44,7 @@ _PAUSES = {  # how a processor is told that a loop waits
 _METH_FASTCALL = 0x80
 _SWITCH = 0.0005  # seconds until a busy Python thread lets the one that compiles go on to its next call of LLVM
 _SUPPORT = {"name": "entry, launcher and pool"}
-_log = logging.getLogger("tapefuse.cache")
+_log = Logger("cache")
 
 
 class Built(NamedTuple):

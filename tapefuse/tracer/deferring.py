@@ -18,7 +18,6 @@ not put off.
 
 from __future__ import annotations
 
-import logging
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from operator import itemgetter
@@ -30,6 +29,7 @@ import numpy as np
 from tapefuse._config import busy, config
 from tapefuse._errors import TapeError
 from tapefuse._locks import Lock
+from tapefuse._log import Logger
 from tapefuse._records import dataclass
 from tapefuse.ir import ops
 from tapefuse.ir.graph import Graph, Value, param, reachable
@@ -49,7 +49,7 @@ from tapefuse.tracer.variable import Variable, identity
 if TYPE_CHECKING:
     from tapefuse.tracer.tape import GradientTape
 
-logger = logging.getLogger("tapefuse.tape")
+logger = Logger("tape")
 
 Instruction = tuple[CodeType, int]
 Compiler = Callable[[Traced], Callable[..., Any]]
@@ -316,8 +316,7 @@ class Run:
         return lines
 
     def _end(self) -> None:
-        self.is_over = True
-        self.tape._run = None
+        self.is_over, self.tape._run, self.tape = True, None, _NOBODY
         self.values, self.inputs, self.position = [], [], len(self.plan.lines)
 
     def gradients(self, targets: Sequence[Any], sources: Sequence[Any]) -> list[Tensor | None] | None:
@@ -373,6 +372,7 @@ class Run:
 
 
 _settling = Lock(reentrant=True)
+_NOBODY: Any = None  # the tape of a run that is over
 
 
 # -- programs ---------------------------------------------------------------------------------------------------------

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 functions: Any = SimpleNamespace()  # every function of `tapefuse.numpy` by its name
 ufuncs: dict[Any, Any] = {}  # numpy ufunc -> our function
-array_functions: dict[Any, Any] = {}  # numpy function -> our function
+array_functions: dict[Any, Any] = {}  # numpy function, or its module and name, -> our function
 
 Axis = int | tuple[int, ...] | None
 
@@ -269,7 +269,7 @@ class Operators:
     def __array_function__(self, func: Any, types: Any, args: tuple, kwargs: dict) -> Any:
         """NumPy functions called on a tensor are recorded: `np.mean(x, axis=0)`, `np.where(c, x, y)`."""
         name = f"{func.__module__}.{func.__name__}".replace("numpy", "np", 1)
-        function = array_functions.get(func)
+        function = array_functions.get(func) or array_functions.get((func.__module__, func.__name__))
         if function is None:
             raise TypeError(f"{name} has no counterpart in tapefuse; {_LEAVE}")
         return _called(function, name, args, kwargs)

@@ -18,7 +18,6 @@ train.py:4 (tape at train.py:2): compiled with the forward pass after 5 repetiti
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Sequence
 from typing import Any
 from weakref import WeakSet
@@ -26,6 +25,7 @@ from weakref import WeakSet
 from tapefuse._config import busy, config, on_change
 from tapefuse._errors import TapeError
 from tapefuse._locks import Lock
+from tapefuse._log import Logger
 from tapefuse.ir.graph import Graph, Value, param, reachable
 from tapefuse.ir.op import constant
 from tapefuse.ir.passes.adjoint import OpRecord, adjoint
@@ -37,7 +37,7 @@ from tapefuse.tracer.structure import Structure, ends_match, matches, structure_
 from tapefuse.tracer.tensor import Tensor
 from tapefuse.tracer.trace import Traced
 
-logger = logging.getLogger("tapefuse.tape")
+logger = Logger("tape")
 
 Entry = Callable[..., Any]
 

@@ -9,7 +9,6 @@ tp.Tensor(6.0, shape=(), dtype=float32)
 
 from __future__ import annotations
 
-import logging
 import warnings
 import weakref
 from collections import deque
@@ -21,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from tapefuse._errors import PerformanceWarning, ShapeError, TapeError
+from tapefuse._log import Logger
 from tapefuse._tree import flatten, leaves_with_paths, unflatten
 from tapefuse.ir.graph import Loc
 from tapefuse.ir.op import Op
@@ -51,7 +51,7 @@ from tapefuse.tracer.tensor import Tensor, key_of
 from tapefuse.tracer.variable import Variable
 from tapefuse.tracer.vectorise import columns, rows, units
 
-logger = logging.getLogger("tapefuse.tape")
+logger = Logger("tape")
 
 
 class GradientTape:

@@ -91,3 +91,39 @@ def test_left_alone(n: int, places: tuple[int, ...]) -> None:
 def test_machines_with_narrower_registers(monkeypatch) -> None:
     monkeypatch.setattr(llvm_neighbours, "registers", lambda: Registers(32, 16))
     assert shifts(stencil(100, (0, 1))) == 0
+
+
+# -- stores in one line of the cache each ------------------------------------------------------------------------------
+
+
+def is_aligned(graph: Graph) -> bool:
+    return "ptrtoint" in compiled(Request(graph, len(graph.params))).llvm()
+
+
+@pytest.mark.parametrize("n", [257, 300, 1000])
+@pytest.mark.parametrize("start", range(9))
+def test_wherever_an_array_begins(n: int, start: int) -> None:
+    graph = stencil(n, (0, 1))
+    assert is_aligned(graph)
+    memory = np.random.default_rng(0).standard_normal(n + start)
+    x = memory[start:]
+    np.testing.assert_allclose(engines.ENGINES["llvm"](graph)(x)[0], evaluate(graph, x)[0], rtol=1e-14, atol=1e-14)
+
+
+@pytest.mark.parametrize("start", range(9))
+def test_part_of_an_array_is_written(start: int) -> None:
+    """From an element on that does not begin a line."""
+    x, v = param(Type(F64, (400,))), param(Type(F64, (380,)))
+    graph = Graph((x, v), (ops.put(x, ops.mul(v, 2.0), starts=(start,), strides=(1,)),))
+    arrays = [np.random.default_rng(0).standard_normal(n) for n in (400, 380)]
+    np.testing.assert_array_equal(engines.ENGINES["llvm"](graph)(*arrays)[0], evaluate(graph, *arrays)[0])
+
+
+def test_sums_do_not_depend_on_where_an_array_lies() -> None:
+    x = param(Type(F64, (1000,)))
+    graph = Graph((x,), (ops.mul(x, 2.0), ops.reduce_sum(ops.mul(x, x), axes=(0,))))
+    assert not is_aligned(graph)
+
+
+def test_short_loops_begin_where_they_do() -> None:
+    assert not is_aligned(stencil(200, (0, 1)))

@@ -8,9 +8,11 @@ from functools import cache
 import numpy as np
 import pytest
 
-from tapefuse._errors import CompileError
+from tapefuse._errors import CompileError, DTypeError
 from tapefuse.ir.graph import Graph, param
+from tapefuse.ir.halves import bfloat16
 from tapefuse.ir.interp import evaluate
+from tapefuse.ir.op import OPS
 from tapefuse.ir.parse import parse
 from tapefuse.ir.passes import complex, optimise
 from tapefuse.ir.passes.complex_functions import UNARY, div_, mul_, pow_
@@ -232,6 +234,12 @@ def test_an_op_without_a_form_in_real_numbers_is_refused_with_the_cure(monkeypat
     graph = parse("fn main(%x: c64[3]) {\n  %y = conj %x : c64[3]  # model.py:7\n  return %y\n}")
     with pytest.raises(CompileError, match=r"conj\(c64\[3\]\): .*tp.real.*\n  at model.py:7"):
         complex.run(graph)
+
+
+@pytest.mark.parametrize("dtype", [np.dtype(np.float16), bfloat16()])
+def test_there_are_no_complex_numbers_of_halves(dtype) -> None:
+    with pytest.raises(DTypeError, match="complex.*no complex numbers with parts of (f16|bf16); cast them to f32"):
+        OPS["complex"](np.ones(2, dtype), np.ones(2, dtype))
 
 
 def test_real_graphs_are_left_alone() -> None:

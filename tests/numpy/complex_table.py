@@ -57,6 +57,9 @@ for _name in UNARY.split():
     row(_name, SINGLE)
 for _name in ("isfinite", "isinf", "isnan", "nan_to_num", "abs", "sort", "sort_complex", "real", "conj", "max"):
     row(_name, ODD)
+INFINITE = np.array([complex(INF, 1), complex(-2, -INF), complex(INF, INF), complex(-INF, NAN), complex(NAN, 1), 3 - 4j])
+row("sign", INFINITE)
+row("sign", np.array([0j, complex(-0.0, -0.0), complex(0.0, -0.0), 1e-320, 1e300 + 1e300j]))
 for _name in ("nansum", "nanprod", "nanmean", "nancumsum", "nanvar"):
     row(_name, ODD[np.isfinite(ODD) | np.isnan(ODD)])
 SHORTER = """
@@ -119,6 +122,17 @@ for _name in ("diff", "gradient", "trapezoid", "flip", "ravel", "unique", "trans
     row(_name, SINGLE)
 row("gradient", MATRIX)
 row("polyval", VECTOR, VECTOR)
+for _name in ("polyadd", "polysub", "polymul", "polydiv"):
+    row(_name, VECTOR, OTHER[0, :2])
+    row(_name, SINGLE, np.array([1.5, 2]))
+for _name in ("polyder", "polyint"):
+    row(_name, VECTOR, call=lambda m, x, f=_name: getattr(m, f)(x, 2))
+row("polyint", VECTOR, call=lambda m, x: m.polyint(x, 1, 2j))
+row("polyfit", VECTOR, OTHER[:, 0], call=lambda m, x, y: m.polyfit(x[:3], y, 1))
+row("poly", VECTOR)
+row("poly", SQUARE)
+row("roots", VECTOR)
+row("roots", SINGLE)
 row("convolve", VECTOR, SINGLE)
 row("correlate", VECTOR, generic(2))
 row("correlate", generic(2), VECTOR, mode="full")

@@ -42,6 +42,21 @@ steps("histogram2d", lambda m, x: tp.histogram2d(x, x[::-1], bins=3), ("vector",
       oracle=lambda x: np.histogram2d(x, x[::-1], bins=3))  # fmt: skip
 steps("histogramdd", lambda m, x: tp.histogramdd(x, bins=2)[0], ("matrix",), mapped=False,
       oracle=lambda x: np.histogramdd(x, bins=2)[0])  # fmt: skip
+for _name in ("bartlett", "blackman", "hamming", "hanning"):
+    for _n in (0, 1, 2, 7):
+        steps(_name, lambda m, x, f=_name, n=_n: getattr(m, f)(n), ("vector",))
+for _n in (0, 1, 2, 7):
+    row("kaiser", lambda m, x, n=_n: m.kaiser(n, x[..., 0]), ("vector",), smooth=_n > 1)
+for _axis in (None, 0, -1):
+    for _order in ("big", "little"):
+        steps("packbits", lambda m, x, a=_axis, o=_order: m.packbits(x, a, o), ("int", "byte", "bool"))
+        steps("unpackbits", lambda m, x, a=_axis, o=_order: m.unpackbits(x, a, bitorder=o), ("byte",))
+for _count in (5, 40, -3, 0):
+    steps("unpackbits", lambda m, x, n=_count: m.unpackbits(x, count=n), ("byte",))
+row("roots", lambda m, x: [tp.real(tp.roots(x)), tp.imag(tp.roots(x))], ("vector",),
+    oracle=lambda x: [np.roots(x).real, np.roots(x).imag])  # fmt: skip
+row("poly", lambda m, x: m.poly(x), ("square", "one"))
+row("pow", lambda m, x: m.pow(x, 3), NUMBERS)
 row("asarray", lambda m, x: m.asarray(x), NUMBERS)
 row("array", lambda m, x: m.array([x[0], x[-1]]), ("vector", "matrix"))
 row("astype", lambda m, x: m.astype(x, np.float32), ("vector", "int", "bool"), smooth=False)

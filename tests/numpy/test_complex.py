@@ -127,6 +127,14 @@ def test_real_part_of_a_cast_comes_with_numpys_warning() -> None:
             tp.constant(MATRIX).astype(np.float64)
 
 
+@pytest.mark.parametrize("compiled", [False, True], ids=["eager", "compiled"])
+def test_the_sign_of_a_zero_is_a_positive_zero(compiled: bool) -> None:
+    z = np.array([complex(-0.0, -0.0), complex(0.0, -0.0), complex(-0.0, 0.0)])
+    found = (tp.tape_function(tp.sign) if compiled else tp.sign)(z).numpy()
+    assert not np.signbit(found.real).any() and not np.signbit(found.imag).any()
+    np.testing.assert_array_equal(tp.grad(lambda z: tp.sum(tp.real(tp.sign(z))))(tp.constant(z)), 0)
+
+
 def test_vmap() -> None:
     f = lambda z, w: tp.sum(tp.conj(z) * w) / tp.abs(z[0])
     got = tp.vmap(f)(tp.constant(MATRIX), tp.constant(OTHER))

@@ -15,6 +15,8 @@ from typing import Any
 
 import numpy as np
 
+from tapefuse._errors import DTypeError
+from tapefuse.ir.halves import is_half
 from tapefuse.ir.op import Op, defop, register
 from tapefuse.ir.ops.elementwise import add, div, mul, neg
 from tapefuse.ir.ops.family import (
@@ -28,7 +30,7 @@ from tapefuse.ir.ops.family import (
     zeros_like,
 )
 from tapefuse.ir.ops.logic import eq, select
-from tapefuse.ir.types import Type, broadcast_shapes, complex_dtype, real_dtype
+from tapefuse.ir.types import Type, broadcast_shapes, complex_dtype, real_dtype, show_dtype
 
 
 @defop
@@ -42,7 +44,10 @@ class complex:
         return y
 
     def type(a, b):
-        return Type(complex_dtype(same_dtype([a, b], "f")), broadcast_shapes(a.shape, b.shape))
+        dtype = same_dtype([a, b], "f")
+        if is_half(dtype):
+            raise DTypeError(f"there are no complex numbers with parts of {show_dtype(dtype)}; cast them to f32 first")
+        return Type(complex_dtype(dtype), broadcast_shapes(a.shape, b.shape))
 
     def vjp(g, y, a, b):
         return [unbroadcast(real(g), a), unbroadcast(imag(g), b)]

@@ -85,9 +85,10 @@ def _over_rows(x):
 
 
 def _largest(v):
-    """1 at the element of each column that has the largest absolute value, 0 elsewhere; and these elements."""
+    """1 at the element of each column that has the largest absolute value, 0 elsewhere; and these elements, which are
+    real."""
     axis = len(shape_of(v)) - 2
-    squares = add(mul(real(v), real(v)), mul(imag(v), imag(v)))
+    squares = mul(real(v), real(v))
     place = nullary(iota, v, shape=(shape_of(v)[-2], 1), axis=0, dtype=INT64)
     unit = cast(eq(place, row(argmax(squares, axis=axis))), dtype=dtype_of(squares))
     return unit, _over_rows(mul(unit, real(v)))
@@ -161,7 +162,7 @@ def _called(k, function, y, a, n, paired, terms, *results):
 
 
 def _sample(rng, dtype):
-    shapes = (3, 3), (7, 2, 2), (1, 1), (2, 0, 0)
+    shapes = (3, 3), (7, 1, 2, 2), (1, 1), (2, 1, 0, 0)
     real = [((_spread(rng, dtype, s),), {"paired": False}) for s in shapes]
     paired = [np.stack([_spread(rng, dtype, s), 0.1 * draw(rng, dtype, s)], -1) for s in shapes[:3]]
     return [*real, *(((a,), {"paired": True}) for a in paired)]

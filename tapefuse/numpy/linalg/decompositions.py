@@ -38,8 +38,8 @@ def cholesky(a: Any, *, upper: bool = False) -> Tensor:
     """The lower triangular L with a = L @ L.T for symmetric positive definite matrices, of which the lower triangle is
     read; if `upper`, the transpose of L, and the upper one. Of complex matrices, with conjugate transposes.
 
-    The gradient is symmetric (Hermitian), as if both triangles were read. Raises LinAlgError if a matrix is not positive
-    definite.
+    The gradient is symmetric (Hermitian), as if both triangles were read. Raises LinAlgError if a matrix is not
+    positive definite.
     """
     a = symmetric(squares(a))
     return turned(ops.cholesky(turned(a))) if upper else ops.cholesky(a)
