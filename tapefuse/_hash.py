@@ -1,4 +1,4 @@
-"""SHA-256 without OpenSSL, which comes with `hashlib` and takes 3 ms to load."""
+"""Digests without OpenSSL, which comes with `hashlib` and takes 3 ms to load."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ import sys
 from importlib import import_module
 from typing import Any
 
-_MODULE = "_sha2" if sys.version_info >= (3, 12) else "_sha256"  # those of CPython, which `hashlib` falls back to
+_SHA = "_sha2" if sys.version_info >= (3, 12) else "_sha256"  # of CPython, what `hashlib` falls back to
 
 
-def _constructor() -> Any:
+def _constructor(name: str, module: str) -> Any:
     try:
-        return import_module(_MODULE).sha256
+        return getattr(import_module(module), name)
     except ImportError:  # another Python
-        return import_module("hashlib").sha256
+        return getattr(import_module("hashlib"), name)
 
 
-sha256 = _constructor()
+sha256, blake2b = _constructor("sha256", _SHA), _constructor("blake2b", "_blake2")

@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, FrozenInstanceError
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -36,7 +37,8 @@ def _record(
     else:
         for name in fields.keys() & members:
             _put_default(cls, name, fields[name])
-    generated = _generated(cls, fields, frozen, eq, slots, "__post_init__" in members)
+    generated = {"__init__": _initialiser(cls, fields, frozen, slots, "__post_init__" in members)}
+    generated |= _compared([name for name, f in fields.items() if f.compare], frozen) if eq else {}
     for name, method in generated.items():
         if name not in members or (name == "__hash__" and members[name] is None):
             setattr(cls, name, method)
@@ -83,10 +85,10 @@ def _with_slots(cls: Any, fields: Mapping[str, Any], members: dict[str, Any], we
     return made
 
 
-def _generated(
-    cls: Any, fields: Mapping[str, dataclasses.Field], frozen: bool, eq: bool, slots: bool, post: bool
-) -> dict[str, Callable[..., Any]]:
-    """`__init__`, and `__eq__` and `__hash__` if asked for, compiled in one piece. All names in the text are fields."""
+def _initialiser(
+    cls: Any, fields: Mapping[str, dataclasses.Field], frozen: bool, slots: bool, post: bool
+) -> Callable[..., None]:
+    """`__init__`, compiled. All names in the text are fields."""
     space: dict[str, Any] = {"_missing": MISSING, "_set": object.__setattr__}
     arguments, lines = ["self"], []
     for name, field in fields.items():
@@ -110,9 +112,22 @@ def _generated(
         else:
             lines.append(f" _set(self, {name!r}, {value})" if frozen else f" self.{name} = {value}")
     lines += [" self.__post_init__()"] if post else [] if lines else [" pass"]
-    text, names = [f"def __init__({', '.join(arguments)}):", *lines], ["__init__"]
-    exec("\n".join(text), space)
-    return {name: space[name] for name in names}
+    exec("\n".join([f"def __init__({', '.join(arguments)}):", *lines]), space)
+    return space["__init__"]
+
+
+def _compared(names: list[str], frozen: bool) -> dict[str, Callable[..., Any]]:
+    """`__eq__`, and `__hash__` of what is frozen, by the values of these fields."""
+    values: Callable[[Any], tuple]
+    values = attrgetter(*names) if len(names) > 1 else lambda self: tuple([getattr(self, name) for name in names])
+
+    def __eq__(self: Any, other: Any) -> Any:
+        return values(self) == values(other) if other.__class__ is self.__class__ else NotImplemented
+
+    def __hash__(self: Any) -> int:
+        return hash(values(self))
+
+    return {"__eq__": __eq__, "__hash__": __hash__} if frozen else {"__eq__": __eq__}
 
 
 def _repr(self: Any) -> str:

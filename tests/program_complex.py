@@ -1,6 +1,7 @@
 """How complex numbers get into a random program, and `plain_op`, which adds an op to a draft.
 
-A draft of complex numbers (`Draft.is_complex`) draws every other op from `COMPLEX`. The interval of a complex value is
+A draft of complex numbers (`Draft.is_complex`) draws a third of its ops from `COMPLEX`, a third from those that move
+elements of any dtype, complex ones every other time (`Draft.kind`). The interval of a complex value is
 that of its modulus; functions with branch cuts and poles get operands in a disc that is far from these.
 """
 
@@ -19,6 +20,8 @@ from tests.program_draft import MAX_SIZE, Draft, is_never_empty, sizes
 from tests.program_ops import MAKERS, Maker, count, matrix_product, swapped
 
 COMPLEX: dict[str, Maker] = {}
+MOVING = ("add_at", "after", "broadcast", "concat", "cumsum", "flip", "gather", "missing_gradient", "pad", "put")
+MOVING += ("put_add", "put_at", "reduce_sum", "reshape", "scatter_add", "select", "slice", "stop_gradient", "transpose")
 CIRCLE = np.exp(2j * np.pi * np.arange(64) / 64)
 DISCS: dict[str, tuple[complex, float]] = {  # centre and radius of where a function is drawn
     "acos": (0, 0.8), "acosh": (3 + 1j, 1.5), "asin": (0, 0.8), "asinh": (0, 0.8), "atan": (0, 0.8), "atanh": (0, 0.8),
@@ -29,8 +32,9 @@ DISCS: dict[str, tuple[complex, float]] = {  # centre and radius of where a func
 
 def plain_op(d: Draft) -> Value | None:
     """One more op that holds no graph, if the one drawn finds operands."""
-    makers = COMPLEX if d.is_complex and d.chance(2) else MAKERS
-    return makers[d.one_of(tuple(makers))](d)
+    if not d.is_complex or d.chance(3):
+        return MAKERS[d.one_of(tuple(MAKERS))](d)
+    return MAKERS[d.one_of(MOVING)](d) if d.chance(2) else COMPLEX[d.one_of(tuple(COMPLEX))](d)
 
 
 def maker(*names: str) -> Callable[[Callable[[Draft, str], Value | None]], Callable[[Draft, str], Value | None]]:
@@ -174,9 +178,10 @@ def decomposed(d: Draft, name: str) -> Value | None:
     largest = float(n * n + 1)
     if name in ("solve", "triangular_solve"):
         return _system(d, name, a, n)
-    attrs = {"pinv": {"rtol": 1e-6}, "eigvalsh": {"upper": d.chance(2)}}.get(name, {})
+    more = (constant(1e-6, d.dtype),) if name == "pinv" else ()
+    attrs = {"upper": d.chance(2)} if name == "eigvalsh" else {}
     most = {"inv": 1.0, "pinv": 1.0, "det": largest**n, "cofactors": largest**n}.get(name, largest)
-    return d.new(d.emit(name, a, **attrs), 0, most)
+    return d.new(d.emit(name, a, *more, **attrs), 0, most)
 
 
 def _system(d: Draft, name: str, a: Value, n: int) -> Value | None:

@@ -4,13 +4,16 @@ iterations, and costs that do not depend on that number.
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterator
+
 import numpy as np
 import pytest
 
 import tapefuse as tp
 from tapefuse.codegen.pipeline import compiled as program_of_request
 from tapefuse.compiler import request
-from tapefuse.ir.graph import Graph
+from tapefuse.ir.graph import Graph, Value
 from tapefuse.ir.ops import region
 from tapefuse.reports.memory import MemoryReport
 
@@ -79,6 +82,64 @@ class TestSquaring:
         np.testing.assert_allclose(tp.tape_function(tp.vmap(tp.grad(squared)))(tp.constant(xs)), slopes, rtol=1e-12)
 
 
+def settling(x, limit):
+    while tp.sum(x * x) > limit:
+        x = 0.9 * tp.sin(x)
+    return tp.sum(x * x * x)
+
+
+class TestOneRunForward:
+    """What the derivative of a loop of unknown length reads is kept while the loop runs: it does not run again."""
+
+    def test_the_loop_is_in_the_program_once(self):
+        x = tp.constant(np.linspace(0.5, 1.5, 5))
+        for f in (settling, tp.grad(settling), tp.value_and_grad(settling), tp.grad(tp.grad(squared))):
+            arguments = (x, 0.1) if f.__name__ == "settling" else (tp.constant(1.5),)
+            found = Counter(v.op.name for v in everywhere(optimised_graph(tp.tape_function(f), *arguments)))
+            assert found["while"] + found["recording"] == 1 and found["sized"] == 0
+            assert found["sin"] <= 1
+
+    @pytest.mark.parametrize("steps", [0, 1, 31, 32, 33, 64, 65, 1000])
+    def test_any_length(self, way, steps):
+        """Memory for rows grows where powers of two are passed."""
+
+        def program(x, n):
+            k = 0.0 * x[0]
+            while k < n:
+                x = x + 0.01 * tp.cos(x)
+                k = k + 1.0
+            return tp.sum(x * k)
+
+        x, slope = np.linspace(0.1, 0.9, 3), np.ones(3)
+        y = x
+        for _ in range(steps):
+            y, slope = y + 0.01 * np.cos(y), slope * (1 - 0.01 * np.sin(y))
+        found = tp.tape_function(tp.grad(program))(tp.constant(x), tp.constant(np.float64(steps)))
+        np.testing.assert_allclose(found, slope * steps, rtol=1e-9)
+
+    def test_rows_of_open_sizes(self, way):
+        specs = [tp.TensorSpec((None,), tp.float64), tp.TensorSpec((), tp.float64)]
+        slope = tp.tape_function(tp.grad(settling), input_signature=specs)
+        for n in (0, 1, 7):
+            x = np.linspace(0.3, 1.5, n)
+            y, factor = x, np.ones(n)
+            while np.sum(y * y) > 0.05:
+                y, factor = 0.9 * np.sin(y), factor * 0.9 * np.cos(y)
+            np.testing.assert_allclose(slope(x, 0.05), 3 * y * y * factor, rtol=1e-9)
+
+
+def optimised_graph(function: tp.TapeFunction, *args: object) -> Graph:
+    return request(function.specialise(*args).traced, function._options).graph
+
+
+def everywhere(graph: Graph) -> Iterator[Value]:
+    """The nodes of a graph and of those inside it."""
+    for v in graph.nodes:
+        yield v
+        for inner in region.graphs(v):
+            yield from everywhere(inner)
+
+
 def test_nested_loops_with_jumps(way):
     def collatz(x, n):
         total, steps = 0.0 * x, 0
@@ -132,7 +193,7 @@ def iterated(trips: int):
 
 def nodes(graph: Graph) -> int:
     """Of the graph and those inside it."""
-    return sum(1 + sum(map(nodes, region.graphs(v))) for v in graph.nodes)
+    return sum(1 for _ in everywhere(graph))
 
 
 def code(function: tp.TapeFunction, *args: object) -> tuple[int, int]:

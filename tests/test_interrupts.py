@@ -187,6 +187,29 @@ def test_a_long_loop_over_a_variable_is_ended(alarm, steps):
         assert count.item() == 1
 
 
+def test_a_loop_that_keeps_rows_is_ended(alarm):
+    """In the middle of a loop of unknown length whose derivative follows; what it has kept is given back."""
+    v = tp.Variable(np.full(1000, 0.5))
+
+    @tp.tape_function(threads=1)
+    def step(limit):
+        with tp.GradientTape() as tape:
+            x, k = v.read(), 0.0
+            while k < limit:
+                x = tp.sin(x) + 0.5
+                k = k + 1.0 + 0.0 * x[0]
+            y = tp.sum(x)
+        v.assign_sub(tape.gradient(y, v))
+
+    step(2.0)
+    before = v.numpy()
+    for _ in range(2):
+        assert interrupted(lambda: step(200_000.0), alarm) < 1
+        assert v.tolist() == before.tolist() and holders(v) == 1
+    step(2.0)
+    assert v.tolist() != before.tolist()
+
+
 class TestHandlersThatDoNotRaise:
     """They run while the call waits, find whole variables, and may use and change them."""
 

@@ -132,6 +132,30 @@ def test_sizes_that_no_memory_holds(engine):
         assert v.item() == before
 
 
+@pytest.mark.parametrize("engine", ["llvm", "numba"])
+def test_a_loop_that_keeps_more_than_there_is(engine):
+    """Rows of a loop of unknown length, in memory that grows until there is none: no variable has changed."""
+    script = """
+v = tp.Variable(np.full(1000, 0.5))
+
+@tp.tape_function(engine=ENGINE, threads=1)
+def step(n):
+    count.assign_add(1)
+    with tp.GradientTape() as tape:
+        further = lambda carry: (tp.sin(carry[0]) + 0.5, carry[1] + 1.0 + 0.0 * carry[0][0])
+        y = tp.sum(tp.while_loop(lambda carry: carry[1] < n, further, (v.read(), v.read()[0] * 0.0))[0])
+    v.assign_sub(tape.gradient(y, v))
+
+step(2.0)
+before = v.numpy()
+limit(100)
+print(fails(step, 50_000.0), count.item(), np.array_equal(v, before))
+step(3000.0)
+print(count.item())
+"""
+    assert run(script.replace("ENGINE", repr(engine))) == ["True 1 True", "2"]
+
+
 # -- what is kept ---------------------------------------------------------------------------------------------------
 
 

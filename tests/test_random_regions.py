@@ -105,7 +105,7 @@ def test_every_region_is_drawn_in_every_other() -> None:
         for seed in range(3000)
         for outer, inner in _nested(random_case(seed, 2, 10, mixed).graph)
     }
-    names = {name for name, op in OPS.items() if op.is_region}
+    names = {name for name, op in OPS.items() if op.is_region} - {"recording"}  # the last pass makes those
     assert pairs == {(a, b) for a in names for b in names}
 
 

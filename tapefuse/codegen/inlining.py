@@ -203,7 +203,7 @@ class _Inlined:
                 code.append(Allocate(new, self.scalar(nbytes), self.status))
             case Grow(buffer, used, nbytes, _):
                 assert self.status is not None
-                code.append(Grow(self.array(buffer), *self.scalars((used, nbytes)), self.status))
+                code.append(Grow(self.array(buffer), self.scalar(used), self.scalar(nbytes), self.status))
             case Poll():
                 assert self.status is not None
                 code.append(Poll(self.status))

@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 from tapefuse.codegen.context import Place, Step
 from tapefuse.codegen.loops import CHUNK, HI, INT, LO, Buffer, For, Kernel, Let, Load, Num, Scalar, Stmt, Store, Var
-from tapefuse.codegen.loops_walk import SYMBOL
+from tapefuse.codegen.loops_walk import SYMBOL, walk
 from tapefuse.codegen.planned import pieces
 
 LEAST = 64  # iterations that both loops have
@@ -28,8 +28,10 @@ Memory = Callable[[Place], Hashable]  # which memory a place is
 def joined(steps: Sequence[Step], memory: Memory) -> list[Step]:
     """The steps, some neighbours as one."""
     found: list[Step] = []
+    named = {s.rows_of for s in steps}  # by others, which ask for the number of their pieces
     for step in steps:
-        both = _both(found[-1], step, memory) if found else None
+        is_free = found and not {found[-1].kernel.name, step.kernel.name} & named
+        both = _both(found[-1], step, memory) if is_free else None
         found[-1:] = [both] if both is not None else [*found[-1:], step]
     return found
 
@@ -43,7 +45,9 @@ def _both(a: Step, b: Step, memory: Memory) -> Step | None:
     if any(buffers[q].type != x.type for s in (a, b) for q, x in zip(s.places, s.kernel.buffers, strict=True)):
         return None
     first = _renamed(a, buffers, "")
-    second = _renamed(b, buffers, "j")
+    suffix = "j"
+    while _scalars(first) & _scalars(second := _renamed(b, buffers, suffix)):
+        suffix += "j"  # the first step is itself several
     body = _common(first, second)
     if body is None:
         return None
@@ -112,6 +116,17 @@ def _renamed(step: Step, buffers: Mapping[Place, Buffer], suffix: str) -> list[S
         raise AssertionError(s)
 
     return [change(s) for s in _flat(step.kernel.body)]
+
+
+def _scalars(body: Sequence[Stmt]) -> set[str]:
+    """The names of what statements define."""
+    found = set()
+    for s in walk(body):
+        if isinstance(s, For):
+            found.add(s.var.name)
+        elif isinstance(s, Let | Load):
+            found.add(s.dst.name)
+    return found
 
 
 # -- two loops as one --------------------------------------------------------------------------------------------------

@@ -1,9 +1,10 @@
-"""Elements that neighbours in a vector loop share: loaded once, and shifted by a lane or two.
+"""Vectors and lines of the first cache, 64 bytes each: what lies in two of these takes two accesses.
 
-    for i: y[i] = x[i] - x[i - 1]      vectors of 8:   new = x[i : i + 8];   x[i - 1 : i + 7] = last of old, first 7 of new
+Elements that neighbours in a vector loop share are loaded once, and shifted by a lane or two, in one instruction:
 
-A vector of 64 bytes that does not begin at a multiple of 64 lies in two lines of the first cache, so that loading it
-takes two accesses; shifting takes one instruction. `old` is what the iteration before has loaded.
+    for i: y[i] = x[i] - x[i - 1]     vectors of 8: new = x[i : i + 8], x[i - 1 : i + 7] = last of old, first 7 of new
+
+`old` is what the iteration before has loaded. And the vectors that a long loop stores begin where a line does.
 """
 
 from __future__ import annotations
@@ -85,7 +86,7 @@ class Printing(Protocol):
 
 
 class Neighbours:
-    """How one loop loads them: slots on the stack, which LLVM makes registers, hold what the iteration before loaded."""
+    """How one loop loads them: slots on the stack, which LLVM makes registers, hold what was loaded before."""
 
     def __init__(self, s: For, shape: Shape):
         pays = registers().nbytes == REGISTER and (shape.trips is None or shape.trips >= LEAST_VECTORS * shape.width)
@@ -100,14 +101,9 @@ class Neighbours:
         self.at, self.loaded = at, {}
         self.slots = [f"%neighbours{len(p.w.slots) + k}" for k in range(len(self.lines))]
         for slot, line in zip(self.slots, self.lines, strict=True):
-            memory = memory_type(line.buffer.type.dtype)
-            v, unread = f"<{p.lanes} x {memory}>", p.lanes - (line.last - line.first)
-            mask = ", ".join(f"i1 {'false' if k < unread else 'true'}" for k in range(p.lanes))
-            f = p.w.needs.intrinsic(f"llvm.masked.load.{p.suffix(memory)}.p0", v, "ptr", "i32", p.bits, v)
-            place = f"ptr {_address(p, line.buffer, line.index, start, line.last - p.lanes)}, i32 {line.buffer.type.dtype.itemsize}"
-            first = p.w.new(f"call {v} {f}({place}, {p.bits} <{mask}>, {v} zeroinitializer)")
+            v = f"<{p.lanes} x {memory_type(line.buffer.type.dtype)}>"
             p.w.slots.append(f"  {slot} = alloca {v}")
-            p.w.line(f"store {v} {first}, ptr {slot}")
+            p.w.line(f"store {v} {_before(p, line, start)}, ptr {slot}")
 
     def end(self) -> None:
         self.at = ""
@@ -152,9 +148,22 @@ def aligned_store(s: For, shape: Shape) -> Place | None:
     return None
 
 
-def element(p: Printing, place: Place, at: str) -> str:
-    """The address of what a loop stores at an index."""
-    return _address(p, place.buffer, place.index, at, place.offset)
+def aligned_start(p: Printing, place: Place, start: str) -> str:
+    """The first index from `start` on at which what is stored begins a line of the cache."""
+    first = p.w.new(f"ptrtoint ptr {_address(p, place.buffer, place.index, start, place.offset)} to i64")
+    ahead = p.w.new(f"and i64 {p.w.new(f'sub i64 0, {first}')}, {REGISTER - 1}")
+    elements = p.w.new(f"lshr i64 {ahead}, {place.buffer.type.dtype.itemsize.bit_length() - 1}")
+    return p.w.new(f"add i64 {start}, {elements}")
+
+
+def _before(p: Printing, line: Line, start: str) -> str:
+    """The vector before the one that an iteration at `start` loads, as far as that iteration reads it."""
+    dtype = line.buffer.type.dtype
+    memory, unread = memory_type(dtype), p.lanes - (line.last - line.first)
+    v, mask = f"<{p.lanes} x {memory}>", ", ".join(f"i1 {'false' if k < unread else 'true'}" for k in range(p.lanes))
+    f = p.w.needs.intrinsic(f"llvm.masked.load.{p.suffix(memory)}.p0", v, "ptr", "i32", p.bits, v)
+    place = _address(p, line.buffer, line.index, start, line.last - p.lanes)
+    return p.w.new(f"call {v} {f}(ptr {place}, i32 {dtype.itemsize}, {p.bits} <{mask}>, {v} zeroinitializer)")
 
 
 def _address(p: Printing, buffer: Buffer, index: tuple[Scalar, ...], at: str, offset: int) -> str:

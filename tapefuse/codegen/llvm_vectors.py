@@ -13,8 +13,8 @@ import numpy as np
 from tapefuse._records import dataclass
 from tapefuse.codegen.costs import WEIGHTS
 from tapefuse.codegen.llvm_instructions import Declarations, memory_type, register_type
-from tapefuse.codegen.llvm_loop_shapes import REGISTER, Shape, address_step, examined, is_strictly_scalar, running_sums
-from tapefuse.codegen.llvm_neighbours import Neighbours, aligned_store, element
+from tapefuse.codegen.llvm_loop_shapes import Shape, address_step, examined, is_strictly_scalar, running_sums
+from tapefuse.codegen.llvm_neighbours import Neighbours, aligned_start, aligned_store
 from tapefuse.codegen.llvm_regions import RegionWriter
 from tapefuse.codegen.loops import INT, Buffer, For, Kernel, Let, Load, Num, Scalar, Store, Update, Var, identity
 from tapefuse.ir.types import show_dtype, size
@@ -66,9 +66,10 @@ class _Loop:
         n = w.enter(s)
         self.hoist()
         start, stop = w.use(s.start), w.use(s.stop)
-        if self.trips is not None and (store := aligned_store(s, self.shape)) is not None:
-            place, size = element(self, store, start), store.buffer.type.dtype.itemsize
-            self.aligned(n, start, stop, place, size)
+        if (store := aligned_store(s, self.shape)) is not None:
+            middle = aligned_start(self, store, start)
+            self.body(start, self.mask(start, middle))
+            self.main_and_rest(n, middle, stop)
         elif self.trips is not None:
             self.fixed(n, int(start), self.trips)
         elif sum(WEIGHTS.get(t.op, 1) if isinstance(t, Let) else 1 for t in s.body) > LARGE_BODY:
@@ -183,15 +184,6 @@ class _Loop:
         if rest:
             bits = ", ".join(f"i1 {'true' if k < rest else 'false'}" for k in range(self.lanes))
             self.body(str(start + whole * self.lanes), f"<{bits}>")
-
-    def aligned(self, n: int, start: str, stop: str, place: str, size: int) -> None:
-        """A masked vector up to where what is stored at `place` first begins a line of the cache, then whole ones."""
-        w = self.w
-        first = w.new(f"ptrtoint ptr {place} to i64")
-        ahead = w.new(f"and i64 {w.new(f'sub i64 0, {first}')}, {REGISTER - 1}")
-        middle = w.new(f"add i64 {start}, {w.new(f'lshr i64 {ahead}, {size.bit_length() - 1}')}")
-        self.body(start, self.mask(start, middle))
-        self.main_and_rest(n, middle, stop)
 
     def repeat(self, n: int, before: str, start: str, stop: str, masked: bool) -> None:
         """A loop in steps of `lanes`; leaves in the block after it. At least one iteration runs."""

@@ -301,7 +301,7 @@ class Allocate:
 
 @dataclass(frozen=True, slots=True)
 class Grow:
-    """`nbytes` for `buffer`, which `Allocate` gave `used` of; these are kept, at another place. Otherwise as `Allocate`."""
+    """`nbytes` for `buffer`, of which `Allocate` gave `used`: these are kept, at another place. Else as `Allocate`."""
 
     buffer: Buffer
     used: Scalar

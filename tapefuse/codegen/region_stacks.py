@@ -104,7 +104,8 @@ class Recording(WhileLoop):
     # -- what follows --------------------------------------------------------------------------------------------------
     def _follow(self) -> None:
         graph, numbers = self.attributes["then"], [*self.results]
-        p = self.inner("then", Graph(graph.params, tuple(graph.outs[k] for k in numbers), graph.name), len(graph.params))
+        read = Graph(graph.params, tuple(graph.outs[k] for k in numbers), graph.name)
+        p = self.inner("then", read, len(graph.params))
         self.give_memory(p)
         addressed, m = in_memory(p), len(self.stacks)
         memory: Memory = {}

@@ -49,13 +49,16 @@ class _Parts:
         for v in reversed(graph.nodes):
             if _is_reduction(v) and v.args[0].shape[0] in self.lengths:
                 self.reductions.add(v)
-            elif self._has_axis(v) and _is_computed(v) and v not in outs:
-                if all(u in self.apart or u in self.reductions for u in graph.users[v]):
-                    self.apart.add(v)
+            elif self._has_axis(v) and _is_computed(v) and v not in outs and self._are_parts_read(v):
+                self.apart.add(v)
         self.reductions = {v for v in self.reductions if v.args[0] in self.apart}
         self.lengths = {v.args[0].shape[0] for v in self.reductions if _is_over_short_axis(v)}
         self.reductions = {v for v in self.reductions if v.args[0].shape[0] in self.lengths}
         self.parts: dict[tuple[Value, int], Value] = {}
+
+    def _are_parts_read(self, v: Value) -> bool:
+        """Whether nothing else is: so that a value need not be there as a whole."""
+        return all(u in self.apart or u in self.reductions for u in self.graph.users[v])
 
     def _has_axis(self, v: Value) -> bool:
         return len(v.shape) >= 2 and v.shape[0] in self.lengths

@@ -66,6 +66,10 @@ def digits(dtype: np.dtype) -> int:
 
 
 def parameter(x: Any, dtype: np.dtype) -> Tensor:
+    """A parameter in the dtype of the computation. Raises DTypeError for complex numbers."""
+    given = strength(x) if isinstance(x, Operators) else np.asarray(x).dtype
+    if given is complex or getattr(given, "kind", "") == "c":
+        raise DTypeError(f"{called()}: parameters of distributions are real, not complex; take tp.real(x)")
     return converted(x, dtype)
 
 

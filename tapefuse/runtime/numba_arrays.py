@@ -64,39 +64,40 @@ def _reshaped(context, builder, sig, args):
 
 @compiled(allocated, typer=lambda nbytes: types.Array(types.uint8, 1, "C"))
 def _allocated(context, builder, sig, args):
-    size = context.cast(builder, args[0], sig.args[0], types.intp)
-    one = ir.Constant(size.type, 1)
-    at_least_one = builder.select(builder.icmp_signed(">", size, one), size, one)
-    malloc = ir.FunctionType(cgutils.voidptr_t, [size.type])
-    data = builder.call(cgutils.get_or_insert_function(builder.module, malloc, "malloc"), [at_least_one])
-    with builder.if_then(cgutils.is_null(builder, data), likely=False):
-        context.call_conv.return_user_exc(builder, MemoryError, ("no memory for a loop",))
-    return _array(
-        context, builder, sig.return_type, data, types.UniTuple(types.intp, 1), cgutils.pack_array(builder, [size])
-    )
+    return _bytes_of(context, builder, sig, "malloc", [], context.cast(builder, args[0], sig.args[0], types.intp))
 
 
 @compiled(grown, typer=lambda memory, used, nbytes: types.Array(types.uint8, 1, "C"))
 def _grown(context, builder, sig, args):
     old = builder.bitcast(make_array(sig.args[0])(context, builder, args[0]).data, cgutils.voidptr_t)
-    size = context.cast(builder, args[2], sig.args[2], types.intp)
-    realloc = ir.FunctionType(cgutils.voidptr_t, [cgutils.voidptr_t, size.type])
-    data = builder.call(cgutils.get_or_insert_function(builder.module, realloc, "realloc"), [old, size])
-    with builder.if_then(cgutils.is_null(builder, data), likely=False):
-        context.call_conv.return_user_exc(builder, MemoryError, ("no memory for a loop",))
-    return _array(
-        context, builder, sig.return_type, data, types.UniTuple(types.intp, 1), cgutils.pack_array(builder, [size])
-    )
+    return _bytes_of(context, builder, sig, "realloc", [old], context.cast(builder, args[2], sig.args[2], types.intp))
 
 
 @compiled(release, typer=lambda memory: types.none)
 def _release(context, builder, sig, args):
-    data = make_array(sig.args[0])(context, builder, args[0]).data
+    _free(builder, make_array(sig.args[0])(context, builder, args[0]).data)
+    return context.get_dummy_value()
+
+
+def _free(builder, data):
     free = ir.FunctionType(ir.VoidType(), [cgutils.voidptr_t])
     builder.call(
         cgutils.get_or_insert_function(builder.module, free, "free"), [builder.bitcast(data, cgutils.voidptr_t)]
     )
-    return context.get_dummy_value()
+
+
+def _bytes_of(context, builder, sig, function, operands, size):
+    """`size` bytes that `function(*operands, size)` of the C library gives; if it gives none, `operands` are freed."""
+    one = ir.Constant(size.type, 1)
+    given = [*operands, builder.select(builder.icmp_signed(">", size, one), size, one)]
+    type = ir.FunctionType(cgutils.voidptr_t, [x.type for x in given])
+    data = builder.call(cgutils.get_or_insert_function(builder.module, type, function), given)
+    with builder.if_then(cgutils.is_null(builder, data), likely=False):
+        for x in operands:
+            _free(builder, x)
+        context.call_conv.return_user_exc(builder, MemoryError, ("no memory for a loop",))
+    shape = cgutils.pack_array(builder, [size])
+    return _array(context, builder, sig.return_type, data, types.UniTuple(types.intp, 1), shape)
 
 
 def _array(context, builder, type, data, shape_type, shape):

@@ -8,7 +8,6 @@ def log1pexp(x):
 
 from __future__ import annotations
 
-import difflib
 import functools
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -105,6 +104,8 @@ def override_gradient(rules: Mapping[str, Callable[..., Any]]) -> Iterator[None]
     """
     for name in rules:
         if name not in OPS or OPS[name].is_region:
+            import difflib  # takes 0.6 ms
+
             close = difflib.get_close_matches(name, OPS, 3)
             raise ValueError(
                 f"override_gradient at {user_loc()}: there is no operation {name!r}"

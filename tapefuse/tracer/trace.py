@@ -6,7 +6,6 @@ traced.graph        # params: inputs, variables, arrays, captured; outs: results
 
 from __future__ import annotations
 
-import hashlib
 import weakref
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -14,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from tapefuse._errors import TapefuseError, VariableError
+from tapefuse._hash import blake2b
 from tapefuse._records import dataclass
 from tapefuse.ir.graph import Graph, Value, here, param, reachable
 from tapefuse.ir.interp import evaluate
@@ -134,7 +134,7 @@ class Trace:
         if _is_uniform(array):
             one = OPS["const"].emit(value=Literal(array.reshape(-1)[0]))
             return OPS["broadcast"].emit(one, shape=array.shape, axes=())
-        key = array.dtype, array.shape, hashlib.blake2b(array.view(np.uint8).data).digest()
+        key = array.dtype, array.shape, blake2b(array.view(np.uint8).data).digest()
         if key not in self._arrays:
             self._arrays[key] = array, param(Type(array.dtype, array.shape))
         return self._arrays[key][1]

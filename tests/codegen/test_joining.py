@@ -79,6 +79,17 @@ def test_loops_that_are_shifted_and_of_other_lengths(first: int, last: int, engi
     check(graph, 200, engine)
 
 
+@pytest.mark.parametrize("engine", ["llvm", "numba"])
+def test_three_loops_are_one(engine: str) -> None:
+    x, c, a, b, left, right = p(200), p(200), p(200), p(200), p(TRIPS, 199), p(TRIPS, 200)
+    outs = upwind(a, b), with_row(left, K, slope(a, b, a)), with_row(right, K, ops.mul(a, b))
+    starts = [ops.empty.emit(shape=s.shape, dtype=s.dtype) for s in (left, right)]
+    graph = Graph((x, c), for_((x, *starts, c), Graph((a, left, right, b), outs), TRIPS, "k", carried=3))
+    (body,) = long_loops(graph)
+    assert sum(isinstance(s, Store) for s in body) == 3
+    check(graph, 200, engine)
+
+
 @pytest.mark.parametrize(
     "why, row",
     [

@@ -11,12 +11,15 @@ import pytest
 
 from tapefuse.codegen import llvm_neighbours
 from tapefuse.codegen.contraction import Registers
+from tapefuse.codegen.llvm_loop_shapes import examined
+from tapefuse.codegen.loops import For, Update, bodies
 from tapefuse.codegen.pipeline import Request, compiled
 from tapefuse.ir import ops
 from tapefuse.ir.graph import Graph, Value, param
 from tapefuse.ir.interp import evaluate
 from tapefuse.ir.types import Dim, Poly, Type
 from tests import engines
+from tests.codegen.test_regions import kernels, walk
 
 F64 = np.dtype(np.float64)
 
@@ -100,30 +103,37 @@ def is_aligned(graph: Graph) -> bool:
     return "ptrtoint" in compiled(Request(graph, len(graph.params))).llvm()
 
 
-@pytest.mark.parametrize("n", [257, 300, 1000])
+def repeated(n: int, start: int = 0) -> Graph:
+    """Twice `x[start : -1] += x[start + 1 :]`: loops of a fixed number of iterations."""
+    x, a = param(Type(F64, (n,))), param(Type(F64, (n,)))
+    here, after = (ops.slice_(a, starts=(k,), limits=(n - 1 - start + k,), strides=(1,)) for k in (start, start + 1))
+    body = Graph((a,), (ops.put(a, ops.add(here, after), starts=(start,), strides=(1,)),))
+    return Graph((x,), ops.for_.emit_results(x, body=body, trips=2, index="k", carried=1))
+
+
+@pytest.mark.parametrize("n", [300, 1000])
 @pytest.mark.parametrize("start", range(9))
-def test_wherever_an_array_begins(n: int, start: int) -> None:
-    graph = stencil(n, (0, 1))
+def test_wherever_a_row_begins(n: int, start: int) -> None:
+    graph = repeated(n, start)
     assert is_aligned(graph)
-    memory = np.random.default_rng(0).standard_normal(n + start)
-    x = memory[start:]
-    np.testing.assert_allclose(engines.ENGINES["llvm"](graph)(x)[0], evaluate(graph, x)[0], rtol=1e-14, atol=1e-14)
-
-
-@pytest.mark.parametrize("start", range(9))
-def test_part_of_an_array_is_written(start: int) -> None:
-    """From an element on that does not begin a line."""
-    x, v = param(Type(F64, (400,))), param(Type(F64, (380,)))
-    graph = Graph((x, v), (ops.put(x, ops.mul(v, 2.0), starts=(start,), strides=(1,)),))
-    arrays = [np.random.default_rng(0).standard_normal(n) for n in (400, 380)]
-    np.testing.assert_array_equal(engines.ENGINES["llvm"](graph)(*arrays)[0], evaluate(graph, *arrays)[0])
+    x = np.random.default_rng(0).standard_normal(n + 3)
+    for run in engines.ENGINES.values():
+        for first in (0, 1, 3):
+            part = x[first : first + n]
+            np.testing.assert_array_equal(run(graph)(part)[0], evaluate(graph, part)[0])
 
 
 def test_sums_do_not_depend_on_where_an_array_lies() -> None:
-    x = param(Type(F64, (1000,)))
-    graph = Graph((x,), (ops.mul(x, 2.0), ops.reduce_sum(ops.mul(x, x), axes=(0,))))
-    assert not is_aligned(graph)
+    x, a, total = param(Type(F64, (1000,))), param(Type(F64, (1000,))), param(Type(F64, ()))
+    body = Graph((a, total), (ops.mul(a, 0.5), ops.add(total, ops.reduce_sum(ops.mul(a, a), axes=(0,)))))
+    zero = ops.reduce_sum(ops.slice_(x, starts=(0,), limits=(1,), strides=(1,)), axes=(0,))
+    graph = Graph((x,), ops.for_.emit_results(x, zero, body=body, trips=2, index="k", carried=2))
+    loops = [s for k in kernels(graph) for s in walk(k) if isinstance(s, For) and not any(map(bodies, s.body))]
+    for s in loops:
+        shape = examined(s)
+        is_sum = any(isinstance(t, Update) for t in s.body)
+        assert shape is not None and is_sum == (llvm_neighbours.aligned_store(s, shape) is None)
 
 
 def test_short_loops_begin_where_they_do() -> None:
-    assert not is_aligned(stencil(200, (0, 1)))
+    assert not is_aligned(repeated(200))

@@ -28,7 +28,88 @@ class Entry(NamedTuple):
     lines: str
 
 
-A_TO_I: list[Entry] = []
+A_TO_I: list[Entry] = [
+    Entry("complex.py", "_direction", "unused", "divides 0; any number but 0 does", """
+        length = select(eq(y, 0), [[1 -> 2]], y)
+    """),
+    Entry("decompositions.py", "eigh.vjp", "symmetric", "matrices are square", """
+        n = shape_of(a)[-[[1 -> 2]]]
+    """),
+    Entry("decompositions.py", "eigh.jvp", "symmetric", "matrices are square", """
+        n = shape_of(a)[-[[1 -> 2]]]
+    """),
+    Entry("decompositions.py", "eigvalsh.vjp", "symmetric", "matrices are square", """
+        n = shape_of(a)[-[[1 -> 2]]]
+    """),
+    Entry("decompositions.py", "eigvalsh.jvp", "symmetric", "matrices are square", """
+        n = shape_of(a)[-[[1 -> 2]]]
+    """),
+    Entry("eigen.py", "_extent", "symmetric", "matrices are square", """
+        return shape[-[[1 -> 2]]]
+    """),
+    Entry("eigen.py", "_solved", "symmetric", "matrices are square", """
+        n, rank = shape_of(v)[-[[1 -> 2]]], len(shape_of(v))
+    """),
+    Entry("eigen.py", "_normalised", "symmetric", "matrices are square; the tangent of the eigenvector of one number is 0 as well", """
+        if shape_of(v)[-[[1 -> 2]]] == 0:
+        if shape_of(v)[-1] == [[0 -> 1]]:
+    """),
+    Entry("eigen.py", "_unnormalised", "symmetric", "matrices are square", """
+        if shape_of(v)[-[[1 -> 2]]] == 0:
+    """),
+    Entry("elementary.py", "hypot_value", "unused", "divides 0; any number but 0 does", """
+        ratio = n / where(m.equals(0), [[1 -> 2]], m)
+    """),
+    Entry("elementary.py", "cbrt_value", "unused", "the root of 0 and inf is the number itself; any number but these does", """
+        plain = where(a.equals(0) | a.equals(math.inf), [[1 -> 2]], a)
+    """),
+    Entry("elementary.py", "asinh_value", "unused", "stands in for what another branch gives; any number without overflow does", """
+        b = where(large, [[1 -> 2]], a)
+    """),
+    Entry("elementary.py", "acosh_value", "unused", "stands in for what another branch gives; any number without overflow does", """
+        t = where(large, [[1 -> 2]], x) - 1
+    """),
+    Entry("elementary.py", "logaddexp_value", "symmetric", "the absolute value of a difference", """
+        below = (-abs([[x - y -> y - x]])).op('exp').op('log1p')
+    """),
+    Entry("elementary.py", "logaddexp2_value", "symmetric", "the absolute value of a difference", """
+        below = (-abs([[x - y -> y - x]])).op('exp2').op('log1p') * (1 / math.log(2))
+    """),
+    Entry("elementary.py", "fmod_value", "never", "where one of the whole numbers is 0 the rest is 0, which has no sign", """
+        return where(rest.differs(0) & ((x < [[0 -> 1]]) ^ (y < 0)), rest - y, rest)
+        return where(rest.differs(0) & ((x < 0) ^ (y < [[0 -> 1]])), rest - y, rest)
+    """),
+    Entry("elementary.py", "nextafter_value", "symmetric", "one of them is nan, and so are sum and difference", """
+        return where(x.equals(y), y, where(x.differs(x) | y.differs(y), x [[+ -> -]] y, moved))
+    """),
+    Entry("elementary.py", "_shift", "unused", "a count within the width for what the other branch gives", """
+        return where(inside, x.op(name, where(inside, n, [[0 -> 1]])), 0)
+    """),
+    Entry("elementary.py", "_cbrt", "unused", "divides 0; any number but 0 does", """
+        return div(mul(g, 1 / 3), select(and_(eq(g, 0), eq(y, 0)), [[1 -> 2]], mul(y, y)))
+    """),
+    Entry("elementary.py", "_share", "unused", "stands in for an infinity in a difference that is dropped; any number does", """
+        return mul(g, sigmoid(select(same, 0, sub(select(same, [[0 -> 1]], x), y))))
+    """),
+    Entry("elementwise.py", "_pow_base", "unused", "a power of 0 times the exponent, which is 0; any power without a pole does", """
+        return mul(g, mul(p, pow(a, select(and_(eq(a, 0), eq(p, 0)), [[0 -> 1]], sub(p, 1)))))
+    """),
+    Entry("elementwise.py", "_pow_exponent", "unused", "its logarithm is dropped; any positive number does", """
+        return mul(g, select(outside, 0, mul(y, log(select(outside, [[1 -> 2]], a)))))
+    """),
+    Entry("elementwise.py", "_sqrt", "unused", "divides 0; any number but 0 does", """
+        return div(mul(g, 0.5), select(and_(eq(g, 0), eq(y, 0)), [[1 -> 2]], y))
+    """),
+    Entry("half.py", "_to_bf16", "symmetric", "a shift to the right brings copies of the sign", """
+        quiet = code.op('shr', [[16 -> 17]]) & 0x8000 | 0x7FC0
+    """),
+    Entry("half.py", "_to_f16", "symmetric", "a shift to the right brings copies of the sign", """
+        return (where(size < _code_of(65536.0), finite, special) | code.op('shr', [[16 -> 17]]) & 0x8000).cast(BITS)
+    """),
+    Entry("half.py", "_to_odd", "accuracy", "any of the lowest bits says that there was a rest: 13 or more are rounded away", """
+        return where(back.differs(x) & x.equals(x), below | [[1 -> 2]], code)
+    """),
+]
 
 L_TO_Z: list[Entry] = [
     Entry("matrices.py", "square", "symmetric", "matrices are square", """

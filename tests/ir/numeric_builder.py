@@ -103,6 +103,10 @@ EXACT = {
     "shr": lambda x, n: np.right_shift(x, _within(x, n)),
     "bits": lambda x: x.view(np.dtype(f"i{x.itemsize}")),
     "floating": lambda x: x.view(np.dtype(f"f{x.itemsize}")),
+    "real": np.real,
+    "imag": np.imag,
+    "conj": np.conj,
+    "modulus": np.abs,
     "complex": lambda a, b: np.stack([a, b]).view(np.dtype(f"c{2 * a.itemsize}"))[0],
 }
 
@@ -136,7 +140,7 @@ class NumericBuilder:
         return EXACT[name](*scalars)
 
     def cast(self, scalar: np.generic, dtype: np.dtype) -> np.generic:
-        return scalar.astype(dtype)
+        return (scalar if dtype.kind == "c" else scalar.real).astype(dtype)
 
     def number(self, value: Any, dtype: np.dtype) -> np.generic:
         return np.dtype(dtype).type(value)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import numpy as np
 import pytest
 
@@ -182,6 +184,7 @@ def test_compiled(op):
 # -- conversions ------------------------------------------------------------------------------------------------------
 
 
+@cache
 def hard(dtype: str) -> np.ndarray:
     """Halfway cases and their neighbours, subnormals, overflows, infinities, nan."""
     rng = np.random.default_rng(1)

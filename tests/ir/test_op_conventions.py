@@ -326,6 +326,8 @@ def test_inverted_differences_are_zero_at_ties():
         (lambda: ops.argmax(value(0), axis=0), ShapeError, "empty axis"),
         (lambda: ops.matmul(value(2, 3), value(2, 3)), ShapeError, "inner extents 3 and 2 differ"),
         (lambda: ops.matmul(value(3), value(3, 2)), ShapeError, "at least 2 axes"),
+        (lambda: ops.dft(value(4, 2), axis=1, inverse=False, norm="ortho"), ShapeError, "axes"),
+        (lambda: ops.irdft(value(4, 2), axis=1, n=2, norm="ortho"), ShapeError, "axes"),
         (lambda: ops.concat(value(2, 3), value(3, 3), axis=1), ShapeError, "differ outside axis 1"),
         (lambda: ops.concat(value(2, 3), value(2, 4), axis=0), ShapeError, "differ outside axis 0"),
         (lambda: ops.concat(value(2), value(2, dtype="f8"), axis=0), DTypeError, "cast"),

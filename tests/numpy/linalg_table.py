@@ -118,6 +118,8 @@ row("qr", lambda m, x: m.linalg.qr(x, mode="bad"), ("square",))
 row("pinv", lambda m, x: m.linalg.pinv(x), MATRICES)
 row("pinv", lambda m, x: m.linalg.pinv(x, rtol=None), ("square", "tall"))
 row("pinv", lambda m, x: m.linalg.pinv(x, rcond=0.3), ("four",), False)
+row("pinv", lambda m, x: m.linalg.pinv(x, rtol=np.array([0.5, 1e-9])), ("stack", "complex stack", "talls"), False)
+row("pinv", lambda m, x: m.linalg.pinv(x, rcond=np.array([[0.5], [0.4]])), ("stacks",), False)
 row("pinv", lambda m, x: m.linalg.pinv(x), WRONG)
 row("lstsq", lambda m, x: m.linalg.lstsq(x, x[:, 0])[0], ("square", "tall", "wide", "f32 tall", "int", *OBLONG[4:6]))
 row("lstsq", lambda m, x: m.linalg.lstsq(x, x * x), ("square", "tall", "wide", "f32 tall", "complex", *OBLONG[4:6]))
@@ -126,6 +128,9 @@ row("lstsq", lambda m, x: m.linalg.lstsq(x, x), ("stack", "vector"))
 row("matrix_rank", lambda m, x: m.linalg.matrix_rank(x), (*MATRICES, "vector", "scalar"), False)
 row("matrix_rank", lambda m, x: m.linalg.matrix_rank(x, tol=1.5), MATRICES, False)
 row("matrix_rank", lambda m, x: m.linalg.matrix_rank(x, rtol=0.5), ("square", "stack"), False)
+for _cutoff in ("rtol", "tol"):
+    _call = lambda m, x, c=_cutoff: m.linalg.matrix_rank(x, **{c: np.array([0.7, 1e-9])})
+    row("matrix_rank", _call, ("stack", "complex stack", "talls"), False)
 for _n in (-2, -1, 3):
     row("matrix_power", lambda m, x, n=_n: m.linalg.matrix_power(regular(x), n), ("square", "stack", "f32", *COMPLEX))
 for _order in (2, -2, "nuc"):

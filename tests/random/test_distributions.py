@@ -287,6 +287,8 @@ def test_truncation_far_out() -> None:
         (lambda: tp.random.normal((2,), scale=-1), ValueError, r"normal at .*py:\d+: scale must be at least 0, not -1"),
         (lambda: tp.random.normal((2,), loc=np.zeros(3)), tp.ShapeError, r"shape \[3\] does not broadcast.*\[2\]"),
         (lambda: tp.random.normal((2,), dtype="i4"), tp.DTypeError, "floating-point, not int32"),
+        (lambda: tp.random.normal((2,), loc=1j), tp.DTypeError, "parameters of distributions are real"),
+        (lambda: tp.random.gamma(np.ones(2) * 1j), tp.DTypeError, "gamma at .*are real, not complex"),
         (lambda: tp.random.normal((-2,)), tp.ShapeError, "negative extent"),
         (lambda: tp.random.bernoulli(1.5), ValueError, "p must be from 0 to 1, not 1.5"),
         (lambda: tp.random.bernoulli(np.array([0.1, np.nan])), ValueError, "not nan"),

@@ -301,6 +301,7 @@ class irdft:
         cases = [((7, 3, 2), 1, 4, "backward"), ((2, 7, 3, 2), 2, 5, "ortho"), ((1, 2), 0, 1, "backward")]
         cases += [((2, 2), 0, 2, "ortho"), ((4, 2), 0, 6, "forward"), ((5, 2), 0, 9, "backward")]
         cases += [((0, 3, 2), 1, 5, "ortho"), ((3, 7, 2), 0, 4, "ortho"), ((2, 4, 7, 2), 1, 6, "backward")]
+        cases += [((2, 1, 3, 2), 1, 0, "backward")]
         return [((draw(rng, dtype, s),), {"axis": a, "n": n, "norm": norm}) for s, a, n, norm in cases]
 
     library = "numpy_whole"

@@ -9,7 +9,7 @@ all derivatives have been taken, so they have no rules for them.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -52,33 +52,40 @@ def _numbers(type: Type) -> Type:
     return Type(complex_dtype(same_dtype([type], "f")), type.shape[:-1])
 
 
-def in_pairs(op: Op) -> Op:
-    """`op` of complex operands, as an op of pairs. Its result is one of pairs if that of `op` is complex."""
+def in_pairs(op: Op, real: Sequence[int] = ()) -> Op:
+    """`op` of complex operands, as an op of pairs. Its result is one of pairs if that of `op` is complex.
 
-    def has_pairs(*xs: Any, **attrs: Any) -> bool:
-        return op.type(*(_numbers(x.type) for x in xs), **attrs).dtype.kind == "c"
+    `real`: positions of operands that are real beside complex ones.
+    """
+
+    def each(f: Callable[[Any], Any], xs: Iterable[Any]) -> list[Any]:
+        return [x if k in real else f(x) for k, x in enumerate(xs)]
+
+    def type(*xs: Type, **attrs: Any) -> Type:
+        return op.type(*each(_numbers, xs), **attrs)
 
     def ref(*xs: np.ndarray, **attrs: Any) -> np.ndarray:
-        y = op.ref(*map(from_pairs.ref, xs), **attrs)
+        y = op.ref(*each(from_pairs.ref, xs), **attrs)
         return np.asarray(pairs.ref(y) if y.dtype.kind == "c" else y)
 
     def batch(flags: Sequence[bool], *xs: Any, **attrs: Any) -> Any:
-        y = op.batch(flags, *map(from_pairs, xs), **attrs)
+        y = op.batch(flags, *each(from_pairs, xs), **attrs)
         return pairs(y) if y.dtype.kind == "c" else y
 
     def calls(k: Any, y: Any, *xs: Any, **attrs: Any) -> None:
         assert op.calls is not None
-        op.calls(k, Numbers(y) if has_pairs(*xs, **attrs) else y, *map(Numbers, xs), **attrs)
+        is_complex = type(*(x.type for x in xs), **attrs).dtype.kind == "c"
+        op.calls(k, Numbers(y) if is_complex else y, *each(Numbers, xs), **attrs)
 
     def sample(rng: np.random.Generator, dtype: Any) -> list[tuple[tuple, dict]]:
-        return [(tuple(map(pairs.ref, xs)), attrs) for xs, attrs in op.sample(rng, complex_dtype(np.dtype(dtype)))]
+        return [(tuple(each(pairs.ref, xs)), attrs) for xs, attrs in op.sample(rng, complex_dtype(np.dtype(dtype)))]
 
     return register(
         Op(
             name=op.name + SUFFIX,
             doc=f"`{op.name}` of complex numbers, whose parts stand along a last axis.",
             ref=ref,
-            type=lambda *xs, **attrs: _paired(op.type(*map(_numbers, xs), **attrs)),
+            type=lambda *xs, **attrs: _paired(type(*xs, **attrs)),
             vjp=None,
             jvp=None,
             batch=batch,
@@ -91,7 +98,8 @@ def in_pairs(op: Op) -> Op:
 
 
 for _name in (
-    *("solve", "triangular_solve", "inv", "cofactors", "det", "slogdet", "pinv"),
+    *("solve", "triangular_solve", "inv", "cofactors", "det", "slogdet"),
     *("cholesky", "eigh", "eigvalsh", "svd", "svdvals", "qr"),
 ):
     in_pairs(OPS[_name])
+in_pairs(OPS["pinv"], real=(1,))

@@ -254,7 +254,7 @@ class recording:
     """
 
     def ref(run, *xs, cond, body, then, carries, first, symbol):
-        rows: list[list[np.ndarray]] = [[xs[k]] if k >= 0 else [] for k in first]
+        rows = [[xs[k]] if k >= 0 else [] for k in first]
         n = 0
         while run(cond, xs, {})[0]:
             found = run(body, xs, {})

@@ -11,10 +11,11 @@ from __future__ import annotations
 
 import numpy as np
 
+from tapefuse._errors import DTypeError, ShapeError
 from tapefuse.ir.op import defop
 from tapefuse.ir.ops.complex import complex, imag, real
 from tapefuse.ir.ops.elementwise import add, mul, neg, sub
-from tapefuse.ir.ops.family import conjugate, draw, quiet, shape_of, unbroadcast
+from tapefuse.ir.ops.family import batch_size, conjugate, draw, expand, quiet, shape_of, unbroadcast, with_batch
 from tapefuse.ir.ops.linalg import matmul
 from tapefuse.ir.ops.matrices import (
     batched_system,
@@ -34,7 +35,7 @@ from tapefuse.ir.ops.matrices import (
     triangle,
 )
 from tapefuse.ir.ops.shape import reshape
-from tapefuse.ir.types import Type, real_dtype
+from tapefuse.ir.types import Type, real_dtype, show_dtype
 
 SMALL = 16  # rows of a triangular system that are substituted one by one
 
@@ -347,29 +348,36 @@ def _component(x, k):
 
 @defop
 class pinv:
-    """The pseudo-inverse of matrices: singular values of at most `rtol` times the largest one are taken for 0.
+    """The pseudo-inverse of matrices: singular values of at most `rtol` times the largest one are taken for 0. `rtol` is
+    a real number, or one for each matrix.
 
     Derivatives: Golub and Pereyra, The differentiation of pseudo-inverses and nonlinear least squares problems whose
     variables separate (1973), equation 4.12, for matrices whose rank does not change.
     """
 
     @quiet
-    def ref(a, *, rtol):
+    def ref(a, rtol):
         return np.linalg.pinv(np.asarray(a), rcond=rtol)
 
-    def type(a, *, rtol):
+    def type(a, rtol):
         m, n, _ = rectangular(a)
+        if rtol.dtype != real_dtype(a.dtype):
+            raise DTypeError(f"the relative cutoff of {a} must be {show_dtype(real_dtype(a.dtype))}, not {rtol}")
+        if rtol.shape not in ((), a.shape[:-2]):
+            raise ShapeError(f"the relative cutoff of {a} is one number, or one for each matrix, not {rtol}")
         return Type(a.dtype, (*a.shape[:-2], n, m))
 
-    def vjp(g, y, a, *, rtol):
+    def vjp(g, y, a, rtol):
         turned, gt = transposed(y), transposed(g)
         total = neg(product(turned, g, turned))
         rest = sub(gt, product(a, y, gt))  # (1 - a y) g^T
         total = add(total, product(rest, y, turned))
         rest = sub(gt, product(gt, y, a))  # g^T (1 - y a)
-        return [add(total, product(turned, y, rest))]
+        return [add(total, product(turned, y, rest)), None]
 
-    def jvp(ts, y, a, *, rtol):
+    def jvp(ts, y, a, rtol):
+        if ts[0] is None:
+            return None
         turned, t = transposed(y), transposed(ts[0])
         total = neg(product(y, ts[0], y))
         rest = sub(t, product(t, a, y))  # da^T (1 - a y)
@@ -377,19 +385,26 @@ class pinv:
         rest = sub(t, product(y, a, t))  # (1 - y a) da^T
         return add(total, product(rest, turned, y))
 
-    def batch(flags, a, *, rtol):
-        return pinv(a, rtol=rtol)
+    def batch(flags, a, rtol):
+        n = batch_size(flags, (a, rtol))
+        a = a if flags[0] else with_batch(a, n)
+        lead, own = shape_of(a)[:-2], shape_of(rtol)[flags[1] :]
+        if flags[1] and (n, *own) != lead:
+            rtol = expand(rtol, lead, range(1, len(lead)))
+        if not flags[1] and own:
+            rtol = with_batch(rtol, n)
+        return pinv(a, rtol)
 
-    def calls(k, y, a, *, rtol):
+    def calls(k, y, a, rtol):
         (m, n, p), dtype, b = rectangular(a.type), a.dtype, k.b
-        x, result = k.operand(a, 2), k.operand(y, 2)
+        x, result, relative = k.operand(a, 2), k.operand(y, 2), k.operand(rtol, 0)
         with k.each():
             real = real_dtype(dtype)
             u, s, vh = k.scratch(dtype, (m, p), "u"), k.scratch(real, (p,), "s"), k.scratch(dtype, (p, n), "vh")
             k.call("linalg.svd_s", (m, n, p), x, u, s, vh, terms=(20 + p) * m * n)
             zero, one = b.number(0, real), b.number(1, real)
             largest = b.reduce("maximum", real, (p,), lambda ks: k.read(s, *ks))
-            cutoff = b.op("mul", b.number(rtol, real), largest)
+            cutoff = b.op("mul", k.read(relative), largest)
 
             def term(i, j, kth):
                 value = k.read(s, kth)
@@ -401,8 +416,11 @@ class pinv:
             k.conjugate(result, (n, m))
 
     def sample(rng, dtype):
+        real = real_dtype(np.dtype(dtype))
         shapes = (3, 3), (4, 2), (2, 4), (7, 2, 2), (2, 0, 3), (2, 1, 3, 2)
-        return [((regular(rng, dtype, s),), {"rtol": 1e-15}) for s in shapes]
+        one = [((regular(rng, dtype, s), np.asarray(1e-15, real)), {}) for s in shapes]
+        each = [((regular(rng, dtype, s), draw(rng, real, s[:-2], 1e-9, 0.1)), {}) for s in ((7, 2, 2), (2, 1, 3, 2))]
+        return [*one, *each]
 
     failure = "SVD did not converge"
     library = "numpy"

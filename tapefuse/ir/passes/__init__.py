@@ -26,6 +26,7 @@ from tapefuse.ir.passes import (
     forward,
     half,
     loops,
+    recordings,
     region_rules,  # noqa: F401  fills `ops.region.RULES`
     regions,
     rows,
@@ -55,6 +56,7 @@ PASSES = (
     Pass("units", units.run, "select by unit vectors, do not multiply by them", exact=False),
     Pass("rows", deep(rows.run), "add a scatter at the rows it names, not to a whole table", exact=False),
     Pass("dce", dce.run, "drop elements that nobody reads"),
+    Pass("recordings", recordings.run, "a loop of unknown length keeps what its derivative reads"),
 )
 DERIVED = (  # graphs with another signature: not part of `optimise`
     Pass("adjoint", adjoint.run, "append seeds to the parameters and gradients to the outputs"),

@@ -17,10 +17,12 @@ from typing import Any, NamedTuple
 from tapefuse.ir import ops
 from tapefuse.ir.graph import Graph, Value, param, reachable
 from tapefuse.ir.ops.family import INT64
+from tapefuse.ir.passes.adjoint import zeros
 from tapefuse.ir.passes.bodies import deep, depending, rebuilt, symbols_of
 from tapefuse.ir.passes.loops import Joined, same_carries
 from tapefuse.ir.passes.residuals import is_repeatable
-from tapefuse.ir.types import Poly
+from tapefuse.ir.passes.updates import is_zero
+from tapefuse.ir.types import Poly, Type
 
 MAX_BETWEEN = 256  # nodes that move inside
 
@@ -93,18 +95,18 @@ class _Pair:
         """Carry `k` of a loop as a stack of which each iteration writes a row that nobody reads meanwhile."""
         graph, index = loop.attributes["body"], Poly.symbol(loop.attributes["index"])
         start, p, out = loop.args[k], graph.params[k], graph.outs[k]
-        first = None
+        if out.op is not ops.put or out.args[0] is not p or graph.users.get(p, ()) != (out,):
+            return None
+        for more in (0, 1):
+            if _is_row(out, index + more) and start.shape[0] == Poly.symbol(self.symbol) + more:
+                first = self.first_row(start) if more else None
+                return _Stack(k, out.args[1], first) if bool(more) == (first is not None) else None
+        return None
+
+    def first_row(self, start: Value) -> Value | None:
         if start.op is ops.put and _is_row(start, 0):
-            first = self.lifted(start.args[1])
-            if first is None:
-                return None
-            start = start.args[0]
-        rows = Poly.symbol(self.symbol) + (first is not None)
-        if start.op is not ops.empty or start.shape[0] != rows:
-            return None
-        if out.op is not ops.put or out.args[0] is not p or not _is_row(out, index + (first is not None)):
-            return None
-        return _Stack(k, out.args[1], first) if graph.users.get(p, ()) == (out,) else None
+            return self.lifted(start.args[1])
+        return zeros(Type(start.dtype, (1, *start.shape[1:]))) if is_zero(start) else None
 
     def merged(self, loop: Value) -> Graph | None:
         """The graph with one region in place of the `while`, the loop, and what follows it in the sized code."""
@@ -172,12 +174,14 @@ class _Merged:
         for x in first:
             if x is not None:
                 self.consts.setdefault(x, param(x.type))
-        operands = (*self.joined.args[: self.count], *self.consts)
-        params = (*self.carry, *self.consts.values())
+        test, after = self.joined.outs(0, "cond"), (*self.after(), *self.rows(stacks))
+        read = reachable((*test, *after, *outs))
+        consts = {x: p for x, p in self.consts.items() if p in read or x in first}
+        operands, params = (*self.joined.args[: self.count], *consts), (*self.carry, *consts.values())
         results = ops.recording.emit_results(
             *operands,
-            cond=Graph(params, self.joined.outs(0, "cond"), "cond"),
-            body=Graph(params, (*self.after(), *self.rows(stacks)), loop.attributes["body"].name),
+            cond=Graph(params, test, "cond"),
+            body=Graph(params, after, loop.attributes["body"].name),
             then=Graph((*kept.values(), *params), tuple(outs), body.name),
             carries=self.count,
             first=tuple(-1 if x is None else operands.index(x) for x in first),
@@ -212,9 +216,8 @@ class _Merged:
         for v in pair.between:
             if v.op is ops.result and v.args[0] is pair.first:
                 k = v.attributes["index"]
-                is_count = k == carried
-                count = ops.dim.emit(value=Poly.symbol(pair.symbol), dtype=INT64) if is_count else None
-                env[v] = self.carry[self.classes[0, k]] if count is None else count
+                n = Poly.symbol(pair.symbol)
+                env[v] = ops.dim.emit(value=n, dtype=INT64) if k == carried else self.carry[self.classes[0, k]]
         for v in (*pair.between, pair.second):
             for u in v.args:
                 if u not in pair.between and u is not pair.first and (u.args or u.op is None):

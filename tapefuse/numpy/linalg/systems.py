@@ -35,7 +35,7 @@ from tapefuse.numpy.linalg.products import matmul
 from tapefuse.numpy.reduce import any as any_
 from tapefuse.numpy.reduce import max as _max
 from tapefuse.numpy.reduce import sum as _sum
-from tapefuse.numpy.shape import _axis, _fixed, _whole, broadcast_to, moveaxis, ravel, reshape, transpose
+from tapefuse.numpy.shape import _axis, _fixed, _whole, broadcast_shapes, broadcast_to, moveaxis, ravel, reshape, transpose
 from tapefuse.tracer.control import while_loop
 from tapefuse.tracer.promote import cast
 from tapefuse.tracer.source import called
@@ -143,7 +143,8 @@ def _precision(x: Tensor) -> float:
 
 def pinv(a: Any, rcond: Any = None, hermitian: bool = False, *, rtol: Any = _NOT_GIVEN) -> Tensor:
     """The pseudo-inverses of matrices: singular values of at most `rcond` (1e-15, or `rtol`; None for the larger extent
-    times the dtype's precision) of the largest one are taken for 0.
+    times the dtype's precision) of the largest one are taken for 0. It is one number, or an array of one for each
+    matrix, which broadcasts.
 
     Derivatives are those of matrices whose rank stays the same.
     """
@@ -152,7 +153,12 @@ def pinv(a: Any, rcond: Any = None, hermitian: bool = False, *, rtol: Any = _NOT
         raise ValueError(f"{called()}: `rtol` and `rcond` can't be both set.")
     if rcond is None:
         rcond = 1e-15 if rtol is _NOT_GIVEN else _precision(a) if rtol is None else rtol
-    return ops.pinv(a, rtol=_number(rcond))
+    rtol = as_tensor(rcond, real_dtype(a.dtype))
+    rtol = cast(rtol, real_dtype(a.dtype))
+    if rtol.ndim:
+        lead = broadcast_shapes(a.shape[:-2], rtol.shape)
+        a, rtol = with_lead(a, lead), broadcast_to(rtol, lead)
+    return ops.pinv(a, rtol)
 
 
 def _number(rcond: Any) -> float:
@@ -178,7 +184,7 @@ def lstsq(a: Any, b: Any, rcond: Any = None) -> LstsqResult:
     m, n = a.shape
     s = svdvals(a)
     rank = _rank(s, multiply(_first(s), cutoff))
-    x = matmul(ops.pinv(a, rtol=cutoff), b)
+    x = matmul(ops.pinv(a, as_tensor(cutoff, real_dtype(a.dtype))), b)
     left = subtract(b, matmul(a, x))
     sums = _sum(squared(left), axis=0, keepdims=b.ndim == 1)
     is_less = not isinstance(rank, TracedTensor) and int(rank) < n
