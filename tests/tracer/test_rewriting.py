@@ -202,6 +202,18 @@ def test_a_lambda_of_several_in_one_line(interpreted):
     assert [staged(f, C(-2.0)) for f in fs] == [2.0, -6.0]
 
 
+class Slopes:
+    both = [lambda x, k=k: k * x if x > 0 else x for k in (2, 3)]
+
+
+EACH = {k: lambda x, k=k: k * x if x > 0 else x for k in (2, 3)}
+
+
+@pytest.mark.parametrize("fs", [Slopes.both, [*EACH.values()]], ids=["in a class", "in a module"])
+def test_lambdas_of_a_comprehension(interpreted, fs):
+    assert [staged(f, C(5.0)) for f in fs] == [10.0, 15.0]
+
+
 def test_what_has_no_control_flow_is_left_alone():
     def f(x):
         return np.sin(x) + tp.exp(x)

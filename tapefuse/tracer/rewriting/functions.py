@@ -108,7 +108,7 @@ def _make(function: FunctionType) -> _Made:
     rewriting = Rewriting(code.co_filename)
     node: ast.stmt
     if isinstance(source.node, ast.Lambda):
-        node = ast.copy_location(ast.Return(rewriting.visit(_without_defaults(source.node))), source.node)
+        node = ast.copy_location(ast.Expr(rewriting.visit(_without_defaults(source.node))), source.node)
     else:
         node = source.node
         rewriting.function(_without_defaults(node))

@@ -18,6 +18,7 @@ from typing import Any
 from tapefuse._records import dataclass
 
 FunctionNode = ast.FunctionDef | ast.Lambda
+_COMPREHENSIONS = ("<listcomp>", "<setcomp>", "<dictcomp>", "<genexpr>")
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,9 +38,13 @@ def source_of(function: FunctionType) -> Source | None:
         return None
     if node is None or _parameters(node) != code.co_varnames[: len(_parameters(node))]:
         return None
-    parts = function.__qualname__.split(".")
-    in_class = len(parts) > 1 and parts[-2] != "<locals>"
-    return Source(node, parts[-2] if in_class else None)
+    return Source(node, _owner(function.__qualname__))
+
+
+def _owner(qualified: str) -> str | None:
+    """The class in whose body a function of that name is made: `C` of `C.f` and of `C.<listcomp>.<lambda>`."""
+    around = [part for part in qualified.split(".")[:-1] if part not in _COMPREHENSIONS]
+    return None if not around or around[-1].startswith("<") else around[-1]
 
 
 def _definition(code: CodeType, module: dict[str, Any]) -> ast.FunctionDef | None:
