@@ -41,6 +41,7 @@ from tapefuse.tracer.control import associative_scan, cond, fori_loop, map, scan
 from tapefuse.tracer.custom import custom_gradient, grad_pass_through, override_gradient, recompute
 from tapefuse.tracer.debugging import check_finite, debug_print
 from tapefuse.tracer.interchange import from_dlpack
+from tapefuse.tracer.invertible import invertible
 from tapefuse.tracer.operators import functions as _functions
 from tapefuse.tracer.repeating import explain
 from tapefuse.tracer.rewriting import as_written, stage, unroll
@@ -114,6 +115,7 @@ __all__ = [
     "int16",
     "int32",
     "int64",
+    "invertible",
     "jacobian",
     "jvp",
     "kept_memory",

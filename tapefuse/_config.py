@@ -91,7 +91,7 @@ FLAGS = {
             5,
             _repetitions,
             "true, false or a number of repetitions",
-            "after how many equal eager tapes in a row their reverse pass is compiled; 0: never",
+            "after how many equal eager tapes in a row the next ones are compiled; 0: never",
         ),
         Flag("cache", True, _bool, "true or false", "keep compiled programs on disk"),
         Flag("cache_dir", "", _text, "a folder", "where they are kept; empty: the user's cache folder"),

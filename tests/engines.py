@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -62,6 +63,11 @@ LOADS: dict[str, Callable[..., Any]] = {"llvm": llvm_engine.load, "numba": numba
 def scheduled(graph: Graph, seed: int) -> Run:
     """The program on the LLVM engine with one of its legal schedules, drawn at random."""
     return runner(llvm_engine.load, request(graph, Drawn(seed)), [])
+
+
+def threaded(graph: Graph, threads: int) -> Run:
+    """The program on the LLVM engine, with so many threads."""
+    return runner(partial(llvm_engine.load, threads=threads), request(graph), [])
 
 
 ENGINES: dict[str, Callable[[Graph], Run]] = {name: engine(load) for name, load in LOADS.items()}

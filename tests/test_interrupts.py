@@ -13,6 +13,8 @@ import pytest
 
 import tapefuse as tp
 from tapefuse._config import busy
+from tapefuse.ir.passes import optimise
+from tapefuse.ir.print import show
 from tapefuse.runtime.entry import POLL
 
 pytestmark = pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="needs a timer")
@@ -78,6 +80,22 @@ def test_many_kernels(alarm):
     x[:] = 1
     step(x, 1)
     np.testing.assert_allclose(v, 1)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_strips(threads, alarm):
+    """Of a loop over independent rows: one thread is told to stop, the other one sees it."""
+
+    @tp.tape_function(threads=threads)
+    def far(x, w):
+        for _ in range(20_000):
+            x = tp.tanh(x @ w)
+        return x
+
+    x, w = np.zeros((512, 400)), np.zeros((400, 400))
+    assert "parallel=True" in show(optimise(far.graph(x, w)))
+    assert callable(far.specialise(x, w).entry)
+    assert interrupted(lambda: far(x, w), alarm) < 3
 
 
 @pytest.mark.parametrize("threads", [1, 2])
@@ -185,6 +203,26 @@ def test_a_long_loop_over_a_variable_is_ended(alarm, steps):
         train(1.0, 1)
         np.testing.assert_allclose(v, 1)
         assert count.item() == 1
+
+
+def test_a_long_loop_over_a_large_variable_is_ended(alarm):
+    """16 MB are copied in a hundredth of the loop's time, so that it works on a copy; a short loop does not."""
+    v = tp.Variable(np.zeros(1 << 22, np.float32))
+
+    def steps(n):
+        @tp.tape_function
+        def train(x):
+            for _ in range(n):
+                v.assign(tp.sin(v) + x * tp.max(v + 1.0))
+
+        return train
+
+    short, long = steps(20), steps(4000)
+    assert short.memory_report(1.0).scratch < 1.5 * v.numpy().nbytes < long.memory_report(1.0).scratch
+    assert callable(long.specialise(1.0).entry)
+    for _ in range(2):
+        assert interrupted(lambda: long(1.0), alarm) < 3
+        assert not v.numpy().any() and holders(v) == 1
 
 
 def test_a_loop_that_keeps_rows_is_ended(alarm):

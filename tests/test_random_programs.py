@@ -52,7 +52,7 @@ NEVER_DRAWN = frozenset(op.name for op in OPS.values() if op.library == "region"
     "debug_print",  # is interpreted
     "credit",  # means something to tapes alone
     "gamma_path",  # its derivative is that of a draw
-    "ruled",
+    *("ruled", "invertible"),
     "empty",  # means nothing
     "failed",  # a program's checks ask it
     *("eig", "eigvals"),  # in an order that rounding may change: tests/numpy/test_eig.py

@@ -215,15 +215,15 @@ class Code:
             self._bodies[depth].append(self._viewed(buffer, array.buffer, depth))
         return self._memos[depth][key]
 
-    def name_view(self, buffer: Buffer, source: Buffer) -> None:
+    def name_view(self, buffer: Buffer, source: Buffer, at: Scalar = ZERO) -> None:
         """Make a view here, which may be moved."""
-        self.append(self._viewed(buffer, source, self.here))
+        self.append(self._viewed(buffer, source, self.here, at))
 
-    def _viewed(self, buffer: Buffer, source: Buffer, depth: int) -> View:
+    def _viewed(self, buffer: Buffer, source: Buffer, depth: int, at: Scalar = ZERO) -> View:
         self.symbols |= symbols(buffer.type.shape)
         self._homes[buffer.name] = depth
         self.same_memory(buffer, source)
-        return View(buffer, source)
+        return View(buffer, source, at)
 
     def same_memory(self, a: Buffer, b: Buffer) -> None:
         first, second = self.memory(a), self.memory(b)

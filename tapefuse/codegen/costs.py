@@ -50,6 +50,7 @@ CALLED = 4_000 * 64  # cost from which a kernel inside a region is called, not c
 COPIED = 200  # statements up to which one is copied
 POLL = 100_000 * 64  # between two looks at whether to stop, at most
 LONG = 10_000_000 * 64  # what a loop is taken for that has no known end: such calls can be interrupted
+COPY = 13  # a byte of a state to memory of the program's own and back: 10 GB/s each way, past all caches
 EXTENT = 64  # what an extent is taken for where a region's cost decides something that cannot be changed at run time
 
 # -- computing again or keeping ------------------------------------------------------------------------------------

@@ -170,8 +170,8 @@ class _Writer:
                     self.repeat(s)
                 case If():
                     self.branch(s)
-                case View(buffer, source):
-                    self.effect(f"{buffer.name} = {self.view(buffer, source)}")
+                case View():
+                    self.effect(f"{s.buffer.name} = {self.view(s)}")
                 case Move(targets, sources):
                     self.effect(" = ".join(", ".join(b.name for b in buffers) for buffers in (targets, sources)))
                 case Launch():
@@ -229,13 +229,16 @@ class _Writer:
             self.line("else:")
             self.block(otherwise)
 
-    def view(self, buffer: Buffer, source: Buffer) -> str:
+    def view(self, s: View) -> str:
+        buffer, source = s.buffer, s.source
         sizes = shape_text(buffer.type.shape or (1,), self.symbols)
-        if buffer.type.dtype == source.type.dtype:
+        start = self.plain(s.at)
+        if buffer.type.dtype == source.type.dtype and s.at == ZERO:
             return f"{self.imports.function('reshaped')}({source.name}, {sizes})"
         if source.type.dtype != BYTE or len(source.type.shape) != 1:
             raise TypeError(f"{buffer.type} is no view of {source.type}")
-        return f"{self.imports.function('carve')}({source.name}, 0, {sizes}, {self.imports.dtype(buffer.type.dtype)})"
+        dtype = self.imports.dtype(buffer.type.dtype)
+        return f"{self.imports.function('carve')}({source.name}, {start}, {sizes}, {dtype})"
 
     def launch(self, s: Launch) -> str:
         operands = [*(b.name for b in s.buffers), *map(self.plain, s.sizes)]

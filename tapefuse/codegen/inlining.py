@@ -194,8 +194,8 @@ class _Inlined:
                     with code.scope(parts):
                         self.statements(part)
                 code.append(If(condition, *parts))
-            case View(buffer, source):
-                self.view(buffer, source)
+            case View():
+                self.view(s)
             case Allocate(buffer, nbytes, _):
                 assert self.status is not None
                 new = code.buffer(buffer.type.substitute(self.bound))
@@ -236,12 +236,12 @@ class _Inlined:
         else:
             self.code.store(self.array(buffer), self.scalars(index), self.scalar(value))
 
-    def view(self, buffer: Buffer, source: Buffer) -> None:
+    def view(self, s: View) -> None:
         """A view of its own: it may be moved."""
-        code, type = self.code, buffer.type.substitute(self.bound)
+        code, type = self.code, s.buffer.type.substitute(self.bound)
         new = code.buffer(type)
-        code.name_view(new, self.array(source))
-        self.storage[buffer] = Array(new, code.here)
+        code.name_view(new, self.array(s.source), self.scalar(s.at))
+        self.storage[s.buffer] = Array(new, code.here)
 
     def loop(self, s: For) -> None:
         code, trips = self.code, self.trips(s)

@@ -9,7 +9,22 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from tapefuse.codegen.emit_llvm import Writer
-from tapefuse.codegen.loops import Allocate, Buffer, Free, Grow, If, Launch, Move, Num, Poll, Stmt, View, While, bodies
+from tapefuse.codegen.loops import (
+    ZERO,
+    Allocate,
+    Buffer,
+    Free,
+    Grow,
+    If,
+    Launch,
+    Move,
+    Num,
+    Poll,
+    Stmt,
+    View,
+    While,
+    bodies,
+)
 
 ALIGN = 64
 WATCHED, INTERRUPTED, LAUNCH = "tapefuse_watched", "tapefuse_interrupted", "tapefuse_launch"
@@ -47,8 +62,11 @@ class RegionWriter(Writer):
 
     def control(self, s: Stmt) -> None:
         match s:
-            case View(buffer, source):
-                self.view(buffer, self.pointer(source))
+            case View(buffer, source, at):
+                start = self.pointer(source)
+                if at != ZERO:
+                    start = self.new(f"getelementptr i8, ptr {start}, i64 {self.use(at)}")
+                self.view(buffer, start)
             case Move(targets, sources):
                 found = [self.pointer(b) for b in sources]
                 for target, value in zip(targets, found, strict=True):
@@ -114,15 +132,18 @@ class RegionWriter(Writer):
         self.start(f"stay.{self.count}")
 
     def poll(self, status: Buffer) -> None:
-        """Whether this thread may ask is known when the kernel begins."""
+        """Whether this thread may ask is known when the kernel begins; others see whether one that may has stopped."""
         interrupted = self.needs.external(INTERRUPTED, "i64")
         self.look()
         self.count += 1
         n = self.count
-        self.line(f"br i1 %may.ask, label %ask.{n}, label %on.{n}")
+        self.line(f"br i1 %may.ask, label %ask.{n}, label %see.{n}")
         self.start(f"ask.{n}")
         answer = self.new(f"call i64 {interrupted}()")
         self.stop_if(answer, status)
+        self.line(f"br label %on.{n}")
+        self.start(f"see.{n}")
+        self.stop_if("0", status)
         self.line(f"br label %on.{n}")
         self.start(f"on.{n}")
 
@@ -134,9 +155,12 @@ class RegionWriter(Writer):
             self.slots += [f"  %asks = call i64 {watched}()", "  %may.ask = icmp ne i64 %asks, 0"]
 
     def stop_if(self, answer: str, status: Buffer) -> None:
-        stop = self.new(f"icmp ne i64 {answer}, 0")
+        """Leave if this thread was told to stop, or another one that runs a piece of the same kernel."""
+        seen = self.new(f"load atomic i8, ptr {self.pointer(status)} monotonic, align 1")
+        told = self.new(f"icmp ne i64 {answer}, 0")
+        stop = self.new(f"or i1 {told}, {self.new(f'icmp ne i8 {seen}, 0')}")
         self.line(f"{stop}.byte = zext i1 {stop} to i8")
-        self.line(f"store i8 {stop}.byte, ptr {self.pointer(status)}")
+        self.line(f"store atomic i8 {stop}.byte, ptr {self.pointer(status)} monotonic, align 1")
         self.leave_if(stop)
 
     # -- memory ----------------------------------------------------------------------------------------

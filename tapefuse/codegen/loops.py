@@ -259,10 +259,11 @@ class If:
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """`buffer` is, to the end of this scope, the memory of `source` seen as its own type."""
+    """`buffer` is, to the end of this scope, the memory of `source` from byte `at` on, seen as its own type."""
 
     buffer: Buffer
     source: Buffer
+    at: Scalar = ZERO  # other than 0 in a source of bytes only
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from tapefuse.codegen.loops import (
+    ZERO,
     Allocate,
     Assign,
     Call,
@@ -109,8 +110,9 @@ def _line(s: Stmt) -> str:
             return "loop:"
         case If(condition):
             return f"if {condition}:"
-        case View(buffer, source):
-            return f"{buffer.name} = view {source.name} : {buffer.type}"
+        case View(buffer, source, first):
+            offset = "" if first == ZERO else f" from {first}"
+            return f"{buffer.name} = view {source.name}{offset} : {buffer.type}"
         case Move(targets, sources):
             return " = ".join(", ".join(b.name for b in buffers) for buffers in (targets, sources))
         case Launch():

@@ -78,7 +78,9 @@ def reads(s: Stmt) -> Iterator[Var]:
             found = (nbytes,)
         case Grow():
             found = (s.used, s.nbytes)
-        case View() | Move() | Free() | Poll():
+        case View(at=at):
+            found = (at,)
+        case Move() | Free() | Poll():
             found = ()
         case For(start=start, stop=stop):
             found = (start, stop)

@@ -32,7 +32,7 @@ def plan(request: Request) -> Plan:
     updates = {new: states[k] for new, k in zip(new_values, written, strict=True)}
     renewed = [s for n, s in updates.items() if request.inner and is_renewed(n)]
     fixed = frozenset(graph.params).difference(updates.values()).union(renewed)
-    decided = replace(schedule(graph, request.choices, fixed), ends=request.ends)
+    decided = replace(schedule(graph, request.choices, fixed), ends=request.ends, serial=request.serial)
     checks = graph.outs[len(graph.outs) - len(request.checks) :]
     frugal = request.memory_budget is not None
     first = frozenset() if request.inner or not updates else before_writing(decided, updates.values(), frugal)
@@ -40,6 +40,8 @@ def plan(request: Request) -> Plan:
     decided = ordered(decided, chosen, checks, frugal, first)
     moved = {n: s for n, s in updates.items() if n not in chosen}
     found = steps(decided, chosen, request.strict, partial(lowering, plan))
+    if request.serial:
+        found = [replace(step, chunks=1) for step in found]
     if not request.inner:
         found += [_copy(decided, n, s, f"copy{k}") for k, (n, s) in enumerate(moved.items())]
     for mistake in unwritten(found, {*graph.params, *(v for v in graph.nodes if v.op is OPS["empty"])}):

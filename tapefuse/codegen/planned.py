@@ -34,6 +34,7 @@ class Request:
     choices: AsMeasured = AS_MEASURED  # where schedules may differ
     inner: bool = False  # of a region: new values of states that are not written in place are left in their own memory
     ends: Mapping[str, Dim] = field(default_factory=dict)  # what indices of loops around stay below, outermost first
+    serial: bool = False  # within a piece of a kernel: what is inside is not cut again
 
     @property
     def written(self) -> tuple[int, ...]:

@@ -83,6 +83,11 @@ class Body(Context, ABC):
         written, inside = frozenset(self.written), tuple(self.inside)
         return [Step(kernel, tuple(self.buffers), written, 1, self.group, status=self.status, inside=inside)]
 
+    @property
+    def is_serial(self) -> bool:
+        """Whether kernels inside are not cut into pieces."""
+        return self.plan.serial
+
     @abstractmethod
     def write(self) -> None:
         """Append the region's statements, and set its cost."""
@@ -162,7 +167,8 @@ class Body(Context, ABC):
         ends = dict(self.plan.ends)
         if "index" in self.attributes:
             ends[self.attributes["index"]] = self.attributes["trips"]
-        p = self.planned(Request(graph, inputs, written, name=title, strict=self.strict, inner=True, ends=ends))
+        request = Request(graph, inputs, written, name=title, strict=self.strict, inner=True, ends=ends)
+        p = self.planned(replace(request, serial=self.is_serial))
         self.inside.append((title, p))
         return p
 

@@ -59,11 +59,15 @@ class Loop(Body):
             self.fixed[k] = self.given(self.args[k], k in self.addressed)
             if k in same and (home := self.home(k)) is not None:
                 self._begin(home, self.args[k])
-        self.once = constant_steps(p, [self.state[k] for k in self.constant], self.attributes.get("index"))
+        self.once = self.constant_steps(p)
         self.give_memory(p, self.once)
         self.run(p, self.once, {self.state[k]: storage for k, storage in self.fixed.items()})
         self.frames = [s for k in self.carried for s in self._frames(p, k)]
         return p
+
+    def constant_steps(self, p: Plan) -> list[Step]:
+        """What is done before the loop."""
+        return constant_steps(p, [self.state[k] for k in self.constant], self.attributes.get("index"))
 
     def _frames(self, p: Plan, k: int) -> list[Step]:
         """The steps that copy what an iteration leaves as it is, where all iterations leave the same elements: once

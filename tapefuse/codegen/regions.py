@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from tapefuse.codegen.region_body import Body, Planned
 from tapefuse.codegen.region_branches import Sized, Switch
 from tapefuse.codegen.region_loops import ForLoop, WhileLoop
+from tapefuse.codegen.region_parallel import ParallelLoop
 from tapefuse.codegen.region_stacks import Recording
 from tapefuse.codegen.schedule import Group, Schedule
 from tapefuse.ir.graph import Value
@@ -27,6 +28,7 @@ def lowering(
     planned: Planned, plan: Schedule, group: Group, in_place: Mapping[Value, Value], strict: bool = False
 ) -> Body:
     """What builds the kernel of a region. `planned` makes the plan of a graph inside."""
-    op = group.nodes[0].op
-    assert op is not None
-    return _KINDS[op.name](planned, plan, group, in_place, strict)
+    token = group.nodes[0]
+    assert token.op is not None
+    kind = ParallelLoop if token.attributes.get("parallel") and not plan.serial else _KINDS[token.op.name]
+    return kind(planned, plan, group, in_place, strict)

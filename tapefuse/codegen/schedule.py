@@ -60,6 +60,7 @@ class Schedule:
     why_kept: dict[Value, str] = field(default_factory=dict)
     choices: AsMeasured = AS_MEASURED
     ends: Mapping[str, Dim] = field(default_factory=dict)  # what indices of loops around stay below, outermost first
+    serial: bool = False  # within a piece of a kernel
 
     def most(self, d: Dim) -> Dim:
         """What a dimension is at most, in any iteration of the loops around."""

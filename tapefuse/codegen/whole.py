@@ -7,8 +7,9 @@ interrupted. A variable that such a loop carries gets its new value when all of 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from math import inf
 
-from tapefuse.codegen.costs import LONG, MULTIPLY_ADD, time, typical
+from tapefuse.codegen.costs import COPY, LONG, MULTIPLY_ADD, time, typical
 from tapefuse.codegen.memory import LATE
 from tapefuse.codegen.schedule import Group, Schedule, domain
 from tapefuse.ir import ops
@@ -16,20 +17,28 @@ from tapefuse.ir.graph import Graph, Value
 from tapefuse.ir.ops import region
 from tapefuse.ir.types import Dim, size
 
+SHARE = 100  # of a loop's work, one part may be for copies of large states
+MOST_COPIED = 256 << 20  # bytes of states; of more, the memory weighs more
 INTERRUPTIBLE = 5_000_000 * 64  # work of a loop from which it can be stopped: that of a program which can
 
 
 def before_writing(plan: Schedule, states: Iterable[Value], frugal: bool) -> frozenset[Group]:
-    """The regions that run before `states` are overwritten. The long ones are not among them where the states' new
-    values would take much memory, or `frugal`."""
+    """The regions that run before `states` are overwritten. Of the long ones those for which copies of the states take
+    little memory, or little time beside the loop's; none if `frugal`."""
     regions = [g for g in plan.groups if g.kind == "region"]
     nbytes: Dim = sum((s.type.nbytes for s in states), start=0)
-    is_small = not frugal and isinstance(nbytes, int) and nbytes <= LATE
 
     def is_among(token: Value) -> bool:
-        return allocates(token) or is_small and work(token) >= INTERRUPTIBLE
+        return allocates(token) or not frugal and isinstance(nbytes, int) and work(token) >= least_work(nbytes)
 
     return frozenset(g for g in regions if is_among(g.nodes[0]))
+
+
+def least_work(nbytes: int) -> float:
+    """Of a loop that runs on copies of so many bytes of states, so that it can be stopped."""
+    if nbytes <= LATE:
+        return INTERRUPTIBLE
+    return SHARE * nbytes * COPY if nbytes <= MOST_COPIED else inf
 
 
 def allocates(v: Value) -> bool:

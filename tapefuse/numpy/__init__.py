@@ -123,6 +123,7 @@ def _install() -> None:
     operators.array_functions.update(_LAST_TWO_AXES)
     operators.array_functions.update({("numpy.fft", name): getattr(fft, name) for name in fft.__all__})  # loads late
     operators.array_functions.update({f: _leave_tape(f) for f in _ON_VALUES})
+    operators.complete()
     operators.ufuncs.update(ufunc_methods.methods({k: f for k, f in operators.ufuncs.items() if k[1] == "__call__"}))
 
 

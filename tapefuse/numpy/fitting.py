@@ -124,23 +124,28 @@ def roots(p: Any) -> Tensor:
     p = atleast_1d(p)
     if p.ndim != 1:
         raise ValueError(f"{called()}: Input must be a rank-1 array, not {p.type}")
-    p, count = _floating(p), _fixed(p.shape[0], "p")
-    zeros = 0
+    p, zeros = _between_zeros(_floating(p))
+    n = max(_fixed(p.shape[0], "p") - 1, 0)
+    if n == 0:
+        return as_tensor(np.zeros(zeros, real_dtype(p.dtype)))
+    first = divide(negative(getitem(p, slice(1, None))), getitem(p, slice(0, 1)))
+    found = eigvals(concatenate([expand_dims(first, 0), as_tensor(np.eye(n - 1, n, dtype=p.dtype))]))
+    return concatenate([found, as_tensor(np.zeros(zeros, found.dtype))]) if zeros else found
+
+
+def _between_zeros(p: Tensor) -> tuple[Tensor, int]:
+    """Coefficients without the zeros at both ends, and how many there were at the second one. All of traced ones, of
+    which the first must not be 0 when the program runs."""
+    count = _fixed(p.shape[0], "p")
     if isinstance(p, TracedTensor):
         text = f"{called()}: the first coefficient is 0, and how many roots there are has to be known while tracing"
-        require(not_equal(p[0], 0) if count else True, np.linalg.LinAlgError(f"{text}; leave leading zeros out"))
-    else:
-        places = np.flatnonzero(np.asarray(p)).tolist() or [0, -1]
-        zeros = count - places[-1] - 1 if places[-1] >= 0 else 0
-        p = getitem(p, slice(places[0], places[-1] + 1))
-    n = max(_fixed(p.shape[0], "p") - 1, 0)
-    trailing = np.zeros(zeros, real_dtype(p.dtype))
-    if n == 0:
-        return as_tensor(trailing)
-    first = divide(negative(getitem(p, slice(1, None))), getitem(p, slice(0, 1)))
-    companion = concatenate([expand_dims(first, 0), as_tensor(np.eye(n - 1, n, dtype=p.dtype))])
-    found = eigvals(companion)
-    return concatenate([found, as_tensor(trailing.astype(found.dtype))]) if zeros else found
+        if count:
+            require(not_equal(p[0], 0), np.linalg.LinAlgError(f"{text}; leave leading zeros out"))
+        return p, 0
+    places = np.flatnonzero(np.asarray(p)).tolist()
+    if not places:
+        return getitem(p, slice(0, 0)), 0
+    return getitem(p, slice(places[0], places[-1] + 1)), count - places[-1] - 1
 
 
 __all__ = ["polydiv", "polyfit", "roots"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -233,14 +234,19 @@ def _each(function: Any, xs: tuple) -> Any:
 
 def transpose(x: Any, axes: Any = None) -> Tensor:
     """Axes permuted; reversed if no order is given."""
-    x = as_tensor(x)
     if axes is None and type(x) is Tensor and state.trace is None:
-        rank = x._array.ndim
-        return x if rank < 2 else moved(ops.transpose, x, x._array.T, {"perm": tuple(range(rank - 1, -1, -1))})
+        array = x._array
+        return x if array.ndim < 2 else moved(ops.transpose, x, array.T.copy(), _reversed_axes(array.ndim))
+    x = as_tensor(x)
     perm = tuple(reversed(range(x.ndim))) if axes is None else tuple([_axis(x.ndim, a) for a in axes])
     if sorted(perm) != list(range(x.ndim)):
         raise ShapeError(f"{called()}: axes {axes} do not name each axis of {x.type} once")
     return x if perm == tuple(range(x.ndim)) else ops.transpose(x, perm=perm)
+
+
+@lru_cache(maxsize=64)
+def _reversed_axes(rank: int) -> dict[str, Any]:
+    return {"perm": tuple(range(rank - 1, -1, -1))}
 
 
 def permute_dims(x: Any, axes: Any = None) -> Tensor:

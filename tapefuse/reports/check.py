@@ -36,7 +36,7 @@ SLOPE = 1e-4  # how far derivatives may be from them
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that is wrong; `kind`: "divergence", "not finite" or "derivative"."""
+    """One thing that is wrong; `kind`: "divergence", "not finite", "derivative" or "inverse"."""
 
     kind: str
     text: str
@@ -70,7 +70,7 @@ def check(traced: Traced, inputs: Sequence[Any], options: Options, name: str) ->
 
 
 def _report(graph: Graph, arrays: Sequence[np.ndarray], options: Options, name: str) -> CheckReport:
-    findings = [*_not_finite(graph, arrays)]
+    findings = [*_not_finite(graph, arrays), *_inverses(graph, arrays)]
     skipped = []
     if loc := printing(graph):
         skipped.append(f"compiled values, since {loc} prints and such functions are interpreted")
@@ -125,6 +125,27 @@ def _called(v: Value) -> str:
     return f"{v.op.name} at {v.loc}" if v.loc else v.op.name
 
 
+# -- steps that can be undone -----------------------------------------------------------------------------------------
+
+
+def _inverses(graph: Graph, arrays: Sequence[np.ndarray]) -> Iterator[Finding]:
+    """The first step whose inverse does not give what the step was given (`tp.invertible`)."""
+
+    def watch(v: Value, xs: Sequence[np.ndarray], y: np.ndarray) -> None:
+        if v.op is not OPS["invertible"] or v.attributes["number"]:
+            return
+        inverse, n = v.attributes["inverse"], v.attributes["count"]
+        for x, undone in zip(xs[n : 2 * n], evaluate(inverse, *xs[:n], *xs[2 * n :]), strict=True):
+            if not _near(undone, x):
+                text = _compared(undone, x, ("undone", "given"))
+                raise _Found(f"{inverse.name}, the inverse of the step at {v.loc}: what the step takes is {text}")
+
+    try:
+        observed(graph, arrays, watch)
+    except _Found as found:
+        yield Finding("inverse", found.text)
+
+
 # -- compiled against interpreted -------------------------------------------------------------------------------------
 
 
@@ -162,13 +183,13 @@ def _near(a: np.ndarray, b: np.ndarray) -> bool:
         return bool(np.allclose(a, b, rtol=limit, atol=limit * scale, equal_nan=True))
 
 
-def _compared(a: np.ndarray, b: np.ndarray) -> str:
+def _compared(a: np.ndarray, b: np.ndarray, names: tuple[str, str] = ("compiled", "interpreted")) -> str:
     with np.errstate(all="ignore"):
         apart = ~np.isclose(a, b, rtol=NEAR.get(real_dtype(a.dtype).itemsize, 0.0), atol=0.0, equal_nan=True)
     place = np.argwhere(apart)
     where = tuple(place[0]) if len(place) and a.ndim else ()
     at = f" at {list(map(int, where))}" if where else ""
-    return f"{a[where]} compiled and {b[where]} interpreted{at}"
+    return f"{a[where]} {names[0]} and {b[where]} {names[1]}{at}"
 
 
 # -- derivatives ------------------------------------------------------------------------------------------------------

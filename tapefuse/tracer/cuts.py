@@ -130,6 +130,11 @@ def known_cut(x: Tensor, index: Any) -> shortcuts.Cut | None:
         return None
     if type(index) is int:
         return _int_cut(x.shape, index)
+    if type(index) is slice:
+        start, stop, step = index.start, index.stop, index.step
+        if _is_bound(start) and _is_bound(stop) and _is_bound(step):
+            return _one_slice_cut(x.shape, start, stop, step)
+        return None
     given = index if type(index) is tuple else (index,)
     key = tuple([(i.start, i.stop, i.step) if type(i) is slice else i for i in given])
     for i, k in zip(given, key, strict=True):
@@ -143,6 +148,15 @@ def known_cut(x: Tensor, index: Any) -> shortcuts.Cut | None:
 @lru_cache(maxsize=4096)
 def _int_cut(shape: Shape, index: int) -> shortcuts.Cut | None:
     return _sliced_cut(shape, (index,))
+
+
+def _is_bound(bound: Any) -> bool:
+    return bound is None or type(bound) is int
+
+
+@lru_cache(maxsize=4096)
+def _one_slice_cut(shape: Shape, *bounds: int | None) -> shortcuts.Cut | None:
+    return _sliced_cut(shape, (bounds,))
 
 
 @lru_cache(maxsize=4096)

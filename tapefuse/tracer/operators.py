@@ -21,6 +21,22 @@ ufuncs: dict[Any, Any] = {}  # numpy ufunc -> our function
 array_functions: dict[Any, Any] = {}  # numpy function, or its module and name, -> our function
 
 Axis = int | tuple[int, ...] | None
+_DIRECT = {  # operators that are the function itself once it is there: a Python call less
+    "__add__": "add",
+    "__sub__": "subtract",
+    "__mul__": "multiply",
+    "__truediv__": "divide",
+    "__matmul__": "matmul",
+    "__pow__": "power",
+    "__getitem__": "getitem",
+}
+
+
+def complete() -> None:
+    """To be called when `functions` is filled."""
+    for operator, name in _DIRECT.items():
+        setattr(Operators, operator, getattr(functions, name))
+    Operators.T = property(functions.transpose)  # type: ignore[assignment,method-assign]
 
 
 class Ref:

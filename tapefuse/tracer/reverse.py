@@ -80,6 +80,9 @@ def _path(entries: Sequence[Entry | Line], wanted: set[int]) -> tuple[list[Line]
     return path, active
 
 
+_sum = np.add
+
+
 def _pull(path: Sequence[Line], cotangents: dict[int, Any], active: set[int], wanted: set[int]) -> None:
     check = config.check
     for op, keys, key, held, attrs, _, _ in reversed(path):
@@ -95,14 +98,18 @@ def _pull(path: Sequence[Line], cotangents: dict[int, Any], active: set[int], wa
                     if check:
                         _check(op, c, held[place + 1])
             continue
-        for place, k in enumerate(keys):
-            if k in active and (rule := partials[place]) is not None:
-                c, x = rule(g, *held), held[place + 1]
+        place = 0
+        for k in keys:
+            rule = partials[place]
+            place += 1  # noqa: SIM113, quicker than `enumerate`
+            if rule is not None and k in active:
+                c, x = rule(g, *held), held[place]
                 if c.shape != x.shape:
                     c = unbroadcast(c, x)
                 if check:
                     _check(op, c, x)
-                cotangents[k] = np.add(cotangents[k], c) if k in cotangents else c
+                before = cotangents.get(k)
+                cotangents[k] = c if before is None else _sum(before, c)
 
 
 def _check(op: Op, c: Any, x: Any) -> None:

@@ -98,7 +98,7 @@ def product(x: Any, y: Any) -> Tensor | None:
     except Exception:  # the long way says why
         return None
     z = Tensor.__new__(Tensor)
-    z._array = array = normal(array)
+    z._array = array = array if type(array) is np.ndarray and array.flags.c_contiguous else normal(array)
     if tapes := here.tapes:
         op = _product if a.ndim + b.ndim < 4 else ops.matmul
         taped(tapes, op, _NONE, (x, y), z, (array, a, b))
@@ -126,13 +126,14 @@ class Cut:
     """What an index of integers and slices takes of an array: equal only to itself.
 
     `key`: the index as NumPy takes it. The same in registered operations: a slice, axes reversed, axes dropped.
+    `attrs`: those of the operation of eager tapes.
     """
 
-    __slots__ = ("flips", "key", "limits", "shape", "starts", "strides")
+    __slots__ = ("attrs", "flips", "key", "limits", "shape", "starts", "strides")
 
     def __init__(self, key: tuple, starts: tuple, limits: tuple, strides: tuple, flips: tuple, shape: Shape):
         self.key, self.starts, self.limits, self.strides = key, starts, limits, strides
-        self.flips, self.shape = flips, shape
+        self.flips, self.shape, self.attrs = flips, shape, {"cut": self}
 
     @property
     def region(self) -> Shape:
@@ -164,12 +165,14 @@ _cut = _shortcut(
 
 def item(x: Tensor, cut: Cut) -> Tensor:
     """The part of an eager tensor."""
-    if type(x) is Deferred and (found := x._run.next(_cut, {"cut": cut}, (x,))) is not None:
+    if type(x) is Deferred and (found := x._run.next(_cut, cut.attrs, (x,))) is not None:
         return found
     y = Tensor.__new__(Tensor)
-    y._array = array = normal(x._array[cut.key])
+    a = x._array
+    array = a[cut.key]
+    y._array = array = array if array.flags.c_contiguous else normal(array)
     if tapes := state.tapes:
-        taped(tapes, _cut, {"cut": cut}, (x,), y, (array, x._array))
+        taped(tapes, _cut, cut.attrs, (x,), y, (array, a))
     return y
 
 
@@ -179,7 +182,7 @@ def item(x: Tensor, cut: Cut) -> Tensor:
 def moved(op: Op, x: Tensor, array: np.ndarray, attrs: dict[str, Any]) -> Tensor:
     """`op(x, **attrs)`, an operation on one eager tensor whose result is `array`."""
     y = Tensor.__new__(Tensor)
-    y._array = array = normal(array)
+    y._array = array = array if type(array) is np.ndarray and array.flags.c_contiguous else normal(array)
     if tapes := state.tapes:
         taped(tapes, op, attrs, (x,), y, (array, x._array))
     return y

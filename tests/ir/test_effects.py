@@ -172,3 +172,39 @@ def test_a_rule_of_other_types_is_an_error():
     assert z.type == t
     values = np.arange(3.0), np.ones(3), np.ones(2)
     np.testing.assert_array_equal(lower(ops.ruled, values, attrs, [t, t, u], {}), values[0])
+
+
+# -- invertible -------------------------------------------------------------------------------------------------------
+
+
+def test_an_invertible_step_passes_on_what_belongs_to_its_result():
+    t, u, w = Type(F64, (3,)), Type(F64, (2, 3)), Type(F64, ())
+    back = rule(lambda y0, y1, k: [ops.div(y0, k), ops.sub(y1, k)], t, u, w)  # of y0 = x0 k, y1 = x1 + k
+    x0, x1, k = np.arange(3.0), np.ones((2, 3)), np.array(2.0)
+    operands = x0 * k, x1 + k, x0, x1, k
+    for number in (0, 1):
+        attrs = {"inverse": back, "count": 2, "number": number}
+        y = ops.invertible.emit(*(param(of(x)) for x in operands), **attrs)
+        assert y.type == (t, u)[number]
+        np.testing.assert_array_equal(ops.invertible.ref(*operands, **attrs), operands[number])
+        np.testing.assert_array_equal(lower(ops.invertible, operands, attrs, [t, u, t, u, w], {}), operands[number])
+        g = np.full(y.shape, 5.0)
+        found = ops.invertible.vjp(g, operands[number], *operands, **attrs)
+        assert [c is g for c in found] == [n == number for n in range(5)]
+        ts = [np.array(float(n)) for n in range(5)]
+        assert ops.invertible.jvp(ts, operands[number], *operands, **attrs) is ts[number]
+        flags = [True, False, False, True, False]
+        rows = [np.stack([x, x + 1]) if f else x for x, f in zip(operands, flags, strict=True)]
+        want = rows[number] if flags[number] else np.stack([operands[number]] * 2)
+        np.testing.assert_array_equal(ops.invertible.batch(flags, *rows, **attrs), want)
+
+
+def test_an_inverse_of_other_types_is_an_error():
+    t, u = Type(F64, (3,)), Type(F64, (2,))
+    y0, y1, x0, x1 = (param(s) for s in (t, u, t, u))
+    swapped = rule(lambda a, b: [b, a], t, u)
+    short = rule(lambda a: [a], t)
+    for inverse, count in ((swapped, 2), (short, 2), (short, 1)):
+        with pytest.raises(ShapeError, match="the inverse of a step takes and gives"):
+            ops.invertible.emit(y0, y1, x0, x1, inverse=inverse, count=count, number=0)
+    assert ops.invertible.emit(y0, x0, inverse=short, count=1, number=0).type == t

@@ -1,4 +1,4 @@
-"""The table of equivalent mistakes (`equivalent_mutants.py`) speaks of the rules as they are, and the page of the table."""
+"""The table of equivalent mistakes speaks of the rules as they are, and the page of the kinds in it."""
 
 from __future__ import annotations
 

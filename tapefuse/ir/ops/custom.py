@@ -1,4 +1,4 @@
-"""A value whose derivatives are what the user says, wherever its program is differentiated.
+"""What the user says of derivatives, wherever the program is differentiated: rules, and inverses of steps.
 
     %2 = ruled %y, %x, %e given=(0) inputs=1 kept=1 rules=(fn rule(%g: f32[], %e: f32[]) { ... }) : f32[]
 
@@ -18,7 +18,7 @@ import numpy as np
 from tapefuse._errors import ShapeError
 from tapefuse.ir.op import defop
 
-RULES: dict[str, Any] = {}  # "vjp", "jvp", "batch"; from `ir.passes.custom_rules`, since they derive and batch graphs
+RULES: dict[str, Any] = {}  # "vjp", "jvp", "batch", "undone"; from `ir.passes.custom_rules`, which derive and batch
 
 
 @defop
@@ -55,5 +55,43 @@ class ruled:
 
     def sample(rng, dtype):
         return []  # its derivatives are what is said, not those of what it computes
+
+    dtypes = "fc"
+
+
+@defop
+class invertible:
+    """Operand `number`, a result of a step that can be undone.
+
+    The first `count` operands are what the step gives, the next ones what it was given, in the same order. `inverse`
+    takes the former and the operands that are left, and gives the latter: the reverse pass of a loop that carries them
+    computes them so, in place of keeping them.
+    """
+
+    def ref(*xs, inverse, count, number):
+        return np.asarray(xs[number])
+
+    def type(*xs, inverse, count, number):
+        wanted = (*xs[:count], *xs[2 * count :], *xs[count : 2 * count])
+        found = tuple(v.type for v in (*inverse.params, *inverse.outs))
+        if wanted != found:
+            has, needs = (", ".join(map(str, types)) for types in (found, wanted))
+            raise ShapeError(f"the inverse of a step takes and gives {has}, not {needs}")
+        return xs[number]
+
+    def vjp(g, y, *xs, inverse, count, number):
+        return [g if k == number else None for k in range(len(xs))]
+
+    def jvp(ts, y, *xs, inverse, count, number):
+        return ts[number]
+
+    def batch(flags, *xs, inverse, count, number):
+        return RULES["undone"](invertible, flags, xs, inverse=inverse, count=count, number=number)
+
+    def at(b, i, *xs, inverse, count, number):
+        return xs[number](i)
+
+    def sample(rng, dtype):
+        return []  # what it says is about loops
 
     dtypes = "fc"

@@ -136,20 +136,23 @@ class result:
 
 @defop
 class for_:
-    """`trips` times `carry = body(carry, consts)`, with the symbol `index` counting from 0; the last carry."""
+    """`trips` times `carry = body(carry, consts)`, with the symbol `index` counting from 0; the last carry.
 
-    def ref(run, *xs, body, trips, index, carried):
+    `parallel`: no iteration reads what another one writes, nor writes the same elements, so they may run in any order.
+    """
+
+    def ref(run, *xs, body, trips, index, carried, parallel=False):
         carry, consts = tuple(xs[:carried]), tuple(xs[carried:])
         for k in range(trips):
             carry = run(body, (*carry, *consts), {index: k})
         return carry
 
-    def type(*xs, body, trips, index, carried):
+    def type(*xs, body, trips, index, carried, parallel=False):
         _check_params(body, xs, "the body of a loop")
         _check_carry(body, xs[:carried])
         return TOKEN
 
-    def results(*xs, body, trips, index, carried):
+    def results(*xs, body, trips, index, carried, parallel=False):
         return tuple(xs[:carried])
 
     vjp, jvp, batch = _rules("for")

@@ -31,6 +31,7 @@ from tapefuse.ir.passes import (
     regions,
     rows,
     simplify,
+    strips,
     units,
 )
 from tapefuse.ir.passes.bodies import deep
@@ -56,6 +57,7 @@ PASSES = (
     Pass("units", units.run, "select by unit vectors, do not multiply by them", exact=False),
     Pass("rows", deep(rows.run), "add a scatter at the rows it names, not to a whole table", exact=False),
     Pass("dce", dce.run, "drop elements that nobody reads"),
+    Pass("strips", strips.run, "loops over independent rows as loops of some rows each", exact=False),
     Pass("recordings", recordings.run, "a loop of unknown length keeps what its derivative reads"),
 )
 DERIVED = (  # graphs with another signature: not part of `optimise`

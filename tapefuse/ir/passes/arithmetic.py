@@ -196,6 +196,7 @@ RULES = (
     rule("stop_gradient", p.stop_gradient(x), lambda x: x),
     rule("credit", Pattern("credit"), lambda root: root.args[0]),
     rule("ruled", Pattern("ruled"), lambda root: root.args[0]),
+    rule("invertible", Pattern("invertible"), lambda root: root.args[root.attributes["number"]]),
     rule("missing_gradient", p.missing_gradient(x), lambda x: x),
     # tests were made before, and what prints is not compiled
     rule("having", Pattern("having"), lambda root: root.args[0]),

@@ -295,6 +295,7 @@ RULES: dict[str, Rule] = {
     "eq": _equal,
     "from_pairs": lambda node, x: Pair(together=x),
     "imag": lambda node, x: x.imag,
+    "invertible": lambda node, *xs: xs[node.attributes["number"]],
     "iota": _without_operands,
     "matmul": _matmul,
     "modulus": lambda node, x: ops.hypot.emit(*x.parts),

@@ -72,4 +72,12 @@ def batch(op: Op, flags: Sequence[bool], xs: Sequence[Any], *, rules: Any, given
     return op(*operands, rules=longer, given=given, inputs=inputs, kept=kept)
 
 
-custom.RULES |= {"vjp": cotangents, "jvp": tangent, "batch": batch}
+def undone(op: Op, flags: Sequence[bool], xs: Sequence[Any], *, inverse: Graph, count: int, number: int) -> Any:
+    """All operands with an axis of examples, and an inverse for it."""
+    n = batch_size(flags, xs)
+    operands = [x if f else with_batch(x, n) for x, f in zip(xs, flags, strict=True)]
+    longer = batched_graph(inverse, [True] * len(inverse.params), n)
+    return op(*operands, inverse=longer, count=count, number=number)
+
+
+custom.RULES |= {"vjp": cotangents, "jvp": tangent, "batch": batch, "undone": undone}

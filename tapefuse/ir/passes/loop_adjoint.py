@@ -14,7 +14,7 @@ from functools import reduce
 from tapefuse.ir import ops
 from tapefuse.ir.graph import Graph, Value, param, reachable
 from tapefuse.ir.ops import region
-from tapefuse.ir.passes import budget, loop_ranges, residuals
+from tapefuse.ir.passes import budget, loop_inverses, loop_ranges, residuals
 from tapefuse.ir.passes.adjoint import adjoint, is_differentiable, records_of, zeros
 from tapefuse.ir.passes.bodies import rebuilt, row, with_row
 from tapefuse.ir.passes.loop_chunks import Loop, in_chunks
@@ -110,9 +110,11 @@ def reverse_step(loop: Loop, given: Sequence[bool], wanted: Sequence[bool]) -> S
     sums = {k: param(body.params[k].type, f"s{k}") for k in pulled if k >= carried}
     before = [pulled[k] if k in pulled else zeros(body.params[k].type) for k in seeds]
     after = [_added(total, pulled[k]) for k, total in sums.items()]
-    graph = Graph((*body.params, *seeds.values(), *sums.values()), (*body.outs, *before, *after))
+    params, outs = (*body.params, *seeds.values(), *sums.values()), (*body.outs, *before, *after)
+    undone = loop_inverses.undone(body, carried, outs)
+    graph = Graph((*params, *undone.now.values()), rebuilt((*outs, *undone.before), dict(undone.env)))
     outs = IDENTITIES.run(graph)[0].outs
-    return Step(seeds, sums, outs[carried:], outs[:carried])
+    return Step(seeds, sums, undone.now, outs[carried:], outs[:carried])
 
 
 def _connected(body: Graph, carried: int, wanted: Sequence[bool]) -> set[int]:
@@ -182,17 +184,18 @@ def _reversed(
     operands = dict(zip(loop.body.params[loop.carried :], loop.xs[loop.carried :], strict=True))
     operands |= last.operands
     operands |= dict(zip((s.array for s in sources.stacks), _filled(loop, sources.stacks), strict=True))
-    sums = dict(zip(step.sums.values(), outs[len(step.seeds) :], strict=True))
-    late = Products(sums, operands, loop)
-    left = {t: y for t, y in sums.items() if t not in late.of}
-    carry = (*step.seeds.values(), *left, *late.stacks.values())
-    outs = (*outs[: len(step.seeds)], *left.values(), *late.rows())
+    ends = iter(outs)
+    seeds, sums, undone = ([*zip(ps.values(), ends, strict=False)] for ps in (step.seeds, step.sums, step.now))
+    late = Products({} if undone else dict(sums), operands, loop)
+    left = {t: y for t, y in sums if t not in late.of}
+    carry = (*step.seeds.values(), *left, *late.stacks.values(), *step.now.values())
+    outs = (*(y for _, y in seeds), *left.values(), *late.rows(), *(y for _, y in undone))
     read = reachable(outs)
     consts = [p for p in operands if p in read]
     body = Graph((*carry, *consts), outs, loop.body.name).substitute({loop.index: loop.trips - 1 - Poly.symbol(back)})
     started = [zeros(loop.xs[i].type) if (g := gs[i]) is None else g for i in step.seeds]
     started += [zeros(p.type) for p in left]
-    started += late.start()
+    started += [*late.start(), *(ys[k] for k in step.now)]
     xs = (*started, *(operands[p] for p in consts))
     found = dict(zip(carry, Loop(xs, body, loop.trips, back, len(carry)).results(), strict=True))
     cotangent = {i: found[p] for i, p in step.seeds.items()}

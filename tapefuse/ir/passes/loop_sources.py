@@ -23,7 +23,8 @@ class Step(NamedTuple):
 
     seeds: dict[int, Value]  # by carry: its cotangent after the iteration
     sums: dict[int, Value]  # by parameter of the body: the cotangent of a constant, summed so far
-    outs: tuple[Value, ...]  # what becomes of seeds, then of sums
+    now: dict[int, Value]  # by carry that the user can undo: it itself, after the iteration
+    outs: tuple[Value, ...]  # what becomes of seeds, then of sums, then of what is undone
     new: tuple[Value, ...]  # the carry after the iteration, as it is among what `outs` are computed from
 
 
@@ -51,13 +52,13 @@ def sources_of(loop: Loop, step: Step, again: bool) -> Sources:
 
     `again`: all but carries may be computed again, however dear that is.
     """
-    seeds = (*step.seeds.values(), *step.sums.values())
+    seeds = (*step.seeds.values(), *step.sums.values(), *step.now.values())
     reverse = Graph((*loop.body.params, *seeds), step.outs)
     backward = depending(reverse, seeds)
     needed = ({a for v in reverse.nodes if v in backward for a in v.args} | {*step.outs}) - backward
     cut = _Cut(loop, step, reverse, needed, again)
     best = cut.with_carries({})
-    parts = loop_finals.finals(loop, step.new, reverse)
+    parts = {} if step.now else loop_finals.finals(loop, step.new, reverse)
     for k in dict.fromkeys(part.carry for part in parts.values()):
         more = {v: part for v, part in parts.items() if part.carry == k and cut.is_worth_reading(v, part)}
         found = cut.with_carries(best.finals | more)

@@ -27,7 +27,9 @@ Maybe = Sequence[Value | None]
 # -- cotangents -------------------------------------------------------------------------------------------------------
 
 
-def for_vjp(gs: Maybe, ys: Sequence[Value], xs: Sequence[Value], wanted: Sequence[bool], **attrs: Any) -> Maybe:
+def for_vjp(
+    gs: Maybe, ys: Sequence[Value], xs: Sequence[Value], wanted: Sequence[bool], parallel: bool = False, **attrs: Any
+) -> Maybe:
     return loop_adjoint.cotangents(gs, Loop(tuple(xs), **attrs), wanted, ys)
 
 

@@ -35,7 +35,17 @@ from tapefuse.numpy.linalg.products import matmul
 from tapefuse.numpy.reduce import any as any_
 from tapefuse.numpy.reduce import max as _max
 from tapefuse.numpy.reduce import sum as _sum
-from tapefuse.numpy.shape import _axis, _fixed, _whole, broadcast_shapes, broadcast_to, moveaxis, ravel, reshape, transpose
+from tapefuse.numpy.shape import (
+    _axis,
+    _fixed,
+    _whole,
+    broadcast_shapes,
+    broadcast_to,
+    moveaxis,
+    ravel,
+    reshape,
+    transpose,
+)
 from tapefuse.tracer.control import while_loop
 from tapefuse.tracer.promote import cast
 from tapefuse.tracer.source import called
