@@ -117,6 +117,12 @@ class TestOneRunForward:
         found = tp.tape_function(tp.grad(program))(tp.constant(x), tp.constant(np.float64(steps)))
         np.testing.assert_allclose(found, slope * steps, rtol=1e-9)
 
+    def test_the_report_says_that_memory_grows(self):
+        x = tp.constant(np.ones(3))
+        growing, fixed = tp.tape_function(tp.grad(settling)), tp.tape_function(settling)
+        assert "what loops of unknown length keep" in str(growing.memory_report(x, 0.1))
+        assert not fixed.memory_report(x, 0.1).grows
+
     def test_rows_of_open_sizes(self, way):
         specs = [tp.TensorSpec((None,), tp.float64), tp.TensorSpec((), tp.float64)]
         slope = tp.tape_function(tp.grad(settling), input_signature=specs)
@@ -263,3 +269,65 @@ def test_dead_intermediates_take_no_memory(differentiated):
 
 def scratch(report: MemoryReport) -> int:
     return report.scratch
+
+
+# -- what a new user does wrong ---------------------------------------------------------------------------------------
+
+
+def changing_dtype(x, n):
+    y = x
+    for _ in range(n):
+        y = tp.cast(y, tp.float64) * 2
+    return y
+
+
+def changing_shape(x, n):
+    y = x
+    while tp.sum(y) < 10:
+        y = tp.concatenate([y, y])
+    return y * n
+
+
+def one_branch(x, n):
+    if tp.sum(x) > n:
+        z = x * 2
+    return z
+
+
+def appended(x, n):
+    found = []
+    for _ in range(n):
+        found.append(x)
+    return found
+
+
+def whole_condition(x, n):
+    while x < 10:
+        x = x * n
+    return x
+
+
+def float_count(x, n):
+    for _ in range(x[0]):
+        x = x + n
+    return x
+
+
+MISTAKES = [
+    (changing_dtype, tp.DTypeError, ["'y'", "f32[2]", "f64[2]", "tp.cast(..., tp.float32) in the loop"], 2, 3),
+    (changing_shape, tp.ShapeError, ["'y'", "f32[2]", "f32[4]", "start with an array of the final shape"], 2, 3),
+    (one_branch, tp.StagingError, ["'z'", "one branch only", "as f32[2]", "assign it in the 'else' branch"], 1, 1),
+    (appended, tp.StagingError, ["'found'", "a list", "tp.zeros((n, ...))", "tp.scan"], 2, 2),
+    (whole_condition, tp.ShapeError, ["'while x < 10:'", "shape [2]", "one bool", "tp.any(...)", "tp.where"], 1, 1),
+    (float_count, tp.DTypeError, ["x[0]", "float32", "integer", "tp.cast(tp.floor("], 1, 1),
+]
+
+
+@pytest.mark.parametrize(("function", "error", "words", "line", "made"), MISTAKES)
+def test_errors_name_the_variable_the_types_the_line_and_the_cure(function, error, words, line, made):
+    """`line`: of the statement, after that of the function; `made`: where what is wrong was made."""
+    with pytest.raises(error) as e:
+        tp.tape_function(function)(np.ones(2, np.float32), np.int32(3))
+    text, first = str(e.value), function.__code__.co_firstlineno
+    assert [w for w in words if w not in text] == [], text
+    assert all(f"test_acceptance_loops.py:{first + k}" in text for k in (line, made)), text

@@ -12,6 +12,8 @@ from collections.abc import Mapping, Sequence
 
 from tapefuse._config import Options
 from tapefuse._records import dataclass
+from tapefuse.codegen.loops import Allocate
+from tapefuse.codegen.loops_walk import walk
 from tapefuse.codegen.memory import memory_of
 from tapefuse.codegen.plan import Plan
 from tapefuse.codegen.recompute import within
@@ -40,7 +42,8 @@ class MemoryReport:
     `arguments`, `variables` and `constants` are there before and after the call; `outputs` are allocated by it;
     `scratch` is for intermediate values: one block, kept for the next call as long as the function lives (calls that
     run at the same time have a block each). `alive`: the largest arrays in it while the kernel `at` runs, when most of
-    it is in use. Not counted: what the BLAS library packs (a few MB a thread, once in a process), the compiler's own
+    it is in use. `grows`: a call allocates more, as much as numbers say that it computes: what loops of unknown length
+    keep. Not counted: that, what the BLAS library packs (a few MB a thread, once in a process), the compiler's own
     memory, and copies of arguments that are not C-contiguous.
     """
 
@@ -52,6 +55,7 @@ class MemoryReport:
     scratch: int
     at: str
     alive: tuple[Alive, ...]
+    grows: bool = False
 
     @property
     def peak(self) -> int:
@@ -68,6 +72,8 @@ class MemoryReport:
         ]
         lines = [f"{self.name}: a call takes {show_bytes(self.peak)} beside its arguments"]
         lines += [f"  {what:<10}{show_bytes(n):>10}   {whose}" for what, n, whose in rows]
+        if self.grows:
+            lines.append("  and what loops of unknown length keep, while they run")
         if self.alive:
             lines.append(f"  largest in scratch while {self.at} runs:")
             lines += [f"    {show_bytes(a.nbytes):>10}   {a.type}, {a.first} to {a.last}" for a in self.alive]
@@ -114,6 +120,7 @@ def report(plan: Plan, shapes: Sequence[tuple]) -> MemoryReport:
         scratch=_bytes(plan.layout.nbytes, env),
         at=at,
         alive=alive[:LARGEST],
+        grows=any(isinstance(s, Allocate) for step in plan.steps for s in walk(step.kernel.body)),
     )
 
 

@@ -13,7 +13,8 @@ from tapefuse.ir.types import Type
 def cut(stop: int, *limits: int, dtype: type = np.float64) -> list[tuple[int, int, int]]:
     """Parts of a loop from 0 that selects between loads at each limit: where each begins and ends, its selections."""
     float_ = np.dtype(dtype)
-    x, y, i, zero = Buffer("b0", Type(float_, (stop,))), Buffer("b1", Type(float_, (stop,))), Var("i", INT), Num(0.0, float_)
+    x, y = (Buffer(name, Type(float_, (stop,))) for name in ("b0", "b1"))
+    i, zero = Var("i", INT), Num(0.0, float_)
     loaded = value = Var("t", float_)
     body: list = [Load(loaded, x, (i,))]
     for limit in limits:

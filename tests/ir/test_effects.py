@@ -77,11 +77,20 @@ def test_names_of_exceptions():
 # -- debug_print ------------------------------------------------------------------------------------------------------
 
 
+class Screen(io.StringIO):
+    """Shows what was printed before the last flush."""
+
+    shown = ""
+
+    def flush(self):
+        self.shown = self.getvalue()
+
+
 def printed(*xs, texts, where="model.py:3"):
-    with contextlib.redirect_stdout(io.StringIO()) as out:
+    with contextlib.redirect_stdout(Screen()) as out:
         y = ops.debug_print.ref(*xs, texts=texts, where=where)
     assert of(y) == DONE and y
-    return out.getvalue()
+    return out.shown
 
 
 def test_texts_and_operands_are_printed_in_their_order():
@@ -208,3 +217,5 @@ def test_an_inverse_of_other_types_is_an_error():
         with pytest.raises(ShapeError, match="the inverse of a step takes and gives"):
             ops.invertible.emit(y0, y1, x0, x1, inverse=inverse, count=count, number=0)
     assert ops.invertible.emit(y0, x0, inverse=short, count=1, number=0).type == t
+    kept = rule(lambda a, k: [a], t, u)
+    assert ops.invertible.emit(y0, x0, y1, inverse=kept, count=1, number=0).type == t

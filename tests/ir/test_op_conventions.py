@@ -18,7 +18,7 @@ from tapefuse.ir.ops.family import stretch, unbroadcast
 from tapefuse.ir.ops.matrices import gaps_inverted, inverted
 from tapefuse.ir.ops.slicing import slice_needs
 from tapefuse.ir.types import Poly, Type, always_negative, divide_up, never_negative
-from tests.ir.rule_graphs import second_derivative
+from tests.ir.rule_graphs import graph_of, second_derivative
 
 N = Poly.symbol("N")
 INT64, FLOAT64 = np.dtype("i8"), np.dtype("f8")
@@ -274,6 +274,8 @@ def test_helpers_of_rules_broadcast_and_its_transpose():
         y, back = stretch(x, big), unbroadcast(g, x)
         np.testing.assert_array_equal(y, np.broadcast_to(x, big))
         assert back.shape == small and np.vdot(back, x) == np.vdot(g, y)
+        assert stretch(value(*small), big).shape == big  # as values, whose types are checked
+        assert unbroadcast(value(*big), value(*small)).shape == small
 
 
 def test_few_elements_are_copied_and_many_are_a_view():
@@ -342,6 +344,19 @@ def test_inverted_differences_are_zero_at_ties():
 def test_type_errors(call, error, words):
     with pytest.raises(error, match=words):
         call()
+
+
+@pytest.mark.parametrize(
+    ("body", "operand", "words"),
+    [
+        (lambda c: [c], "f32[2]", r"body of a loop takes \(f32\[3\]\), the operands are \(f32\[2\]\)"),
+        (lambda c: [ops.reduce_sum(c, axes=(0,))], "f32[3]", r"turns \(f32\[3\]\) into \(f32\[\]\)"),
+    ],
+)
+def test_type_errors_of_loops(body, operand, words):
+    graph = graph_of(body, [Type.parse("f32[3]")])
+    with pytest.raises(ShapeError, match=words):
+        ops.OPS["for"].type(Type.parse(operand), body=graph, trips=2, index="k", carried=1)
 
 
 @pytest.mark.parametrize("k", [3, -4])

@@ -262,6 +262,15 @@ def test_vjp_is_the_transpose_of_jvp(case):
         np.testing.assert_allclose(dot(slope, g), by_vjp, rtol=1e-6 if is_single(y) else 1e-10, atol=1e-10)
 
 
+@each([c for c in FLOATS if is_float(c.result) and not np.size(c.result)])
+def test_derivatives_of_nothing(case):
+    y = np.asarray(case.result)
+    slope = case.op.jvp(tangents(case.args), y, *case.args, **case.attrs)
+    assert slope is None or type_of(slope) == type_of(y)
+    for a, c in zip(case.args, case.op.vjp(y, y, *case.args, **case.attrs), strict=True):
+        assert c is None or type_of(c) == type_of(a)
+
+
 @each([c for c in SMOOTH if any(a.ndim == 0 for a in c.args)])
 def test_derivative_rules_take_python_numbers(case):
     g = tangents([np.asarray(case.result)], seed=2)[0]

@@ -28,7 +28,7 @@ import numpy as np
 
 from tapefuse._errors import DTypeError, ShapeError
 from tapefuse.ir.graph import Graph, Value
-from tapefuse.ir.op import Op, defop
+from tapefuse.ir.op import OPS, Op, defop
 from tapefuse.ir.ops.family import INT64
 from tapefuse.ir.types import Poly, Type, symbols
 
@@ -265,8 +265,9 @@ class recording:
             for stack, y in zip(rows, found[carries:], strict=True):
                 stack.append(y)
             n += 1
-        shapes = [(p.dtype, (0, *y.shape[1:])) for p, y in zip(then.params, body.outs[carries:], strict=False)]
-        stacks = [np.concatenate([*s]) if s else np.zeros(shape, t) for s, (t, shape) in zip(rows, shapes, strict=True)]
+        none = [OPS["empty"].emit(shape=(0, *y.shape[1:]), dtype=y.dtype) for y in body.outs[carries:]]
+        empty = run(Graph((), tuple(none)), (), {}) if not n else none
+        stacks = [np.concatenate(stack) if stack else e for stack, e in zip(rows, empty, strict=True)]
         return run(then, (*stacks, *xs), {symbol: n})
 
     def type(*xs, cond, body, then, carries, first, symbol):
