@@ -1,5 +1,5 @@
 """The training step of a relu network as a plain Python loop has it: a tape, gradients, an optimizer, no compiled
-function. tapefuse compiles the reverse pass and the optimizer's step of its own accord once they have repeated."""
+function. tapefuse compiles forward and reverse pass and the optimizer's step of its own accord when they repeat."""
 
 from __future__ import annotations
 

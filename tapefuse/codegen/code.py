@@ -259,8 +259,8 @@ class Code:
         return dst
 
     def first(self, stmt: Stmt) -> None:
-        """A statement before all loops."""
-        self._bodies[0].append(stmt)
+        """A statement before all others."""
+        self._bodies[0].insert(0, stmt)
 
     def store(self, buffer: Buffer, index: Sequence[Scalar], value: Scalar) -> None:
         self.append(Store(buffer, tuple(index), value))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from tapefuse.codegen.code import Code
 from tapefuse.codegen.emit_numba import OPTIONS
 from tapefuse.codegen.emit_numba_kernel import kernel_text
 from tapefuse.codegen.emit_numba_names import Imports
@@ -266,3 +267,11 @@ def test_kernels_within_kernels(run):
     run(k, values)
     assert values.tolist() == [0.0, 1.0, 16.0, 81.0, 256.0]
     assert "launch k1(b0, 5) rows 5 in 1 pieces" in show(k)
+
+
+def test_what_comes_first_is_before_all_others():
+    """Flags that kernels look at are cleared before the first kernel is launched, whenever somebody asks for them."""
+    code = Code()
+    slot = code.declare(INT, ZERO)
+    code.first(Assign(slot, Num(1, INT)))
+    assert [type(s).__name__ for s in code.body()] == ["Assign", "Declare"]

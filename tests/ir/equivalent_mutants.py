@@ -155,6 +155,9 @@ L_TO_Z: list[Entry] = [
         even = _pad_last(x, 1, 0, 1) if [[n % 2 -> 2 % n]] else x
         even = _pad_last(x, [[1 -> 2]], 0, 1) if n % 2 else x
     """),
+    Entry("region.py", "sized.type", "symmetric", "where several values escape the error names one of them", """
+        escaping = [v for v in (*body.[[params, *body.outs -> outs, *body.params]]) if symbol in symbols(v.shape)]
+    """),
     Entry("shape.py", "broadcast.ref", "meeting", "a copy and a view hold the same elements; which is quicker is no matter of one element", """
         if size(shape) > [[4096 -> 4097]]:
     """),

@@ -1,6 +1,6 @@
 """Break the rules of every op in every small way (`tests/ir/mutations.py`) and see that the suite fails each time.
 
-    python tests/ir/mutate_ops.py                 all ops; about 15 minutes
+    python tests/ir/mutate_ops.py                 all ops; about 20 minutes
     python tests/ir/mutate_ops.py sub gather      these ops
     python tests/ir/mutate_ops.py index.py        what is written in this file
     python tests/ir/mutate_ops.py --every 10      each tenth mistake

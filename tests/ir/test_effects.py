@@ -1,4 +1,4 @@
-"""Ops that check, print, or have derivatives of the user's own: what they do, and what rules make of them."""
+"""Ops of which no sample says enough: checks, prints, recordings, the user's own rules, and what rules make of them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tapefuse.ir.ops.effects import DONE, error_class, error_name, has_effects, 
 from tapefuse.ir.passes.adjoint import gradient_graph
 from tapefuse.ir.passes.batching import batched_graph
 from tapefuse.ir.passes.forward import jvp_graph
-from tapefuse.ir.types import Type
+from tapefuse.ir.types import Poly, Type
 from tests.ir.numeric_builder import lower
 
 F64, BOOL = np.dtype("f8"), np.dtype(bool)
@@ -219,3 +219,21 @@ def test_an_inverse_of_other_types_is_an_error():
     assert ops.invertible.emit(y0, x0, inverse=short, count=1, number=0).type == t
     kept = rule(lambda a, k: [a], t, u)
     assert ops.invertible.emit(y0, x0, y1, inverse=kept, count=1, number=0).type == t
+
+
+# -- recording --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("start", [1.0, 20.0])
+def test_stacks_of_a_recording_begin_with_the_operand_they_name(start):
+    """While x < 10, x doubles; the stack of all x, the first one too, and that of those after it."""
+    row, n = Type(F64, (1,)), Poly.symbol("n")
+    cond = rule(lambda x: [ops.reshape(ops.lt(x, 10.0), shape=())], row)
+    body = rule(lambda x: [ops.mul(x, 2.0), ops.mul(x, 2.0), ops.mul(x, 2.0)], row)
+    stacks = Type(F64, (n + 1,)), Type(F64, (n,))
+    then = rule(lambda a, b, x: [*(ops.reduce_sum(s, axes=(0,)) for s in (a, b)), x], *stacks, row)
+    x = param(row)
+    attrs = {"cond": cond, "body": body, "then": then, "carries": 1, "first": (0, -1), "symbol": "n"}
+    found = evaluate(Graph((x,), ops.recording.emit_results(x, **attrs)), np.array([start]))
+    rows = [2.0, 4.0, 8.0, 16.0] if start == 1 else []
+    assert [y.item() for y in found] == [start + sum(rows), sum(rows), (rows or [start])[-1]]

@@ -16,6 +16,7 @@ from tapefuse.ir import ops
 from tapefuse.ir.graph import param
 from tapefuse.ir.ops.family import stretch, unbroadcast
 from tapefuse.ir.ops.matrices import gaps_inverted, inverted
+from tapefuse.ir.ops.region import TOKEN
 from tapefuse.ir.ops.slicing import slice_needs
 from tapefuse.ir.types import Poly, Type, always_negative, divide_up, never_negative
 from tests.ir.rule_graphs import graph_of, second_derivative
@@ -357,6 +358,14 @@ def test_type_errors_of_loops(body, operand, words):
     graph = graph_of(body, [Type.parse("f32[3]")])
     with pytest.raises(ShapeError, match=words):
         ops.OPS["for"].type(Type.parse(operand), body=graph, trips=2, index="k", carried=1)
+
+
+def test_branches_of_a_switch_give_the_same_types():
+    x, switch = Type.parse("f32[3]"), ops.OPS["switch"]
+    same, total = (graph_of(f, [x]) for f in (lambda c: [c], lambda c: [ops.reduce_sum(c, axes=(0,))]))
+    assert switch.results(TOKEN, x, branches=(same,)) == (x,)
+    with pytest.raises(ShapeError, match=r"branch 1 gives \(f32\[\]\), branch 0 \(f32\[3\]\)"):
+        switch.type(TOKEN, x, branches=(same, total))
 
 
 @pytest.mark.parametrize("k", [3, -4])

@@ -348,8 +348,8 @@ def _component(x, k):
 
 @defop
 class pinv:
-    """The pseudo-inverse of matrices: singular values of at most `rtol` times the largest one are taken for 0. `rtol` is
-    a real number, or one for each matrix.
+    """The pseudo-inverse of matrices: singular values of at most `rtol` times the largest one are taken for 0.
+    `rtol` is a real number, or one for each matrix.
 
     Derivatives: Golub and Pereyra, The differentiation of pseudo-inverses and nonlinear least squares problems whose
     variables separate (1973), equation 4.12, for matrices whose rank does not change.
