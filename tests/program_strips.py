@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 from tapefuse.ir import ops
 from tapefuse.ir.graph import Value
+from tapefuse.ir.op import constant
 from tapefuse.ir.ops import region
 from tapefuse.ir.types import Dim, Poly, Shape
 from tests.program_draft import Draft
@@ -172,7 +173,7 @@ def recurrent(d: Draft) -> Value:
     states = [_carried(r, r.shape) for _ in range(d.pick(1, 2))]
     r.values += states
     sums = [_carried(r, shape) for shape in _sum_shapes(r)]
-    stack = _carried(r, (trips, *r.shape)) if d.chance(2) else None
+    stack = _stack(r, (trips, *r.shape)) if d.chance(2) else None
     steps = [d.one_of(APART) for _ in range(d.pick(2, 6))]
     if d.chance(MIXED):
         steps[d.pick(0, len(steps) - 1)] = d.one_of(MIXING)
@@ -190,6 +191,13 @@ def _carried(r: Rows, shape: Shape) -> Value:
     """A parameter of the body; those that are carried come first."""
     assert len(r.body.params) == len(r.body.operands)
     return r.body.operand(r.body.outer.param(r.body.dtype, shape, (-2, 2)), (-2, 2))
+
+
+def _stack(r: Rows, shape: Shape) -> Value:
+    """One of zeros, or of anything."""
+    if r.body.chance(2):
+        return _carried(r, shape)
+    return r.body.operand(ops.broadcast.emit(constant(0, r.body.dtype), shape=shape, axes=()), (-2, 2))
 
 
 def _sum_shapes(r: Rows) -> list[Shape]:

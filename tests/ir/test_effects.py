@@ -227,13 +227,14 @@ def test_an_inverse_of_other_types_is_an_error():
 @pytest.mark.parametrize("start", [1.0, 20.0])
 def test_stacks_of_a_recording_begin_with_the_operand_they_name(start):
     """While x < 10, x doubles; the stack of all x, the first one too, and that of those after it."""
-    row, n = Type(F64, (1,)), Poly.symbol("n")
-    cond = rule(lambda x: [ops.reshape(ops.lt(x, 10.0), shape=())], row)
+    row, n = Type(F64, (1, 2)), Poly.symbol("n")
+    cond = rule(lambda x: [ops.lt(ops.reduce_max(x, axes=(0, 1)), 10.0)], row)
     body = rule(lambda x: [ops.mul(x, 2.0), ops.mul(x, 2.0), ops.mul(x, 2.0)], row)
-    stacks = Type(F64, (n + 1,)), Type(F64, (n,))
+    stacks = Type(F64, (n + 1, 2)), Type(F64, (n, 2))
     then = rule(lambda a, b, x: [*(ops.reduce_sum(s, axes=(0,)) for s in (a, b)), x], *stacks, row)
     x = param(row)
     attrs = {"cond": cond, "body": body, "then": then, "carries": 1, "first": (0, -1), "symbol": "n"}
-    found = evaluate(Graph((x,), ops.recording.emit_results(x, **attrs)), np.array([start]))
+    found = evaluate(Graph((x,), ops.recording.emit_results(x, **attrs)), np.array([[start, -start]]))
     rows = [2.0, 4.0, 8.0, 16.0] if start == 1 else []
-    assert [y.item() for y in found] == [start + sum(rows), sum(rows), (rows or [start])[-1]]
+    want = [start + sum(rows), sum(rows), (rows or [start])[-1]]
+    assert [y.ravel().tolist() for y in found] == [[v, -v] for v in want]

@@ -22,6 +22,7 @@ from tapefuse.ir.passes import (
     complex,
     custom_rules,  # noqa: F401  fills `ops.custom.RULES`
     dce,
+    first_writes,
     fold,
     forward,
     half,
@@ -53,6 +54,7 @@ PASSES = (
     Pass("loops", loops.run, "one region in place of two that do the same work"),
     Pass("fold", fold.run, "compute what depends on small constants only"),
     Pass("simplify", simplify.run, "algebraic identities that are exact in IEEE arithmetic"),
+    Pass("first_writes", first_writes.run, "rows that a loop adds to zeros are written"),
     Pass("regions", regions.run, "loops and branches without what nobody needs"),
     Pass("units", units.run, "select by unit vectors, do not multiply by them", exact=False),
     Pass("rows", deep(rows.run), "add a scatter at the rows it names, not to a whole table", exact=False),
