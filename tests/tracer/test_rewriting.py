@@ -203,7 +203,7 @@ def test_a_lambda_of_several_in_one_line(interpreted):
 
 
 class Slopes:
-    both = [lambda x, k=k: k * x if x > 0 else x for k in (2, 3)]
+    both = tuple([lambda x, k=k: k * x if x > 0 else x for k in (2, 3)])
 
 
 EACH = {k: lambda x, k=k: k * x if x > 0 else x for k in (2, 3)}
