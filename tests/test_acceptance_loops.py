@@ -4,6 +4,7 @@ iterations, and costs that do not depend on that number.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterator
 
@@ -116,6 +117,27 @@ class TestOneRunForward:
             y, slope = y + 0.01 * np.cos(y), slope * (1 - 0.01 * np.sin(y))
         found = tp.tape_function(tp.grad(program))(tp.constant(x), tp.constant(np.float64(steps)))
         np.testing.assert_allclose(found, slope * steps, rtol=1e-9)
+
+    @pytest.mark.parametrize("steps", [0, 1, 2, 3])
+    def test_the_state_in_the_end_beside_the_gradient(self, way, steps):
+        """Arrays of a state change their roles in each iteration."""
+
+        def program(x, n):
+            with tp.GradientTape() as tape:
+                tape.watch(x)
+                y, k = x, 0
+                while k < n and tp.sum(y) < 100.0:
+                    y, k = 0.5 * tp.erfc(y) * y, k + 1
+            return y, tape.gradient(y, x)
+
+        x = np.linspace(0.5, 1.5, 6).reshape(3, 2)
+        y, slope = x, np.ones((3, 2))
+        for _ in range(steps):
+            tail = np.vectorize(math.erfc)(y)
+            y, slope = 0.5 * tail * y, slope * 0.5 * (tail - y * 2 / math.sqrt(math.pi) * np.exp(-y * y))
+        found = tp.tape_function(program)(tp.constant(x), tp.constant(steps))
+        for got, expected in zip(found, (y, slope), strict=True):
+            np.testing.assert_allclose(got, expected, rtol=1e-12)
 
     def test_the_report_says_that_memory_grows(self):
         x = tp.constant(np.ones(3))

@@ -243,8 +243,13 @@ class Code:
         return Array(buffer, self.here)
 
     def move(self, targets: tuple[Buffer, ...], sources: tuple[Buffer, ...]) -> None:
+        """Exchange what names of memory stand for: what was seen through them before is not what they show now."""
         for a, b in zip(targets, sources, strict=True):
             self.same_memory(a, b)
+        moved = {buffer.name for buffer in targets}
+        for memo in self._memos:
+            for key in [k for k in memo if k[0] == "view" and k[1] in moved]:
+                del memo[key]
         self.append(Move(targets, sources))
 
     def value(self, storage: Storage) -> Scalar:
