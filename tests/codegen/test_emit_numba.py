@@ -58,8 +58,11 @@ class TestEveryOp:
         for case in (c for c in REAL if c.op is op):
             for params, result in graphs(case):
                 graph, xs = Graph(params, (result,)), arrays(case)
+                wants = evaluate(graph, *xs)
                 sums = evaluate(graph, *map(np.abs, xs)) if op.name in LINEAR and case.dtype.kind == "f" else None
-                same(plain(graph, *xs), evaluate(graph, *xs), case.dtype, sums=sums)
+                if op.calls is not None:  # LAPACK rounds relative to a whole matrix, and as its memory is aligned
+                    sums = [np.full_like(y, np.abs(y).max(initial=0)) for y in wants]
+                same(plain(graph, *xs), wants, case.dtype, sums=sums)
 
     def test_under_njit(self):
         """One sample of every op that is not elementwise, with symbolic sizes where they can be, in one program."""
