@@ -7,11 +7,13 @@ the graph is unstable at this input (a comparison, rounding or tie is decided by
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from tapefuse._errors import TapefuseError
 from tapefuse.ir.graph import Graph, Value, param
 from tapefuse.ir.interp import bind, substituted
 from tapefuse.ir.op import OPS, Literal
@@ -32,6 +34,8 @@ EXACT += ("missing_gradient", "reduce_max", "reduce_min", "window_max", "window_
 PERIODIC = ("sin", "cos", "tan")
 WANDERED = 0.1  # radians
 
+MOST_TURNS = 10_000  # of a random program's loop
+
 Arrays = Sequence[np.ndarray]
 Hook = Callable[[Value, list[np.ndarray], Callable[[list[np.ndarray]], np.ndarray]], np.ndarray]
 
@@ -42,13 +46,24 @@ def run(graph: Graph, arrays: Arrays, hook: Hook | None = None) -> tuple[np.ndar
         return _run(graph, arrays, bind(graph, arrays), hook)
 
 
+def _inner(env: Mapping[str, Any], hook: Hook | None) -> Callable[..., tuple[np.ndarray, ...]]:
+    """What runs the graphs of a region. A program that is made smaller may lose what ends its loop: TapefuseError."""
+    turns = itertools.count()
+
+    def inner(body: Graph, xs: Arrays, bound: Mapping[str, Any]) -> tuple[np.ndarray, ...]:
+        if next(turns) > MOST_TURNS:
+            raise TapefuseError("a loop does not end")
+        return _run(body, list(xs), {**env, **bound}, hook)
+
+    return inner
+
+
 def _run(graph: Graph, arrays: Arrays, env: Mapping[str, Any], hook: Hook | None) -> tuple[np.ndarray, ...]:
     values: dict[Value, Any] = dict(zip(graph.params, arrays, strict=True))
-    inner = lambda body, xs, bound: _run(body, list(xs), {**env, **bound}, hook)
     for v in graph.nodes:
         xs = [values[a] for a in v.args]
         if v.op.is_region:
-            values[v] = v.op.ref(inner, *xs, **{k: x if k in GRAPHS else substitute(x, env) for k, x in v.attrs})
+            values[v] = v.op.ref(_inner(env, hook), *xs, **{k: x if k in GRAPHS else substitute(x, env) for k, x in v.attrs})
             continue
         if v.op is OPS["result"]:
             values[v] = xs[0][v.attributes["index"]]
