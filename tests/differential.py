@@ -63,7 +63,8 @@ def _run(graph: Graph, arrays: Arrays, env: Mapping[str, Any], hook: Hook | None
     for v in graph.nodes:
         xs = [values[a] for a in v.args]
         if v.op.is_region:
-            values[v] = v.op.ref(_inner(env, hook), *xs, **{k: x if k in GRAPHS else substitute(x, env) for k, x in v.attrs})
+            attrs = {k: x if k in GRAPHS else substitute(x, env) for k, x in v.attrs}
+            values[v] = v.op.ref(_inner(env, hook), *xs, **attrs)
             continue
         if v.op is OPS["result"]:
             values[v] = xs[0][v.attributes["index"]]
