@@ -57,7 +57,17 @@ Compiler = Callable[[Traced], Callable[..., Any]]
 MOST_PROGRAMS = 4  # of a plan: for sets of values that somebody holds
 CREDIT = 3  # so many more tapes may be settled than not, before a plan is given up
 MOST_CREDIT = 8
-HOLDERS = 2  # of a tensor that nobody but its run holds: the run's list, and the call that counts
+
+
+def _holders() -> int:
+    """What `sys.getrefcount` says of a tensor that nobody but its run's list holds, asked as `Run.gradients` asks:
+    interpreters differ in what they count while they ask."""
+    values, count = [object()], sys.getrefcount
+    (found,) = [count(values[slot]) for slot in (0,)]
+    return found
+
+
+HOLDERS = _holders()
 
 # Operations, beside those on single elements and reductions, that fail for no values of their operands' types.
 _TOTAL = {
