@@ -8,7 +8,6 @@ that of its modulus; functions with branch cuts and poles get operands in a disc
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 
 import numpy as np
 
@@ -17,7 +16,7 @@ from tapefuse.ir.graph import Value
 from tapefuse.ir.op import constant
 from tapefuse.ir.types import complex_dtype, size
 from tests.program_draft import MAX_SIZE, Draft, is_never_empty, sizes
-from tests.program_ops import MAKERS, Maker, count, matrix_product, swapped
+from tests.program_ops import MAKERS, Maker, count, makers, matrix_product, swapped
 
 COMPLEX: dict[str, Maker] = {}
 MOVING = ("add_at", "after", "broadcast", "concat", "cumsum", "flip", "gather", "missing_gradient", "pad", "put")
@@ -37,15 +36,7 @@ def plain_op(d: Draft) -> Value | None:
     return MAKERS[d.one_of(MOVING)](d) if d.chance(2) else COMPLEX[d.one_of(tuple(COMPLEX))](d)
 
 
-def maker(*names: str) -> Callable[[Callable[[Draft, str], Value | None]], Callable[[Draft, str], Value | None]]:
-    def register(make: Callable[[Draft, str], Value | None]) -> Callable[[Draft, str], Value | None]:
-        for name in names:
-            if name in COMPLEX:
-                raise TypeError(f"{name} has two makers")
-            COMPLEX[name] = lambda d, name=name: make(d, name)
-        return make
-
-    return register
+maker = makers(COMPLEX)
 
 
 def in_disc(d: Draft, z: Value, centre: complex, radius: float) -> Value:

@@ -18,6 +18,7 @@ from tapefuse.ir.types import Dim, Poly, Shape, divide, size
 from tests.program_draft import BOOL, F4, F8, I4, I8, MAX_SIZE, U1, B, Draft, Interval, is_never_empty, sizes
 
 Maker = Callable[[Draft], Value | None]
+NamedMaker = Callable[[Draft, str], Value | None]
 MAKERS: dict[str, Maker] = {}
 
 # Where an op is drawn from: the interval of its operand. Monotone functions take intervals to intervals.
@@ -32,15 +33,23 @@ MONOTONE = ("exp", "expm1", "log", "log1p", "tan", "sqrt", "tanh", "erf", "sigmo
 MONOTONE += ("floor", "ceil", "round", "exp2", "log2", "sinh", "cosh", "asin", "acos", "atan", "erfc")
 
 
-def maker(*names: str) -> Callable[[Callable[[Draft, str], Value | None]], Callable[[Draft, str], Value | None]]:
-    def register(make: Callable[[Draft, str], Value | None]) -> Callable[[Draft, str], Value | None]:
-        for name in names:
-            if name in MAKERS:
-                raise TypeError(f"{name} has two makers")
-            MAKERS[name] = lambda d, name=name: make(d, name)
-        return make
+def makers(table: dict[str, Maker]) -> Callable[..., Callable[[NamedMaker], NamedMaker]]:
+    """The decorator `maker(*names)` of functions that draw the ops of these names; each goes into `table` once."""
 
-    return register
+    def maker(*names: str) -> Callable[[NamedMaker], NamedMaker]:
+        def register(make: NamedMaker) -> NamedMaker:
+            for name in names:
+                if name in table:
+                    raise TypeError(f"{name} has two makers")
+                table[name] = lambda d, name=name: make(d, name)
+            return make
+
+        return register
+
+    return maker
+
+
+maker = makers(MAKERS)
 
 
 def hull(*corners: float) -> Interval:

@@ -137,6 +137,14 @@ def check(case: Case, engine: str, counts: Counter[str]) -> None:
             raise AssertionError(small(case.graph, arrays, lambda g, a, n=number: wrong_slope(g, a, n)))
 
 
+def check_meaning(case: Case, graph: Graph, changed: Callable[[Graph, list[np.ndarray]], str | None]) -> None:
+    """`changed` finds no difference in any input of the case."""
+    for number, binding in enumerate(case.bindings):
+        arrays = case.arrays(number, binding)
+        if (problem := changed(graph, arrays)) is not None:
+            raise AssertionError(small(graph, arrays, changed) + f"\nwas: {problem}")
+
+
 def small(graph: Graph, arrays: Arrays, problem: Callable[[Graph, list[np.ndarray]], str | None]) -> str:
     """The problem of a small program that has the same one, with its text and inputs."""
     kind = str(problem(graph, list(arrays))).split(":")[0]

@@ -24,7 +24,7 @@ from tests import engines, program_strips
 from tests.differential import difference, noise
 from tests.program_strips import recurrent
 from tests.programs import Case, cases, random_case
-from tests.test_random_programs import agree, budget, projection, small
+from tests.test_random_programs import agree, budget, check_meaning, projection
 
 PROGRAMS = int(os.environ.get("TAPEFUSE_EXAMPLES", "2000")) // 10
 SHARES = {"llvm": 1.0, "numba": 0.02}
@@ -50,11 +50,7 @@ def test_strips_keep_the_meaning_of_loops() -> None:
     @budget(PROGRAMS)
     @given(cases("strips", smallest=1, largest=3, grow=recurrent))
     def agrees(case: Case) -> None:
-        graph = verify(case.graph)
-        for number, binding in enumerate(case.bindings):
-            arrays = case.arrays(number, binding)
-            if (problem := _changed(graph, arrays)) is not None:
-                raise AssertionError(small(graph, arrays, _changed) + f"\nwas: {problem}")
+        check_meaning(case, verify(case.graph), _changed)
 
     agrees()
 
