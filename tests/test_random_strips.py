@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -24,7 +25,7 @@ from tests import engines, program_strips
 from tests.differential import difference, noise
 from tests.program_strips import recurrent
 from tests.programs import Case, cases, random_case
-from tests.test_random_programs import agree, budget, check_meaning, projection
+from tests.test_random_programs import agree, budget, check, check_meaning, projection
 
 PROGRAMS = int(os.environ.get("TAPEFUSE_EXAMPLES", "2000")) // 10
 SHARES = {"llvm": 1.0, "numba": 0.02}
@@ -44,6 +45,11 @@ def small_strips(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_random_strips(engine: str, part: int) -> None:
     drawn = cases(f"strips {engine} {part}", smallest=1, largest=2, grow=recurrent)
     agree(drawn, engine, PROGRAMS * SHARES[engine] / PARTS[engine])
+
+
+def test_kernels_joined_inside_of_a_strip_are_still_copied() -> None:
+    """Two kernels that are short enough to be copied are one that is not: numbers in registers were given to it."""
+    check(random_case("strips llvm 1 1", 1, 2, recurrent), "llvm", Counter())
 
 
 def test_strips_keep_the_meaning_of_loops() -> None:

@@ -11,7 +11,7 @@ iteration; iterations of one that the other does not have are loops of their own
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -25,12 +25,15 @@ MOST = 64  # statements of the common loop
 Memory = Callable[[Place], Hashable]  # which memory a place is
 
 
-def joined(steps: Sequence[Step], memory: Memory) -> list[Step]:
-    """The steps, some neighbours as one."""
+def joined(steps: Sequence[Step], memory: Memory, launched: Collection[str]) -> list[Step]:
+    """The steps, some neighbours as one, under the name of the first. `launched`: the names of kernels that stay on
+    their own; they are not joined to those that are copied, whose numbers need not lie in memory."""
     found: list[Step] = []
     named = {s.rows_of for s in steps}  # by others, which ask for the number of their pieces
     for step in steps:
-        is_free = found and not {found[-1].kernel.name, step.kernel.name} & named
+        names = [s.kernel.name for s in (*found[-1:], step)]
+        are_alike = len({name in launched for name in names}) == 1
+        is_free = found and are_alike and named.isdisjoint(names)
         both = _both(found[-1], step, memory) if is_free else None
         found[-1:] = [both] if both is not None else [*found[-1:], step]
     return found

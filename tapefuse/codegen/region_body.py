@@ -194,12 +194,17 @@ class Body(Context, ABC):
         """Steps of a plan. `memory`: of its parameters and of what is in no slot of its own."""
         counts = self.counts.setdefault(id(p), {})
         own = self.own[id(p)]
-        for step in joined([_split(step) for step in steps], partial(_memory, p)):
-            places = map(memory_of, step.places)
-            self._step(p, step, [own[q] if q in own else memory[q.value] for q in places], counts)  # type: ignore[index]
+        launched = {step.kernel.name for step in steps if is_launched(step)}
+        for step in joined([_split(step) for step in steps], partial(_memory, p), launched):
+            storages = [own[q] if q in own else memory[q.value] for q in map(memory_of, step.places)]  # type: ignore[index]
+            self._step(p, step, storages, counts, step.kernel.name in launched)
 
-    def _step(self, p: Plan, step: Step, storages: list[Storage], counts: dict[str, Scalar]) -> None:
-        code, dims, is_function = self.code, dict(step.bindings), is_launched(step)
+    def _step(
+        self, p: Plan, step: Step, storages: list[Storage], counts: dict[str, Scalar], is_function: bool
+    ) -> None:
+        """`is_function`: whether its kernel is launched; what `is_launched` says of the plan's own step, as memory was
+        given by that (`give_memory`), not of one that splitting and joining made longer."""
+        code, dims = self.code, dict(step.bindings)
         kernel, cut = step.kernel, pieces(step)
         count: Scalar = Num(cut, INT) if isinstance(cut, int) else self._pieces(*cut)
         rows = counts[step.rows_of] if step.rows_of else code.dim(kernel.rows)
