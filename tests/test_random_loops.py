@@ -1,7 +1,8 @@
 """Random Python functions with loops and branches: the same numbers as plain Python with NumPy, whatever runs them.
 
 2,000 programs run eagerly on tensors, parts of them traced: interpreted and compiled. Gradients are compared with
-finite differences of the plain function. TAPEFUSE_EXAMPLES=20000 draws ten times as many of everything.
+finite differences of the plain function. TAPEFUSE_EXAMPLES=20000 draws ten times as many of everything;
+TAPEFUSE_SHARE=1 runs all 2,000 in each way, and so many gradients: `TAPEFUSE_SHARE=1 pytest -k llvm` takes 10 minutes.
 """
 
 from __future__ import annotations
@@ -23,7 +24,9 @@ from tests.loop_programs import Program, load, random_program, reduced
 
 PROGRAMS = int(os.environ.get("TAPEFUSE_EXAMPLES", "2000"))
 PARTS = 4  # tests that share them, so that workers are equally busy
+SHARE = os.environ.get("TAPEFUSE_SHARE")
 SHARES = {"eager": 1.0, "interpreted": 0.2, "llvm": 0.08, "numba": 0.006}  # of the programs, that are run this way
+GRADIENTS = {"eager": 0.05, "interpreted": 0.03, "llvm": 0.015, "numba": 0.002}  # that are differentiated
 LARGEST = {"eager": 5, "interpreted": 5, "llvm": 4, "numba": 2}  # statements, nested ones aside
 REFUSED = "is bounded by"  # in the message for a slice whose size is known at run time only
 FLAGS: dict[str, dict[str, Any]] = {
@@ -36,7 +39,8 @@ NEAR = 1e-9  # how far values may be apart, relative to 1
 Results = tuple[Any, ...]
 
 
-def budget(examples: float) -> settings:
+def budget(share: float, parts: int = 1) -> settings:
+    examples = PROGRAMS * (share if SHARE is None else float(SHARE)) / parts
     phases, checks = (Phase.explicit, Phase.generate), list(HealthCheck)
     return settings(max_examples=max(1, round(examples)), deadline=None, phases=phases, suppress_health_check=checks)
 
@@ -86,7 +90,7 @@ def on(way: str, function: Callable) -> Callable[[Sequence[Any]], Results]:
 def test_values(way: str, part: int, directory: Path) -> None:
     counts: Counter[str] = Counter()
 
-    @budget(PROGRAMS * SHARES[way] / PARTS)
+    @budget(SHARES[way], PARTS)
     @given(seeds(f"loops {way} {part}"))
     def agree(seed: str) -> None:
         program = random_program(seed, LARGEST[way])
@@ -168,14 +172,12 @@ def difference(wanted: Results, found: Results) -> str | None:
 
 # -- gradients --------------------------------------------------------------------------------------------------------
 
-GRADIENTS = {"eager": 0.05, "interpreted": 0.03, "llvm": 0.015, "numba": 0.002}
-
 
 @pytest.mark.parametrize("way", GRADIENTS)
 def test_gradients(way: str, directory: Path) -> None:
     counts: Counter[str] = Counter()
 
-    @budget(PROGRAMS * GRADIENTS[way])
+    @budget(GRADIENTS[way])
     @given(seeds(f"gradients {way}"))
     def agree(seed: str) -> None:
         program = random_program(seed, LARGEST[way])

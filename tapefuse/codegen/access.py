@@ -70,6 +70,9 @@ class _Probe:
     def op(self, name: str, *args):
         return Other(result_dtype(name, *[a.dtype for a in args]), any(getattr(a, "data", False) for a in args))
 
+    def inside(self, condition, k, extent: Dim):
+        return self.op("select", condition, k, Other(INT))
+
     def cast(self, x, dtype):
         return Other(np.dtype(dtype), getattr(x, "data", False))
 

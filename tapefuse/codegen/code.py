@@ -118,6 +118,9 @@ class Code:
     def op(self, name: str, *args: Scalar) -> Scalar:
         return self.let(name, args, result_dtype(name, *[a.dtype for a in args]))
 
+    def inside(self, condition: Scalar, k: Scalar, extent: Dim) -> Scalar:
+        return self.op("select", condition, k, ZERO)
+
     def cast(self, x: Scalar, dtype) -> Scalar:
         dtype = np.dtype(dtype)
         if x.dtype == dtype:
@@ -215,15 +218,15 @@ class Code:
             self._bodies[depth].append(self._viewed(buffer, array.buffer, depth))
         return self._memos[depth][key]
 
-    def name_view(self, buffer: Buffer, source: Buffer, at: Scalar = ZERO) -> None:
+    def name_view(self, buffer: Buffer, source: Buffer, at: Scalar = ZERO, local: bool = False) -> None:
         """Make a view here, which may be moved."""
-        self.append(self._viewed(buffer, source, self.here, at))
+        self.append(self._viewed(buffer, source, self.here, at, local))
 
-    def _viewed(self, buffer: Buffer, source: Buffer, depth: int, at: Scalar = ZERO) -> View:
+    def _viewed(self, buffer: Buffer, source: Buffer, depth: int, at: Scalar = ZERO, local: bool = False) -> View:
         self.symbols |= symbols(buffer.type.shape)
         self._homes[buffer.name] = depth
         self.same_memory(buffer, source)
-        return View(buffer, source, at)
+        return View(buffer, source, at, local)
 
     def same_memory(self, a: Buffer, b: Buffer) -> None:
         first, second = self.memory(a), self.memory(b)

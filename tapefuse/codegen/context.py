@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from tapefuse._records import dataclass
+from tapefuse.codegen.guards import guarded
 from tapefuse.codegen.loops import Buffer, Builder, Kernel, Scalar
 from tapefuse.codegen.schedule import Group, Schedule
 from tapefuse.ir.graph import Value
@@ -61,6 +62,11 @@ class Context:
         """The memory `value` is read from or written to; a reshape's is that of what it reshapes."""
         base = self.plan.base(value)
         return Place(self.in_place.get(base, base), value.type)
+
+    def load(self, value: Value, index: Iterable[Scalar]) -> Scalar:
+        """An element of a value in memory."""
+        buffer = self.buffer(self.place(value))
+        return self.b.load(buffer, guarded(self.b, tuple(index)))
 
     def store(self, place: Place, index: Iterable[Scalar], value: Scalar) -> None:
         self.written.add(place)

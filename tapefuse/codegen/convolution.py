@@ -131,7 +131,7 @@ class Convolution(Context):
             return self.b.load(self.buffer(place), (first, *index[1:]))
         if value in self.pooled or value in self.plan.inline:
             return at(self.b, value, index, lambda v: Operand(v, lambda i: self._element(v, i)))
-        return self.b.load(self.buffer(self.place(value)), index)
+        return self.load(value, index)
 
     def _correlate(self, lead, place: Place, a, g) -> None:
         """One image's part of the gradient of the kernel."""
@@ -211,7 +211,7 @@ def _pull(maker: Context, value: Value, index: tuple[Scalar, ...]) -> Scalar:
 
     if value in maker.plan.inline:
         return at(maker.b, value, index, operand)
-    return maker.b.load(maker.buffer(maker.place(value)), index)
+    return maker.load(value, index)
 
 
 class _Source:

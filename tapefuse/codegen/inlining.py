@@ -240,7 +240,7 @@ class _Inlined:
         """A view of its own: it may be moved."""
         code, type = self.code, s.buffer.type.substitute(self.bound)
         new = code.buffer(type)
-        code.name_view(new, self.array(s.source), self.scalar(s.at))
+        code.name_view(new, self.array(s.source), self.scalar(s.at), s.local)
         self.storage[s.buffer] = Array(new, code.here)
 
     def loop(self, s: For) -> None:

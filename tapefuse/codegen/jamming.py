@@ -23,6 +23,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from itertools import product
+from math import prod
+from typing import NamedTuple
 
 import numpy as np
 
@@ -31,6 +34,7 @@ from tapefuse.codegen.loops import BOOL, INT, ZERO, For, If, Let, Load, Num, Sca
 from tapefuse.codegen.splitting import conditions, used
 
 ROWS = 4  # side by side
+SQUARE = (2, 2)  # rows of two loops, if these load less
 SMALL = 8  # parts of a row as which a loop is not worth the code for a block of rows
 SHORTEST = 8  # iterations of a loop for which this pays
 MOST_STATEMENTS = 600  # of the rows together
@@ -61,14 +65,71 @@ class _Row:
     loops: tuple[For, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class _Middle:
-    """Rows `first` to `last` (None: no bound), if all of `conditions`, which `asked` computes, hold."""
+class _Range(NamedTuple):
+    """From an index on, and up to another one; None: no bound."""
 
     first: int | None
-    last: int | None
+    stop: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Middle:
+    """Rows in `ranges` of the indices of the loops over them, if all of `conditions`, which `asked` computes, hold."""
+
+    ranges: tuple[_Range, ...]
     asked: tuple[Let, ...]
     conditions: tuple[Scalar, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Block:
+    """`counts` rows of the loops `nest`, one inside the other, which are done together."""
+
+    nest: tuple[For, ...]
+    counts: tuple[int, ...]
+    row: _Row
+
+    @property
+    def firsts(self) -> tuple[Var, ...]:
+        """The indices of the first of its rows."""
+        return tuple(Var(f"{s.var.name}first", INT) for s in self.nest)
+
+    def side_by_side(self, loop: For, counts: tuple[int, ...]) -> For:
+        """A loop over columns for so many rows, from the first ones on."""
+        found = _Copies()
+        for number, at in enumerate(product(*map(range, counts))):
+            names = {
+                s.var: found.let(f"{s.var.name}r{k}", INT, "add", first, Num(k, INT))
+                for s, first, k in zip(self.nest, self.firsts, at, strict=True)
+            }
+            found.copy((*self.row.asked, *loop.body), number, names)
+        return replace(loop, body=used((*found.body, *found.stores)))
+
+    def loops(self, ends: Sequence[Scalar]) -> list[For]:
+        """The loops over columns: of rows side by side, unless they are a small part of the row."""
+        found = []
+        for loop in self.row.loops:
+            if SMALL * _trips(loop) > sum(map(_trips, self.row.loops)):
+                found.append(self.side_by_side(loop, self.counts))
+                continue
+            body: tuple[Stmt, ...] = (*self.row.asked, loop)
+            for s, first, end in reversed(list(zip(self.nest, self.firsts, ends, strict=True))):
+                body = (For(s.var, first, end, body),)
+            found += body
+        return found
+
+    def lines(self, counts: tuple[int, ...]) -> int:
+        """Rows of arrays that so many rows load from side by side, where they depend on the loops over them."""
+        loop = self.side_by_side(max(self.row.loops, key=_trips), counts)
+        along, across = _moving(loop.body, (loop.var,)), _moving(loop.body, self.firsts)
+        loads = (t for t in loop.body if isinstance(t, Load) and not across.isdisjoint(t.index))
+        return len({(t.buffer, *(None if x in along else x for x in t.index)) for t in loads})
+
+    def pays(self) -> bool:
+        """Whether rows side by side load from at most three quarters of the rows of arrays that they do one by one."""
+        apart, together = self.lines((1,) * len(self.nest)), self.lines(self.counts)
+        longest = max(map(_trips, self.row.loops))
+        return longest >= SHORTEST and 4 * together <= 3 * prod(self.counts) * apart
 
 
 class _Copies:
@@ -121,43 +182,103 @@ def _renamed(xs: Sequence[Scalar], names: Mapping[Scalar, Scalar]) -> tuple[Scal
 
 def _blocks(s: For) -> list[Stmt] | None:
     """A loop over rows as one over blocks of rows, and one over the rows on both sides, if this is legal and pays."""
-    row = _row(s)
-    middle = None if row is None or not _is_independent(s, row) else _middle(s, row)
-    if row is None or middle is None:
+    inner = s.body[0] if len(s.body) == 1 else None
+    along = _block((s,), (ROWS,))
+    both = _block((s, inner), SQUARE) if isinstance(inner, For) else None
+    if both is not None:
+        rows = _block((inner,), (ROWS,))
+        is_better = rows is None or both.lines(SQUARE) < rows.lines((ROWS,))
+        return _written(both) if is_better else None
+    return None if along is None else _written(along)
+
+
+def _block(nest: tuple[For, ...], counts: tuple[int, ...]) -> _Block | None:
+    """Rows that are done together, if they do not depend on each other and it pays."""
+    row = _row(nest[-1])
+    if row is None:
         return None
-    name, b, each = s.var.name, _Copies(), _Copies()
-    start, stop = _between(s, middle, b)
-    count = b.let(f"{name}count", INT, "sub", stop, start)
-    blocks = b.let(f"{name}blocks", INT, "floordiv", count, Num(ROWS, INT))
+    block = _Block(nest, counts, row)
+    return block if _is_independent(block) and block.pays() else None
+
+
+def _written(block: _Block) -> list[Stmt] | None:
+    """The loops over the blocks of rows, and over the rows that are in none; None if conditions or size forbid it."""
+    middle = _middle(block)
+    if middle is None:
+        return None
+    b = _Copies()
+    spans = [_between(s, r, b) for s, r in zip(block.nest, middle.ranges, strict=True)]
     fixed = b.copy(middle.asked, 0, {})
-    for k, condition in enumerate(middle.conditions):
-        blocks = b.let(f"{name}blocks{k}", INT, "select", fixed[condition], blocks, ZERO)
-    rest = b.let(f"{name}rest", INT, "add", start, b.let(f"{name}rows", INT, "mul", blocks, Num(ROWS, INT)))
-    first, number = Var(f"{name}first", INT), Var(f"{name}block", INT)
-    each.body.append(Let(first, "add", (start, each.let(f"{name}at", INT, "mul", number, Num(ROWS, INT)))))
-    end = each.let(f"{name}end", INT, "add", first, Num(ROWS, INT))
-    loops = [_block(s, row, loop, first, end) for loop in row.loops]
-    if sum(len(loop.body) for loop in loops) > MOST_STATEMENTS or not _pays(s, row, first):
+    made = [
+        _cut(s, span, count, [fixed[c] for c in middle.conditions], b)
+        for s, span, count in zip(block.nest, spans, block.counts, strict=True)
+    ]
+    loops = _over_blocks(block, spans, made)
+    if sum(len(loop.body) for loop in block.loops(block.firsts)) > MOST_STATEMENTS:
         return None
-    return [*b.body, For(number, ZERO, blocks, (*each.body, *loops)), _one_by_one(s, start, rest)]
+    rests = [(start, rest) for (start, _), (_, rest) in zip(spans, made, strict=True)]
+    return [*b.body, loops, *_others(block.nest, rests)]
 
 
-def _between(s: For, middle: _Middle, b: _Copies) -> tuple[Scalar, Scalar]:
+def _between(s: For, middle: _Range, b: _Copies) -> tuple[Scalar, Scalar]:
     """Where the middle rows begin and end."""
     start, stop, name = s.start, s.stop, s.var.name
     if middle.first is not None:
         low = b.let(f"{name}low", INT, "maximum", s.start, Num(middle.first, INT))
         start = b.let(f"{name}from", INT, "minimum", low, s.stop)
-    if middle.last is not None:
-        high = b.let(f"{name}high", INT, "minimum", s.stop, Num(middle.last, INT))
+    if middle.stop is not None:
+        high = b.let(f"{name}high", INT, "minimum", s.stop, Num(middle.stop, INT))
         stop = b.let(f"{name}to", INT, "maximum", high, start)
     return start, stop
+
+
+def _cut(
+    s: For, span: tuple[Scalar, Scalar], size: int, conditions: Sequence[Scalar], b: _Copies
+) -> tuple[Scalar, Scalar]:
+    """How many blocks of so many rows there are if conditions hold, else none; and where those end."""
+    (start, stop), name = span, s.var.name
+    count = b.let(f"{name}count", INT, "sub", stop, start)
+    blocks = b.let(f"{name}blocks", INT, "floordiv", count, Num(size, INT))
+    for k, condition in enumerate(conditions):
+        blocks = b.let(f"{name}blocks{k}", INT, "select", condition, blocks, ZERO)
+    return blocks, b.let(f"{name}rest", INT, "add", start, b.let(f"{name}rows", INT, "mul", blocks, Num(size, INT)))
+
+
+def _over_blocks(block: _Block, spans: Sequence[tuple[Scalar, Scalar]], made: Sequence[tuple[Scalar, Scalar]]) -> For:
+    """The loops over blocks, one inside the other."""
+    heads: list[tuple[Stmt, ...]] = []
+    ends: list[Scalar] = []
+    numbers = [Var(f"{s.var.name}block", INT) for s in block.nest]
+    for s, number, first, (start, _), size in zip(block.nest, numbers, block.firsts, spans, block.counts, strict=True):
+        each = _Copies()
+        at = each.let(f"{s.var.name}at", INT, "mul", number, Num(size, INT))
+        each.body.append(Let(first, "add", (start, at)))
+        ends.append(each.let(f"{s.var.name}end", INT, "add", first, Num(size, INT)))
+        heads.append(tuple(each.body))
+    body: tuple[Stmt, ...] = tuple(block.loops(ends))
+    for number, (blocks, _), head in reversed(list(zip(numbers, made, heads, strict=True))):
+        body = (For(number, ZERO, blocks, (*head, *body)),)
+    return body[0]  # type: ignore[return-value]
+
+
+def _others(nest: tuple[For, ...], rests: Sequence[tuple[Scalar, Scalar]]) -> list[Stmt]:
+    """The rows that are not within all of the spans of blocks, by one copy of their loops."""
+    s, (before, after) = nest[-1], rests[-1]
+    if len(nest) == 1:
+        return [_one_by_one(s, before, after)]
+    outer, (start, rest), b = nest[0], rests[0], _Copies()
+    name = outer.var.name
+    begun = b.let(f"{name}begun", BOOL, "ge", outer.var, start)
+    inside = b.let(f"{name}inside", BOOL, "and", begun, b.let(f"{name}left", BOOL, "lt", outer.var, rest))
+    before = b.let(f"{s.var.name}before", INT, "select", inside, before, s.stop)
+    after = b.let(f"{s.var.name}after", INT, "select", inside, after, s.stop)
+    return [replace(outer, body=(*b.body, _one_by_one(s, before, after)))]
 
 
 def _one_by_one(s: For, before: Scalar, after: Scalar) -> For:
     """The rows before one and those from another one on, by one copy of their loops."""
     b, name, side = _Copies(), s.var.name, Var(f"{s.var.name}side", INT)
-    is_first = b.let(f"{name}before", BOOL, "lt", side, Num(1, INT))
+    is_first = b.let(f"{name}isfirst", BOOL, "lt", side, Num(1, INT))
     start = b.let(f"{name}one", INT, "select", is_first, s.start, after)
     stop = b.let(f"{name}other", INT, "select", is_first, before, s.stop)
     return For(side, ZERO, Num(2, INT), (*b.body, For(s.var, start, stop, s.body)))
@@ -186,32 +307,35 @@ def _trips(s: For) -> int:
     return int(s.stop.value) - int(s.start.value)
 
 
-def _is_independent(s: For, row: _Row) -> bool:
+def _is_independent(block: _Block) -> bool:
     """Whether each row stores elements of its own, in arrays that none reads."""
-    loaded = {t.buffer for loop in row.loops for t in loop.body if isinstance(t, Load)}
-    for loop in row.loops:
+    loops, indices = block.row.loops, {s.var for s in block.nest}
+    loaded = {t.buffer for loop in loops for t in loop.body if isinstance(t, Load)}
+    for loop in loops:
         once = _Copies()
-        once.copy((*row.asked, *loop.body), 0, {})
-        if any(t.buffer in loaded or s.var not in map(once.base, t.index) for t in once.stores):
+        once.copy((*block.row.asked, *loop.body), 0, {})
+        if any(t.buffer in loaded or not indices.issubset(map(once.base, t.index)) for t in once.stores):
             return False
     return True
 
 
-def _middle(s: For, row: _Row) -> _Middle | None:
-    """The rows for which the condition holds, if it says that their index is on one side of numbers, and something of
-    other indices."""
-    moving = _moving(row.asked, s.var)
+def _middle(block: _Block) -> _Middle | None:
+    """The rows for which the condition holds, if it says that their indices are on one side of numbers, and something
+    of other indices."""
+    row, indices = block.row, [s.var for s in block.nest]
+    moving = _moving(row.asked, indices)
     made: dict[Scalar, Let] = {t.dst: t for t in row.asked}
-    compared = {c.dst: c for c in conditions(s.var, row.asked)}
-    first, last, fixed = list[int](), list[int](), list[Scalar]()
+    compared = {c.dst: (k, c) for k, x in enumerate(indices) for c in conditions(x, row.asked)}
+    firsts, stops = ([list[int]() for _ in indices] for _ in range(2))
+    fixed = list[Scalar]()
     wanted: list[tuple[Scalar, bool]] = [] if row.condition is None else [(row.condition, True)]
     while wanted:
         x, holds = wanted.pop()
         if x not in moving:
             fixed.append(x)
         elif x in compared:
-            c = compared[x]
-            (last if c.at(c.cut - 1).value == holds else first).append(c.cut)
+            k, c = compared[x]
+            (stops if c.at(c.cut - 1).value == holds else firsts)[k].append(c.cut)
         elif made[x].op == "not" and made[x].args[0] in compared:
             wanted.append((made[x].args[0], False))
         elif made[x].op == "and":
@@ -219,43 +343,14 @@ def _middle(s: For, row: _Row) -> _Middle | None:
         else:
             return None
     asked = tuple(t for t in row.asked if t.dst not in moving)
-    return _Middle(max(first, default=None), min(last, default=None), asked, tuple(fixed))
+    ranges = tuple(_Range(max(f, default=None), min(t, default=None)) for f, t in zip(firsts, stops, strict=True))
+    return _Middle(ranges, asked, tuple(fixed))
 
 
-def _moving(body: Iterable[Stmt], var: Scalar) -> set[Scalar]:
-    """The scalars that depend on one."""
-    found = {var}
+def _moving(body: Iterable[Stmt], indices: Iterable[Scalar]) -> set[Scalar]:
+    """The scalars that depend on some."""
+    found = set(indices)
     for t in body:
         if isinstance(t, Let | Load) and not found.isdisjoint(t.args if isinstance(t, Let) else t.index):
             found.add(t.dst)
     return found
-
-
-def _block(s: For, row: _Row, loop: For, first: Var, end: Scalar) -> For:
-    """A loop over columns for rows `first` to `end`: side by side, unless it is a small part of the row."""
-    if SMALL * _trips(loop) > sum(map(_trips, row.loops)):
-        return _side_by_side(s, row, loop, first, ROWS)
-    return For(s.var, first, end, (*row.asked, loop))
-
-
-def _side_by_side(s: For, row: _Row, loop: For, first: Var, count: int) -> For:
-    """A loop over columns for rows `first`, `first` + 1, ..."""
-    found = _Copies()
-    for k in range(count):
-        at = found.let(f"{s.var.name}r{k}", INT, "add", first, Num(k, INT))
-        found.copy((*row.asked, *loop.body), k, {s.var: at})
-    return replace(loop, body=used((*found.body, *found.stores)))
-
-
-def _pays(s: For, row: _Row, first: Var) -> bool:
-    """Whether rows side by side load from at most three quarters of the rows of arrays that they do one by one."""
-    main = max(row.loops, key=_trips)
-    apart, together = (_lines(_side_by_side(s, row, main, first, count), first) for count in (1, ROWS))
-    return _trips(main) >= SHORTEST and 4 * together <= 3 * ROWS * apart
-
-
-def _lines(loop: For, first: Var) -> int:
-    """Rows of arrays that a loop loads from, where they depend on the loop over rows."""
-    along, across = _moving(loop.body, loop.var), _moving(loop.body, first)
-    loads = (t for t in loop.body if isinstance(t, Load) and not across.isdisjoint(t.index))
-    return len({(t.buffer, *(None if x in along else x for x in t.index)) for t in loads})

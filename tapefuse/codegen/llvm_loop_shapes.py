@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from tapefuse._records import dataclass
 from tapefuse.codegen.llvm_instructions import LIBM
@@ -11,6 +11,7 @@ from tapefuse.ir.types import size
 
 REGISTER = 64  # bytes of the widest vector registers; LLVM splits vectors on machines with narrower ones
 MOST_LANES = 32
+Slopes = Mapping[Var, int | None]  # varying scalars: their step per iteration if affine, else None
 
 
 @dataclass(frozen=True)

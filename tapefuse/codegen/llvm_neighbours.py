@@ -18,9 +18,11 @@ from tapefuse.codegen.llvm_instructions import memory_type
 from tapefuse.codegen.llvm_loop_shapes import REGISTER, Shape, address_step
 from tapefuse.codegen.llvm_regions import RegionWriter
 from tapefuse.codegen.loops import Buffer, For, Let, Load, Num, Scalar, Store, Update, Var
+from tapefuse.ir.types import size
 
 LEAST_VECTORS = 4  # of a loop in which this pays
 LEAST_ALIGNED = 32  # and of one whose first elements are computed apart
+LEAST_VECTORS_AND_ONE = 8  # of one that takes one more so that they begin with lines
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +42,10 @@ class Line:
     def last(self) -> int:
         return max(self.offsets.values())
 
+    @property
+    def span(self) -> int:
+        return self.last - self.first
+
 
 def lines(s: For, slopes: Mapping[Var, int | None], lanes: int) -> list[Line]:
     """The rows of which a loop loads elements at several places, all within a vector of each other."""
@@ -57,7 +63,7 @@ def lines(s: For, slopes: Mapping[Var, int | None], lanes: int) -> list[Line]:
     for (buffer, fixed), loads in rows.items():
         axis = fixed.index(None)
         line = Line(buffer, loads[0].index, {t.dst: offsets[t.index[axis]] for t in loads})
-        if 0 < line.last - line.first < lanes:
+        if 0 < line.span < lanes:
             found.append(line)
     return found
 
@@ -92,21 +98,28 @@ class Neighbours:
         pays = registers().nbytes == REGISTER and (shape.trips is None or shape.trips >= LEAST_VECTORS * shape.width)
         self.lines = lines(s, shape.slopes, shape.width) if pays else []
         self.line_of = {dst: line for line in self.lines for dst in line.offsets}
-        self.at = ""  # the index, in the copy of the body that uses the slots
+        self.at = ""  # the index, in a copy of the body that uses the slots
+        self.lanes: tuple[int, int] | None = None  # of that copy, those that are iterations; None: all
         self.slots: list[str] = []
         self.loaded: dict[int, tuple[str, str]] = {}  # by line: what was loaded before, and now
 
-    def begin(self, p: Printing, start: str, at: str) -> None:
-        """Before a loop from `start`, whose index is called `at`: the elements before those that it loads first."""
-        self.at, self.loaded = at, {}
+    def begin(self, p: Printing, start: str, lead: int = 0) -> None:
+        """Before vectors from `start` on, of which the first has `lead` lanes that are no iterations: the elements
+        before those that it loads."""
         self.slots = [f"%neighbours{len(p.w.slots) + k}" for k in range(len(self.lines))]
         for slot, line in zip(self.slots, self.lines, strict=True):
-            v = f"<{p.lanes} x {memory_type(line.buffer.type.dtype)}>"
+            v = _integers(p, line)
             p.w.slots.append(f"  {slot} = alloca {v}")
-            p.w.line(f"store {v} {_before(p, line, start)}, ptr {slot}")
+            read = (min(p.lanes, p.lanes - line.span + lead), p.lanes)
+            before = _masked(p, line, start, line.last - p.lanes, read) if read[0] < p.lanes else "zeroinitializer"
+            p.w.line(f"store {v} {before}, ptr {slot}")
+
+    def step(self, at: str, lanes: tuple[int, int] | None = None) -> None:
+        """At a copy of the body for the vector from `at` on."""
+        self.at, self.lanes, self.loaded = at if self.slots else "", lanes, {}
 
     def end(self) -> None:
-        self.at = ""
+        self.at, self.slots = "", []
 
     def load(self, p: Printing, t: Load) -> str | None:
         """The vector that a load gives; None if it shares nothing, or there are no slots here."""
@@ -114,14 +127,23 @@ class Neighbours:
             return None
         line = self.line_of[t.dst]
         number = self.lines.index(line)
-        v = f"<{p.lanes} x {memory_type(t.dst.dtype)}>"
+        v, n = f"<{p.lanes} x {memory_type(t.dst.dtype)}>", _integers(p, line)
         if number not in self.loaded:
-            place = _address(p, line.buffer, line.index, self.at, line.last)
-            new = p.w.new(f"load {v}, ptr {place}, align {t.dst.dtype.itemsize}")
-            self.loaded[number] = p.w.new(f"load {v}, ptr {self.slots[number]}"), new
-            p.w.line(f"store {v} {new}, ptr {self.slots[number]}")
+            new = self._next(p, line)
+            self.loaded[number] = p.w.new(f"load {n}, ptr {self.slots[number]}"), new
+            p.w.line(f"store {n} {new}, ptr {self.slots[number]}")
         (old, new), by = self.loaded[number], line.last - line.offsets[t.dst]
-        return new if by == 0 else p.shuffled(old, new, v, range(p.lanes - by, 2 * p.lanes - by))
+        found = new if by == 0 else p.shuffled(old, new, n, range(p.lanes - by, 2 * p.lanes - by))
+        return p.w.new(f"bitcast {n} {found} to {v}")
+
+    def _next(self, p: Printing, line: Line) -> str:
+        """The elements of a line that are the last ones of the vector's iterations, and those between them."""
+        if self.lanes is not None:
+            low, high = self.lanes
+            return _masked(p, line, self.at, line.last, (max(0, low - line.span), high))
+        dtype = line.buffer.type.dtype
+        place = _address(p, line.buffer, line.index, self.at, line.last)
+        return p.w.new(f"load {_integers(p, line)}, ptr {place}, align {dtype.itemsize}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,10 +156,16 @@ class Place:
 
 
 def aligned_store(s: For, shape: Shape) -> Place | None:
-    """The store whose vectors are to lie each in one line of the cache, in a loop where that pays: a store to two lines
-    takes several times as long. None where lanes have sums of their own, which would then be others."""
+    """The store whose vectors are to lie each in one line of the cache, in a loop where it pays to look where they
+    begin: a store to two lines takes several times as long."""
     is_long = shape.trips is not None and shape.trips >= LEAST_ALIGNED * shape.width
-    if registers().nbytes != REGISTER or not is_long or any(isinstance(t, Update) for t in s.body):
+    return stored_line(s, shape) if is_long else None
+
+
+def stored_line(s: For, shape: Shape) -> Place | None:
+    """A store of vectors as long as a line of the cache. None where lanes have sums of their own, which would be others
+    if vectors began elsewhere."""
+    if registers().nbytes != REGISTER or any(isinstance(t, Update) for t in s.body):
         return None
     offsets = _offsets(s)
     for t in s.body:
@@ -148,6 +176,20 @@ def aligned_store(s: For, shape: Shape) -> Place | None:
     return None
 
 
+def lead(s: For, shape: Shape) -> int:
+    """How many elements of its line of the cache lie before the first that a loop stores, where vectors are to begin
+    with lines: 0 where it is not known, or where that does not pay. Long loops ask when they run (`aligned_start`)."""
+    place, width, trips = stored_line(s, shape), shape.width, shape.trips
+    if place is None or trips is None or not isinstance(s.start, Num) or trips < 2 * width:
+        return 0
+    pitches = [size(place.buffer.type.shape[k + 1 :]) for k, i in enumerate(place.index) if i not in shape.slopes]
+    if any(not isinstance(pitch, int) or pitch % width for pitch in pitches):
+        return 0
+    before = (int(s.start.value) + place.offset) % width
+    vectors, aligned = -(-trips // width), -(-(trips + before) // width)
+    return before if aligned == vectors or trips >= LEAST_VECTORS_AND_ONE * width else 0
+
+
 def aligned_start(p: Printing, place: Place, start: str) -> str:
     """The first index from `start` on at which what is stored begins a line of the cache."""
     first = p.w.new(f"ptrtoint ptr {_address(p, place.buffer, place.index, start, place.offset)} to i64")
@@ -156,14 +198,25 @@ def aligned_start(p: Printing, place: Place, start: str) -> str:
     return p.w.new(f"add i64 {start}, {elements}")
 
 
-def _before(p: Printing, line: Line, start: str) -> str:
-    """The vector before the one that an iteration at `start` loads, as far as that iteration reads it."""
-    dtype = line.buffer.type.dtype
-    memory, unread = memory_type(dtype), p.lanes - (line.last - line.first)
-    v, mask = f"<{p.lanes} x {memory}>", ", ".join(f"i1 {'false' if k < unread else 'true'}" for k in range(p.lanes))
-    f = p.w.needs.intrinsic(f"llvm.masked.load.{p.suffix(memory)}.p0", v, "ptr", "i32", p.bits, v)
-    place = _address(p, line.buffer, line.index, start, line.last - p.lanes)
-    return p.w.new(f"call {v} {f}(ptr {place}, i32 {dtype.itemsize}, {p.bits} <{mask}>, {v} zeroinitializer)")
+def _integers(p: Printing, line: Line) -> str:
+    """Vectors of elements are kept as integers: LLVM knows the one instruction that shifts two of them as one, and
+    leaves both as they are, for integers alone."""
+    return f"<{p.lanes} x i{8 * line.buffer.type.dtype.itemsize}>"
+
+
+def _masked(p: Printing, line: Line, at: str, offset: int, lanes: tuple[int, int]) -> str:
+    """The elements of a line from `offset` after `at` on, in lanes from one on up to another one, and zeros."""
+    dtype, v = line.buffer.type.dtype, _integers(p, line)
+    name = f"llvm.masked.load.{p.suffix(f'i{8 * dtype.itemsize}')}.p0"
+    f = p.w.needs.intrinsic(name, v, "ptr", "i32", p.bits, v)
+    place = _address(p, line.buffer, line.index, at, offset)
+    mask = mask_text(p.lanes, *lanes)
+    return p.w.new(f"call {v} {f}(ptr {place}, i32 {dtype.itemsize}, {p.bits} {mask}, {v} zeroinitializer)")
+
+
+def mask_text(lanes: int, first: int, end: int) -> str:
+    """The mask of lanes `first` up to `end`."""
+    return "<" + ", ".join(f"i1 {'true' if first <= k < end else 'false'}" for k in range(lanes)) + ">"
 
 
 def _address(p: Printing, buffer: Buffer, index: tuple[Scalar, ...], at: str, offset: int) -> str:

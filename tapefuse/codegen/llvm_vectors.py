@@ -6,7 +6,7 @@ do not depend on the loop index are computed once, before it; indices stay scala
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
@@ -14,9 +14,13 @@ from tapefuse._records import dataclass
 from tapefuse.codegen.costs import WEIGHTS
 from tapefuse.codegen.llvm_instructions import Declarations, memory_type, register_type
 from tapefuse.codegen.llvm_loop_shapes import Shape, address_step, examined, is_strictly_scalar, running_sums
-from tapefuse.codegen.llvm_neighbours import Neighbours, aligned_start, aligned_store
+from tapefuse.codegen.llvm_masks import Zeroed
+from tapefuse.codegen.llvm_multiply_adds import repeated
+from tapefuse.codegen.llvm_neighbours import Neighbours, aligned_start, aligned_store, lead, mask_text
 from tapefuse.codegen.llvm_regions import RegionWriter
-from tapefuse.codegen.loops import INT, Buffer, For, Kernel, Let, Load, Num, Scalar, Store, Update, Var, identity
+from tapefuse.codegen.llvm_small_arrays import Printing
+from tapefuse.codegen.loops import INT, Buffer, For, Kernel, Let, Load, Num, Scalar, Stmt, Store, Update, Var, identity
+from tapefuse.codegen.small_arrays import small_arrays
 from tapefuse.ir.types import show_dtype, size
 
 LARGE_BODY = 40  # instructions past which a loop is printed once, always masked, instead of twice
@@ -38,6 +42,14 @@ class _Choice:
 
 
 class _VectorWriter(RegionWriter):
+    def text(self) -> str:
+        found = small_arrays(self.kernel.body, self.needs.strict)
+        self.small = None if found is None else Printing(self, found)
+        return super().text()
+
+    def statements(self, body: Sequence[Stmt]) -> None:
+        super().statements(body) if self.small is None else self.small.statements(body)
+
     def loop(self, s: For) -> None:
         shape = None if self.needs.strict and is_strictly_scalar(s) else examined(s)
         if shape is None:
@@ -60,6 +72,8 @@ class _Loop:
         self.nans: dict[Var, str] = {}  # of accumulators of extremes of floats: whether a lane has seen a nan
         self.sums = running_sums(s)
         self.neighbours = Neighbours(s, shape)
+        self.zeroed = Zeroed(s, shape.slopes)
+        self.repeated = {} if w.needs.strict else repeated(s, shape.slopes)
 
     def write(self) -> None:
         w, s = self.w, self.s
@@ -176,28 +190,39 @@ class _Loop:
 
     # -- the copies of the body ------------------------------------------------------------------
     def fixed(self, n: int, start: int, trips: int) -> None:
-        whole, rest = divmod(trips, self.lanes)
+        before = lead(self.s, self.shape)
+        at, stop = start - before, start + trips
+        self.neighbours.begin(self, str(at), before)
+        if before:
+            self.part(at, before, self.lanes)
+            at += self.lanes
+        whole, rest = divmod(stop - at, self.lanes)
+        middle = at + whole * self.lanes
         if whole == 1:
-            self.body(str(start), None)
+            self.neighbours.step(str(at))
+            self.body(str(at), None)
         elif whole:
-            self.repeat(n, f"head.{n}", str(start), str(start + whole * self.lanes), masked=False)
+            self.repeat(n, f"head.{n}", str(at), str(middle), masked=False)
         if rest:
-            bits = ", ".join(f"i1 {'true' if k < rest else 'false'}" for k in range(self.lanes))
-            self.body(str(start + whole * self.lanes), f"<{bits}>")
+            self.part(middle, 0, rest)
+        self.neighbours.end()
+
+    def part(self, at: int, first: int, end: int) -> None:
+        """A vector of which lanes `first` up to `end` are iterations."""
+        self.neighbours.step(str(at), (first, end))
+        self.body(str(at), mask_text(self.lanes, first, end))
 
     def repeat(self, n: int, before: str, start: str, stop: str, masked: bool) -> None:
         """A loop in steps of `lanes`; leaves in the block after it. At least one iteration runs."""
         w, var = self.w, f"%{self.s.var.name}.{n}"
-        if not masked:
-            self.neighbours.begin(self, start, var)
         w.line(f"br label %body.{n}")
         w.start(f"body.{n}")
         w.line(f"{var} = phi i64 [ {start}, %{before} ], [ {var}.next, %latch.{n} ]")
+        self.neighbours.step(var)
         self.body(var, self.mask(var, stop) if masked else None)
         w.line(f"br label %latch.{n}")
         w.start(f"latch.{n}")
         w.line(f"{var}.next = add nuw nsw i64 {var}, {self.lanes}")
-        self.neighbours.end()
         more = w.new(f"icmp slt i64 {var}.next, {stop}")
         w.line(f"br i1 {more}, label %body.{n}, label %after.{n}")
         w.start(f"after.{n}")
@@ -210,7 +235,9 @@ class _Loop:
         some = w.new(f"icmp ne i64 {whole}, 0")
         w.line(f"br i1 {some}, label %main.{n}, label %after.{n}")
         w.start(f"main.{n}")
+        self.neighbours.begin(self, start)
         self.repeat(n, f"main.{n}", start, middle, masked=False)
+        self.neighbours.end()
         left = w.new(f"icmp ne i64 {middle}, {stop}")
         w.line(f"br i1 {left}, label %rest.{n}, label %end.{n}")
         w.start(f"rest.{n}")
@@ -263,16 +290,32 @@ class _Loop:
         if self.slopes[t.dst] is not None:
             w.names[t.dst] = w.instruction(t.op, [w.use(a) for a in t.args], INT, INT, divisor)
             return
-        if t.dst in self.local:
+        if t.dst in self.local or t.dst in self.repeated:
             return
-        operands = [self.vector(a) for a in t.args]
+        if t.dst in self.zeroed.choices:
+            self.local[t.dst] = self.vector(t.args[1])
+            return
+        operands = [self.vector(a) for a in t.args if a not in self.repeated]
         w.width = self.lanes
         if (pair := self.with_partner(t)) is not None:
             self.local.update(zip(pair, w.sine_and_cosine(t.dst.dtype, operands[0]), strict=True))
             w.width = 1
             return
+        if not self.repeated.keys().isdisjoint(t.args):
+            self.local[t.dst] = self.multiply_add(t)
+            w.width = 1
+            return
         self.local[t.dst] = w.instruction(t.op, operands, t.args[-1].dtype, t.dst.dtype, divisor)
         w.width = 1
+
+    def multiply_add(self, t: Let) -> str:
+        """A sum with a product that it computes itself."""
+        w, dtype = self.w, t.dst.dtype
+        k = 0 if t.args[0] in self.repeated else 1
+        (number, x), other = self.repeated[t.args[k]], self.vector(t.args[1 - k])
+        factor = number.value if t.op == "add" or k == 0 else -number.value
+        other = w.instruction("neg", [other], dtype, dtype) if t.op == "sub" and k == 0 else other
+        return w.intrinsic("fmuladd", dtype, self.vector(x), self.constant(Num(factor, dtype)), other)
 
     def with_partner(self, t: Let) -> tuple[Var, Var] | None:
         """Sine and cosine of one argument, if `t` is one of them and the body has both."""
@@ -337,6 +380,8 @@ class _Loop:
         w, memory = self.w, memory_type(t.dst.dtype)
         step = address_step(t.buffer, t.index, self.slopes)
         v, align = f"<{self.lanes} x {memory}>", _align(t.dst.dtype)
+        if t.dst in self.zeroed.loads:
+            return self.masked_load(t, v, memory, align)
         if (shifted := self.neighbours.load(self, t)) is not None:
             return shifted
         if step == 1 and self.condition is None:
@@ -355,6 +400,18 @@ class _Loop:
         else:
             value = self.gather(t, v, memory, align)
         return w.new(f"icmp ne {v} {value}, zeroinitializer") if t.dst.dtype.kind == "b" else value
+
+    def masked_load(self, t: Load, v: str, memory: str, align: int) -> str:
+        """Consecutive elements in the lanes where a condition holds, zeros in the others."""
+        w, mask = self.w, self.vector(self.zeroed.loads[t.dst])
+        if self.condition is not None:
+            mask = w.new(f"and {self.bits} {mask}, {self.condition}")
+        chosen = [self.chosen[i] for i in t.index if i in self.chosen]
+        place = self.address(t) if not chosen else w.new(
+            f"getelementptr {memory}, ptr {self.bases[t.buffer, t.index]}, i64 {chosen[0].inside}"
+        )
+        f = w.needs.intrinsic(f"llvm.masked.load.{self.suffix(memory)}.p0", v, "ptr", "i32", self.bits, v)
+        return w.new(f"call {v} {f}(ptr {place}, i32 {align}, {self.bits} {mask}, {v} zeroinitializer)")
 
     def chosen_load(self, t: Load, v: str, memory: str, align: int) -> str | None:
         """Consecutive elements under the condition of the only varying index, the fixed one in the other lanes."""

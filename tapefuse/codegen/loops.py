@@ -259,11 +259,15 @@ class If:
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """`buffer` is, to the end of this scope, the memory of `source` from byte `at` on, seen as its own type."""
+    """`buffer` is, to the end of this scope, the memory of `source` from byte `at` on, seen as its own type.
+
+    `local`: nothing that is written there is read in any other way, so that it need not be in memory at all.
+    """
 
     buffer: Buffer
     source: Buffer
     at: Scalar = ZERO  # other than 0 in a source of bytes only
+    local: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -372,6 +376,8 @@ class Builder:
     def __init__(self) -> None:
         self.prologue: list[Stmt] = []
         self.symbols: set[str] = set()
+        self.integers: dict[Var, tuple[str, tuple[Scalar, ...]]] = {}  # integers: the instruction each was made by
+        self.conditions: dict[Var, Scalar] = {}  # indices into axes that may be empty: where they point to an element
         self._bodies: list[list[Stmt]] = [[]]
         self._memos: list[dict] = [{}]
         self._count = 0
@@ -413,7 +419,19 @@ class Builder:
         dtype = scalar.result_dtype(name, *[a.dtype for a in args])
         if dtype == INT and (known := folded(name, args)) is not None:
             return known
-        return self._once((name, dtype, args), lambda dst: Let(dst, name, args), dtype)
+        made = self._once((name, dtype, args), lambda dst: Let(dst, name, args), dtype)
+        if dtype == INT:
+            self.integers[made] = name, args
+        return made
+
+    def inside(self, condition: Scalar, k: Scalar, extent: Dim) -> Scalar:
+        """Index `k` into an axis where the condition holds, 0 elsewhere, where nothing may be there (see `guards`)."""
+        if not isinstance(extent, Poly):
+            return self.op("select", condition, k, ZERO)
+        args = condition, k, ZERO
+        made = self._once(("inside", args), lambda dst: Let(dst, "select", args), INT)
+        self.integers[made], self.conditions[made] = ("select", args), condition
+        return made
 
     def cast(self, x: Scalar, dtype) -> Scalar:
         dtype = np.dtype(dtype)

@@ -7,7 +7,8 @@ that the last one is written where the result is; where it is not known, the las
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 from tapefuse.codegen.bounds import bound
 from tapefuse.codegen.code import Array, Cell, Storage
@@ -18,7 +19,7 @@ from tapefuse.codegen.planned import Plan
 from tapefuse.codegen.region_body import Body, Memory, constant_steps, in_memory, unwatched
 from tapefuse.ir import ops
 from tapefuse.ir.graph import Graph, Value
-from tapefuse.ir.types import symbols
+from tapefuse.ir.types import Dim, symbols
 
 ONE = Num(1, INT)
 
@@ -175,26 +176,34 @@ class ForLoop(Loop):
         if isinstance(count, Var) and any(not self.is_in_place(p, k) for k in self.carried):
             odd = code.op("eq", code.op("and", count, ONE), ONE)
         self.begin(p, odd)
-        code.defined.add(index)
         each = bound(p.cost, index, trips)
+        self.repeat(count, each, partial(self.once_more, p))
+        self.finish(None)
+        self.cost = each * trips
+
+    def repeat(self, count: Scalar, each: Dim, step: Callable[[], None]) -> None:
+        """All iterations of the loop, each of which costs `each`."""
+        code, trips = self.code, self.attributes["trips"]
+        code.defined.add(self.attributes["index"])
         every = unwatched(each)
         if isinstance(trips, int) and trips <= every:
-            self.iterate(p, ZERO, count)
+            self.iterate(step, ZERO, count)
         elif every == 1:
-            self.iterate(p, ZERO, count, is_watched=True)
+            self.iterate(step, ZERO, count, is_watched=True)
         else:
             size = Num(every, INT)
             blocks = code.op("floordiv", code.op("add", count, Num(every - 1, INT)), size)
             with code.loop(code.fresh("i", INT, code.here + 1), ZERO, blocks) as block:
                 start = code.op("mul", block, size)
-                self.iterate(p, start, code.op("minimum", count, code.op("add", start, size)))
+                self.iterate(step, start, code.op("minimum", count, code.op("add", start, size)))
                 self.poll()
-        self.finish(None)
-        self.cost = each * trips
 
-    def iterate(self, p: Plan, start: Scalar, stop: Scalar, is_watched: bool = False) -> None:
+    def once_more(self, p: Plan) -> None:
+        self.body(p, self.enter())
+
+    def iterate(self, step: Callable[[], None], start: Scalar, stop: Scalar, is_watched: bool = False) -> None:
         with self.code.loop(dimension(self.attributes["index"]), start, stop, self.attributes["trips"]):
-            self.body(p, self.enter())
+            step()
             if is_watched:
                 self.poll()
 

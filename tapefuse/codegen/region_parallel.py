@@ -13,6 +13,7 @@ What is carried is written in place, by each iteration in another part. Nothing 
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 
 from tapefuse.codegen.code import Array
 from tapefuse.codegen.context import Step
@@ -46,7 +47,8 @@ class ParallelLoop(ForLoop):
         trips = Num(self.attributes["trips"], INT)
         self.begin(p, Num(trips.value % 2, INT))
         code.defined.add(index)
-        self.iterate(p, LO, HI) if self.is_cut else self.iterate(p, ZERO, trips)
+        step = partial(self.once_more, p)
+        self.iterate(step, LO, HI) if self.is_cut else self.iterate(step, ZERO, trips)
         self.finish(None)
         self.cost = p.cost * self.attributes["trips"]
 

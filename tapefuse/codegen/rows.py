@@ -177,7 +177,7 @@ class Rows(Nest):
         if value in self.updates:
             return self._updated(value, index)
         if value in self.stored or value not in self.members and value not in self.plan.inline:
-            return self.b.load(self.buffer(self.place(value)), index)
+            return self.load(value, index)
         return at(self.b, value, index, self.operand)
 
     def _updated(self, node: Value, index: tuple[Scalar, ...]) -> Scalar:

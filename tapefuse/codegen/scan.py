@@ -82,7 +82,7 @@ class Scan(Context):
     def pull(self, value: Value, index: tuple[Scalar, ...]) -> Scalar:
         if value in self.plan.inline:
             return at(self.b, value, index, lambda v: Operand(v, lambda i: self.pull(v, i)))
-        return self.b.load(self.buffer(self.place(value)), index)
+        return self.load(value, index)
 
 
 class _Sums(Scan):

@@ -11,6 +11,7 @@ from contextlib import ExitStack
 from tapefuse.codegen.access import Operand, at
 from tapefuse.codegen.context import Context, Place, Step
 from tapefuse.codegen.costs import CHUNKS, GRAIN, TRANSFER
+from tapefuse.codegen.guards import guarded
 from tapefuse.codegen.loops import HI, LO, Scalar
 from tapefuse.codegen.schedule import chained
 from tapefuse.codegen.updates import replaces_most
@@ -51,7 +52,8 @@ class Scatter(Context):
         b, place, source = self.b, self.place(result), node.args[_has_base(node)]
         before = len(source.shape) - (len(node.shape) - cut)  # axes of the sources before the one that is cut
         with b.loops(source.shape[:before]) as j, b.piece(source.shape[before:]) as rest:
-            where, value = node.op.push(b, (*j, *rest), *map(self.operand, node.args), **node.attributes)
+            target, value = node.op.push(b, (*j, *rest), *map(self.operand, node.args), **node.attributes)
+            where = guarded(b, target)
             if not node.op.overwrites:
                 value = b.op("add", b.reload(self.buffer(place), where), value)
             self.store(place, where, value)
@@ -62,7 +64,7 @@ class Scatter(Context):
     def _pull(self, value: Value, index: tuple[Scalar, ...]) -> Scalar:
         if value in self.plan.inline:
             return at(self.b, value, index, self.operand)
-        return self.b.load(self.buffer(self.place(value)), index)
+        return self.load(value, index)
 
 
 class Start(Context):

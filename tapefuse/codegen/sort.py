@@ -106,7 +106,7 @@ class Sort(Context):
     def pull(self, value: Value, index: tuple[Scalar, ...]) -> Scalar:
         if value in self.plan.inline:
             return at(self.b, value, index, lambda v: Operand(v, lambda i: self.pull(v, i)))
-        return self.b.load(self.buffer(self.place(value)), index)
+        return self.load(value, index)
 
 
 def _passes(n: Dim) -> int:

@@ -271,6 +271,7 @@ compare:
   %polys_ok = call i1 @check_polynomials(ptr %table, ptr %arrays, ptr %values)
   br i1 %polys_ok, label %copy, label %refuse
 copy:
+  call void @give_room(ptr %table, ptr %arrays, ptr %pointers)
   %own_sizes = alloca i64, i64 %n_sizes
   %size_bytes = shl i64 %n_sizes, 3
   call void @llvm.memcpy.p0.p0.i64(ptr %own_sizes, ptr %template, i64 %size_bytes, i1 false)

@@ -309,6 +309,37 @@ no:
   ret i1 false
 }
 
+@nothing = internal constant [64 x i8] zeroinitializer, align 64
+
+; Kernels may read the first element of an array that has none: its memory is room for one then. A variable's own memory
+; has that.
+define internal void @give_room(ptr %table, ptr %arrays, ptr %pointers) nounwind {
+entry:
+  %n = call i64 @word(ptr %table, i64 $n_inputs)
+  br label %next
+next:
+  %k = phi i64 [0, %entry], [%k1, %done]
+  %more = icmp slt i64 %k, %n
+  br i1 %more, label %look, label %end
+look:
+  %array = call ptr @pointer(ptr %arrays, i64 %k)
+  %dims = call ptr @field(ptr %array, i64 $array_dims)
+  %nd_at = getelementptr inbounds i8, ptr %array, i64 $array_nd
+  %nd32 = load i32, ptr %nd_at
+  %nd = sext i32 %nd32 to i64
+  %size = call i64 @product(ptr %dims, i64 %nd, i64 1)
+  %empty = icmp eq i64 %size, 0
+  br i1 %empty, label %replace, label %done
+replace:
+  call void @put(ptr %pointers, i64 %k, ptr @nothing)
+  br label %done
+done:
+  %k1 = add i64 %k, 1
+  br label %next
+end:
+  ret void
+}
+
 ; Write the symbolic dimensions of the outputs: pairs (position, value). False when one is negative.
 define internal i1 @fill_sizes(ptr %table, ptr %sizes, ptr %values) nounwind {
 entry:

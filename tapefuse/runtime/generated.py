@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import itertools
 import linecache
+from collections.abc import Callable
 from typing import Any
 
 _numbers = itertools.count()
@@ -18,7 +20,9 @@ class Source:
         linecache.cache[self.file] = (len(text), None, text.splitlines(True), self.file)  # for tracebacks; stays
         self._code = compile(text, self.file, "exec")
 
-    def run(self, names: dict[str, Any]) -> dict[str, Any]:
-        """Define what the module defines among `names`."""
-        exec(self._code, names)
+    def run(
+        self, names: dict[str, Any], changed: Callable[[ast.Module], ast.Module] | None = None
+    ) -> dict[str, Any]:
+        """Define what the module, or what becomes of it by `changed`, defines among `names`."""
+        exec(compile(changed(ast.parse(self.text)), self.file, "exec") if changed else self._code, names)
         return names

@@ -167,7 +167,7 @@ def _fitter(function: str, name: str, type: Type) -> Callable[[Any], Any]:
         if rank == 0:
             return lambda x: np.full(1, x[()], dtype)
         if x.layout == "C":
-            return lambda x: x
+            return lambda x: x if x.size else np.zeros_like(x)  # with room for a first element, which kernels may read
         return lambda x: np.ascontiguousarray(x)  # noqa: PLW0108 - Numba compiles it
 
     return fit

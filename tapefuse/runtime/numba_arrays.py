@@ -5,6 +5,7 @@ Under `@njit`, views do not own their memory and are not counted; products are c
 
 from __future__ import annotations
 
+import functools
 import math
 
 import llvmlite.binding as llvm
@@ -12,7 +13,7 @@ import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
-from numba.np.arrayobj import make_array, populate_array
+from numba.np.arrayobj import make_array
 from numba.np.numpy_support import as_dtype
 
 from tapefuse.runtime import blas
@@ -49,16 +50,21 @@ def release(memory):
     """Gives back what `allocated` gave."""
 
 
+def _part(context, builder, type, x, name):
+    """The data, shape or strides of an array."""
+    return context.data_model_manager[type].get(builder, x, name)
+
+
 @compiled(carve, typer=lambda arena, offset, shape, dtype: types.Array(dtype.dtype, len(shape), "C"))
 def _carve(context, builder, sig, args):
-    arena = make_array(sig.args[0])(context, builder, args[0])
     offset = context.cast(builder, args[1], sig.args[1], types.intp)
-    return _array(context, builder, sig.return_type, builder.gep(arena.data, [offset]), sig.args[2], args[2])
+    data = builder.gep(_part(context, builder, sig.args[0], args[0], "data"), [offset])
+    return _array(context, builder, sig.return_type, data, sig.args[2], args[2])
 
 
 @compiled(reshaped, typer=lambda x, shape: types.Array(x.dtype, len(shape), "C"))
 def _reshaped(context, builder, sig, args):
-    data = make_array(sig.args[0])(context, builder, args[0]).data
+    data = _part(context, builder, sig.args[0], args[0], "data")
     return _array(context, builder, sig.return_type, data, sig.args[1], args[1])
 
 
@@ -105,13 +111,93 @@ def _array(context, builder, type, data, shape_type, shape):
     sizes = cgutils.unpack_tuple(builder, shape, len(shape_type))
     sizes = [context.cast(builder, n, t, types.intp) for n, t in zip(sizes, shape_type, strict=True)]
     item = ir.Constant(cgutils.intp_t, as_dtype(type.dtype).itemsize)
-    strides = [item]
-    for n in reversed(sizes[1:]):
-        strides.insert(0, builder.mul(strides[0], n))
-    array = make_array(type)(context, builder)
-    data = builder.bitcast(data, context.get_data_type(type.dtype).as_pointer())
-    populate_array(array, data, sizes, strides[len(strides) - len(sizes) :], item, meminfo=None, parent=None)
-    return array._getvalue()
+    count, strides = ir.Constant(cgutils.intp_t, 1), []
+    for n in reversed(sizes):
+        strides.insert(0, builder.mul(item, count))
+        count = builder.mul(count, n)
+    parts = {
+        "data": builder.bitcast(data, context.get_data_type(type.dtype).as_pointer()),
+        "nitems": count,
+        "itemsize": item,
+        "shape": cgutils.pack_array(builder, sizes, cgutils.intp_t),
+        "strides": cgutils.pack_array(builder, strides, cgutils.intp_t),
+    }
+    model = context.data_model_manager[type]
+    array = ir.Constant(model.get_value_type(), None)  # nobody owns it
+    for name, value in parts.items():
+        array = model.set(builder, array, value, name)
+    return array
+
+
+# -- elements -------------------------------------------------------------------------------------------
+
+
+def element1(x, i):
+    """`x[i]` of an index that does not count from the end. Numba's own code takes several times as long to compile."""
+    return x[i]
+
+
+def element2(x, i, j):
+    return x[i, j]
+
+
+def element3(x, i, j, k):
+    return x[i, j, k]
+
+
+def element4(x, i, j, k, m):
+    return x[i, j, k, m]
+
+
+def set_element1(x, i, value):
+    """`x[i] = value`, as above."""
+    x[i] = value
+
+
+def set_element2(x, i, j, value):
+    x[i, j] = value
+
+
+def set_element3(x, i, j, k, value):
+    x[i, j, k] = value
+
+
+def set_element4(x, i, j, k, m, value):
+    x[i, j, k, m] = value
+
+
+@compiled(element1, typer=lambda x, i: x.dtype)
+@compiled(element2, typer=lambda x, i, j: x.dtype)
+@compiled(element3, typer=lambda x, i, j, k: x.dtype)
+@compiled(element4, typer=lambda x, i, j, k, m: x.dtype)
+def _element(context, builder, sig, args):
+    return context.unpack_value(builder, sig.return_type, _address(context, builder, sig.args, args))
+
+
+@compiled(set_element1, typer=lambda x, i, value: types.none)
+@compiled(set_element2, typer=lambda x, i, j, value: types.none)
+@compiled(set_element3, typer=lambda x, i, j, k, value: types.none)
+@compiled(set_element4, typer=lambda x, i, j, k, m, value: types.none)
+def _set_element(context, builder, sig, args):
+    dtype = sig.args[0].dtype
+    value = context.cast(builder, args[-1], sig.args[-1], dtype)
+    context.pack_value(builder, dtype, value, _address(context, builder, sig.args[:-1], args[:-1]))
+    return context.get_dummy_value()
+
+
+def _address(context, builder, types_, values):
+    """Of an element of an array: the first of the values; the others are indices."""
+    array, (x, *indices) = types_[0], values
+    indices = [context.cast(builder, i, t, types.intp) for i, t in zip(indices, types_[1:], strict=True)]
+    data = _part(context, builder, array, x, "data")
+    if array.layout == "C":
+        shape = cgutils.unpack_tuple(builder, _part(context, builder, array, x, "shape"), array.ndim)
+        at = indices[0]
+        for n, i in zip(shape[1:], indices[1:], strict=True):
+            at = builder.add(builder.mul(at, n, flags=["nsw"]), i, flags=["nsw"])
+        return builder.gep(data, [at], inbounds=True)
+    strides = cgutils.unpack_tuple(builder, _part(context, builder, array, x, "strides"), array.ndim)
+    return cgutils.pointer_add(builder, data, functools.reduce(builder.add, map(builder.mul, indices, strides)))
 
 
 # -- matrix products ------------------------------------------------------------------------------------

@@ -91,14 +91,29 @@ class _Source:
         """The text's functions with the options that suit a build; without Numba's compiler they are plain Python."""
         import numba
 
-        functions = self.source.run({"__name__": self.source.file.strip("<>").replace("-", "_")})
-        dispatchers = {name: f for name, f in functions.items() if hasattr(f, "targetoptions")}
-        for name, f in dispatchers.items():
-            options = {**f.targetoptions, **self._options(name, parallel, len(dispatchers) <= INLINE_LIMIT)}
-            functions[name] = numba.jit(**options)(f.py_func)
+        from tapefuse.runtime.numba_pipeline import Compiler
+        from tapefuse.runtime.numba_source import written_out
+
+        once = self._once(parallel)
+        change = None if numba.config.DISABLE_JIT else lambda module: written_out(module, once)
+        functions = self.source.run({"__name__": self.source.file.strip("<>").replace("-", "_")}, change)
+        for name, f in functions.items():
+            if hasattr(f, "targetoptions"):
+                options = {**f.targetoptions, **self._options(name, parallel)}
+                if not options.get("parallel"):
+                    options["pipeline_class"] = Compiler
+                functions[name] = numba.jit(**options)(f.py_func)
         return functions
 
-    def _options(self, name: str, parallel: bool, small: bool) -> dict[str, Any]:
+    def _once(self, parallel: bool) -> set[str]:
+        """The functions that stand in their only callers instead."""
+        names = set(re.findall(r"^def (\w+)", self.source.text, re.MULTILINE)) - {"program"}
+        if len(names) >= INLINE_LIMIT:
+            return set()
+        pieces = {name for name in names if f"{name}_pieces" in names or name.endswith("_pieces")} if parallel else set()
+        return {name for name in names - pieces if self.calls[name] == 1}
+
+    def _options(self, name: str, parallel: bool) -> dict[str, Any]:
         """What only this engine knows: who calls a function, and that none allocates. Halves the time to compile."""
         launches = parallel and name.endswith("_pieces")
         options: dict[str, Any] = {"no_cfunc_wrapper": True, "no_rewrites": not launches, "_nrt": launches}
@@ -106,9 +121,6 @@ class _Source:
             return options
         if not parallel:
             options["parallel"] = False
-        launched = parallel and f"{name}_pieces" in self.calls
-        if small and self.calls[name] == 1 and not launches and not launched:
-            options["inline"] = "always"
         return {**options, "no_cpython_wrapper": True}
 
     def run(self, arguments: Sequence[Any], work: int) -> int:

@@ -232,10 +232,13 @@ def as_bits(a: np.ndarray) -> np.ndarray:
 
 
 def _writable(a: np.ndarray) -> np.ndarray:
-    """Numba's types tell read-only arrays apart. Programs never write to inputs: show these as ordinary ones."""
+    """Numba's types tell read-only arrays apart. Programs never write to inputs: show these as ordinary ones.
+
+    Kernels may read the first element of an array that has none: in its place comes one whose memory has room for it.
+    """
+    if not a.size:
+        return np.zeros(a.shape, a.dtype)
     if a.flags.writeable:
         return a
-    if not a.size:
-        return np.empty(a.shape, a.dtype)
     memory, dtype = (ctypes.c_char * a.nbytes).from_address(a.ctypes.data), BITS if is_half(a.dtype) else a.dtype
     return np.frombuffer(memoryview(memory).cast("B"), dtype).reshape(a.shape)

@@ -13,6 +13,7 @@ from tapefuse.ir.types import Type
 from tapefuse.tracer.control_arguments import where_is
 from tapefuse.tracer.control_kinds import Kind, carried_number, fitted, kinds_of, stackable
 from tapefuse.tracer.state import state
+from tapefuse.tracer.surroundings import unchanged
 from tapefuse.tracer.tensor import Tensor, TracedTensor, key_of, weakened
 from tapefuse.tracer.trace import Traced, credited, trace_function
 from tapefuse.tracer.variable import Variable
@@ -71,7 +72,8 @@ def traced_part(
 
     name = getattr(fn, "__name__", "function")
     types = [x.type for x in like]
-    traced = trace_function(results, types, [None] * len(types), name, may_create=False, captures=True, place=place)
+    with unchanged(fn, f"the {place} ({where_is(fn)})"):
+        traced = trace_function(results, types, [None] * len(types), name, may_create=False, captures=True, place=place)
     return Part(fn, traced, *found)
 
 

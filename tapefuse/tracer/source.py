@@ -16,6 +16,13 @@ from tapefuse.ir.graph import Loc, here
 from tapefuse.tracer.state import state
 
 PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
+_VERSION = f"python{sys.version_info.major}.{sys.version_info.minor}"
+_LIBRARIES = (  # of Python's own modules; `sysconfig`, which knows them as well, takes 2 ms
+    os.path.dirname(os.__file__) + os.sep,
+    os.path.join(sys.base_exec_prefix, sys.platlibdir, _VERSION) + os.sep,
+    "<frozen",
+)
+_INSTALLED = "site-packages", "dist-packages"  # folders of other people's
 _FUNCTIONS = (*[os.path.join(PACKAGE, name) + os.sep for name in ("numpy", "random", "nn")], PACKAGE + "special.py")
 
 _known: dict[tuple[str, int], Loc] = {}
@@ -30,6 +37,11 @@ class _Ours(dict[str, bool]):
 
 
 OURS = _Ours()
+
+
+def is_users_file(file: str) -> bool:
+    """Whether code of that file is the user's: not of Python, of an installed package, or ours."""
+    return not file.startswith((PACKAGE, *_LIBRARIES)) and not any(name in file for name in _INSTALLED)
 
 
 def user_instruction() -> tuple[CodeType, int]:

@@ -139,6 +139,9 @@ class NumericBuilder:
             return dtype.type(_guarded(MATH[name])(scalars[0]))
         return EXACT[name](*scalars)
 
+    def inside(self, condition: np.generic, k: np.generic, extent: Dim) -> np.generic:
+        return k if condition else np.int64(0)
+
     def cast(self, scalar: np.generic, dtype: np.dtype) -> np.generic:
         return (scalar if dtype.kind == "c" else scalar.real).astype(dtype)
 

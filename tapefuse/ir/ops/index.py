@@ -28,7 +28,7 @@ from tapefuse.ir.ops.family import (
     with_batch,
 )
 from tapefuse.ir.ops.shape import iota, reshape, transpose
-from tapefuse.ir.types import Dim, Shape, Type, broadcast_shapes, show_dtype, show_shape
+from tapefuse.ir.types import Dim, Poly, Shape, Type, broadcast_shapes, show_dtype, show_shape
 
 
 def index_shape(shape: Shape, idx: Sequence[Type]) -> Shape:
@@ -63,7 +63,8 @@ def positions(b: Any, i: tuple, idx: Sequence[Any], shape: Shape) -> list[Any]:
         zero, last = b.number(0, INT64), b.op("sub", b.dim(n), b.number(1, INT64))
         if x.dtype.kind != "u":
             k = b.op("select", b.op("lt", k, zero), b.op("add", k, b.dim(n)), k)
-        return b.op("maximum", b.op("minimum", k, last), zero)
+        place = b.op("maximum", b.op("minimum", k, last), zero)
+        return b.inside(b.op("ge", last, zero), place, n) if isinstance(n, Poly) else place
 
     def axis_of(x: Any, c: Any) -> Dim:
         """The extent of an operand along the result's axis with index `c`."""

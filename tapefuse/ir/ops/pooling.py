@@ -94,7 +94,7 @@ def _only_window(b: Any, i: Any, n: Any, count: Any, window: int, stride: int, l
     inside = None if window == stride else b.op("lt", position, b.dim(window))
     if not windows.is_covered(n, count, stride, low):
         inside = windows.both(b, inside, b.op("lt", number, b.dim(count)))
-    return inside, number if inside is None else b.op("select", inside, number, b.number(0, INT64)), position
+    return inside, number if inside is None else b.inside(inside, number, count), position
 
 
 def _flat(b: Any, position: Any, window: Sizes) -> Any:

@@ -128,7 +128,7 @@ class pad:
         all_inside, index = None, []
         for k, n, lo, hi, gap in zip(i, x.shape, low, high, interior, strict=True):
             inside, position = unpadded(b, k, n, lo, hi == 0, gap)
-            index.append(position if inside is None else b.op("select", inside, position, b.number(0, INT64)))
+            index.append(position if inside is None else b.inside(inside, position, n))
             if inside is not None:
                 all_inside = inside if all_inside is None else b.op("and", all_inside, inside)
         element = x(tuple(index))
@@ -205,7 +205,7 @@ class concat:
         result = None
         for x, start, end in reversed(pieces):
             below = b.op("lt", i[axis], b.dim(end)) if result is not None else None
-            element = x((*i[:axis], _within(b, i[axis], start, below), *i[axis + 1 :]))
+            element = x((*i[:axis], _within(b, i[axis], start, below, x.shape[axis]), *i[axis + 1 :]))
             result = element if below is None else b.op("select", below, element, result)
         return result
 
@@ -221,13 +221,13 @@ def _without(shape: Shape, axis: int) -> Shape:
     return shape[:axis] + shape[axis + 1 :]
 
 
-def _within(b: Any, k: Any, start: Dim, below: Any) -> Any:
-    """Index `k` seen by the operand that begins at `start`; 0, which is always safe to read, for a `k` not its own."""
-    zero, inside = b.number(0, INT64), below
+def _within(b: Any, k: Any, start: Dim, below: Any, extent: Dim) -> Any:
+    """Index `k` seen by the operand that begins at `start`; 0 for a `k` not its own."""
+    inside = below
     if start == 0:
         local = k
     else:
         local = b.op("sub", k, b.dim(start))
-        after = b.op("ge", local, zero)
+        after = b.op("ge", local, b.number(0, INT64))
         inside = after if below is None else b.op("and", after, below)
-    return local if inside is None else b.op("select", inside, local, zero)
+    return local if inside is None else b.inside(inside, local, extent)

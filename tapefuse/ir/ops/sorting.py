@@ -174,10 +174,10 @@ class searchsorted:
             return low
         for bit in reversed(range(STEPS if isinstance(n, Poly) else n.bit_length())):
             probe = b.op("add", low, b.number((1 << bit) - 1, INT64))
-            last = b.op("sub", b.dim(n), b.number(1, INT64))
+            place = b.op("minimum", probe, b.op("sub", b.dim(n), b.number(1, INT64)))
             if isinstance(n, Poly):
-                last = b.op("maximum", last, zero)
-            x = a((*i[:lead], b.op("minimum", probe, last)))
+                place = b.inside(b.op("lt", zero, b.dim(n)), place, n)
+            x = a((*i[:lead], place))
             found = b.op("not", comes_before(b, value, x)) if right else comes_before(b, x, value)
             further = b.op("and", b.op("lt", probe, b.dim(n)), found)
             low = b.op("select", further, b.op("add", low, b.number(1 << bit, INT64)), low)

@@ -83,7 +83,7 @@ def _source(b: Any, i: tuple, x: Any, v: Any, starts: Shape, strides: Shape) -> 
     ends = limits(v.shape, starts, strides)
     for k, n, m, start, end, step in zip(i, v.shape, x.shape, starts, ends, strides, strict=True):
         inside, position = unpadded(b, k, n, start, end == m, step - 1)
-        index.append(position if inside is None else b.op("select", inside, position, b.number(0, INT64)))
+        index.append(position if inside is None else b.inside(inside, position, n))
         if inside is not None:
             together = inside if together is None else b.op("and", together, inside)
     return together, v(tuple(index))

@@ -95,7 +95,7 @@ def element(b: Any, o: Any, k: Any, n: Dim, stride: int, low: int, dilation: int
         return None, i
     i = b.op("sub", i, b.dim(low)) if low else i
     inside = both(b, b.op("ge", i, zero), b.op("lt", i, b.dim(n)))
-    return inside, b.op("select", inside, i, zero)
+    return inside, b.inside(inside, i, n)
 
 
 def window(b: Any, i: Any, k: Any, windows: Dim, stride: int, low: int, dilation: int = 1) -> tuple[Any, Any]:
@@ -106,7 +106,7 @@ def window(b: Any, i: Any, k: Any, windows: Dim, stride: int, low: int, dilation
     inside = both(b, b.op("ge", first, zero), b.op("lt", o, b.dim(windows)))
     if stride != 1:
         inside = both(b, inside, b.op("eq", b.op("mod", first, b.dim(stride)), zero))
-    return inside, b.op("select", inside, o, zero)
+    return inside, b.inside(inside, o, windows)
 
 
 def _times(b: Any, x: Any, factor: int) -> Any:

@@ -27,12 +27,15 @@ from tapefuse.ir.passes import (
     forward,
     half,
     loops,
+    parts,
     recordings,
     region_rules,  # noqa: F401  fills `ops.region.RULES`
     regions,
     rows,
     simplify,
     strips,
+    tiles,
+    totals,
     units,
 )
 from tapefuse.ir.passes.bodies import deep
@@ -50,6 +53,7 @@ class Pass:
 
 
 PASSES = (
+    Pass("tiles", tiles.run, "time loops over stencils as loops over tiles of a few rows"),
     Pass("complex", complex.run, "pairs of real numbers in place of complex ones"),
     Pass("loops", loops.run, "one region in place of two that do the same work"),
     Pass("fold", fold.run, "compute what depends on small constants only"),
@@ -58,6 +62,8 @@ PASSES = (
     Pass("regions", regions.run, "loops and branches without what nobody needs"),
     Pass("units", units.run, "select by unit vectors, do not multiply by them", exact=False),
     Pass("rows", deep(rows.run), "add a scatter at the rows it names, not to a whole table", exact=False),
+    Pass("totals", totals.run, "loops that add up begin with what is added to their sums", exact=False),
+    Pass("parts", parts.run, "loops read parts of arrays where they lie"),
     Pass("dce", dce.run, "drop elements that nobody reads"),
     Pass("strips", strips.run, "loops over independent rows as loops of some rows each", exact=False),
     Pass("recordings", recordings.run, "a loop of unknown length keeps what its derivative reads"),

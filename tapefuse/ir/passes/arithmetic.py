@@ -22,7 +22,7 @@ from tapefuse.ir.rewrite import Pattern, is_scalar, p, rule, scalar, variables
 from tapefuse.ir.types import Dim, broadcast_shapes
 
 x, y, z, cond, to, inner = variables("x y z cond to inner")
-(c,) = variables("c", is_scalar)
+c, d = variables("c d", is_scalar)
 NEGATIVE_ZERO = -0.0
 
 
@@ -73,6 +73,26 @@ def power(x: Value, c: Value) -> Value | None:
     if k == 0:
         return fill(number(1, x), x.shape)
     return ops.div(number(1, x), x) if k == -1 and is_float(x) else None
+
+
+def thrice(x: Value) -> Value | None:
+    """x + x is exact, so that (x + x) + x is 3 x rounded once."""
+    return ops.mul(x, number(3, x)) if kind_of(x.dtype) in "fiu" else None
+
+
+def whole_factor(x: Value, c: Value, d: Value) -> Value | None:
+    """x c d with whole c and d of which one is a power of two: that product is exact unless it overflows, as both do,
+    and what is no normal number stays a multiple of the smallest one."""
+    k, n = scalar(c), scalar(d)
+    if not is_float(c) or not (_is_whole(k) and _is_whole(n)) or 0.5 not in (abs(math.frexp(k)[0]), abs(math.frexp(n)[0])):
+        return None
+    with np.errstate(all="ignore"):
+        product = k * n
+    return ops.mul(x, constant(product, x.dtype)) if float(product) == float(k) * float(n) else None
+
+
+def _is_whole(k: Any) -> bool:
+    return bool(np.isfinite(k)) and k != 0 and float(k).is_integer()
 
 
 def is_exact_cast(a: np.dtype, b: np.dtype) -> bool:
@@ -150,6 +170,7 @@ RULES = (
     rule("sub_zero", p.sub(x, 0), lambda x: x),                                                # x - 0 = x
     rule("add_neg", p.add(x, p.neg(y)), lambda x, y: ops.sub(x, y)),                           # x + (-y) = x - y
     rule("sub_neg", p.sub(x, p.neg(y)), lambda x, y: ops.add(x, y)),                           # x - (-y) = x + y
+    rule("add_thrice", p.add(p.add(x, x), x), thrice),                                         # (x + x) + x = x 3
     # signs move outwards, to meet sums
     rule("neg_neg", p.neg(p.neg(x)), lambda x: x),                                             # -(-x) = x
     rule("neg_mul_const", p.neg(p.mul(x, c)), lambda x, c: ops.mul(x, negated(c))),            # -(x c) = x (-c)
@@ -162,6 +183,7 @@ RULES = (
     # products and powers
     rule("mul_one", p.mul(x, 1), lambda x: x),                                                 # x 1 = x
     rule("mul_minus_one", p.mul(x, -1), lambda x: ops.neg(x)),                                 # x (-1) = -x
+    rule("mul_whole", p.mul(p.mul(x, c), d), whole_factor),                                    # (x 3) 2 = x 6
     rule("div_one", p.div(x, 1), lambda x: x),                                                 # x / 1 = x
     rule("div_power_of_two", p.div(x, c), reciprocal),                                         # x / 2^k = x 2^-k
     rule("floordiv_one", p.floordiv(x, 1), lambda x: None if is_float(x) else x),              # x // 1 = x, integers

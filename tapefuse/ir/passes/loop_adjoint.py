@@ -14,7 +14,7 @@ from functools import reduce
 from tapefuse.ir import ops
 from tapefuse.ir.graph import Graph, Value, param, reachable
 from tapefuse.ir.ops import region
-from tapefuse.ir.passes import budget, loop_inverses, loop_ranges, residuals
+from tapefuse.ir.passes import budget, loop_inverses, loop_ranges, residuals, tiles
 from tapefuse.ir.passes.adjoint import adjoint, is_differentiable, records_of, zeros
 from tapefuse.ir.passes.bodies import rebuilt, row, with_row
 from tapefuse.ir.passes.loop_chunks import Loop, in_chunks
@@ -77,6 +77,8 @@ def cotangents(
     """A cotangent or None for each operand of a loop whose results `ys` have the cotangents `gs`."""
     if not isinstance(loop.trips, Poly) and loop.trips <= 0:
         return [*gs, *(None for _ in loop.xs[loop.carried :])]
+    if not budget.is_planned(loop.index) and (by_tiles := tiles.cotangents(gs, loop, wanted)) is not None:
+        return by_tiles
     step = reverse_step(loop, [g is not None for g in gs], wanted)
     if not step.seeds:
         return [None] * len(loop.xs)
@@ -108,13 +110,22 @@ def reverse_step(loop: Loop, given: Sequence[bool], wanted: Sequence[bool]) -> S
             break
         active |= more
     sums = {k: param(body.params[k].type, f"s{k}") for k in pulled if k >= carried}
-    before = [pulled[k] if k in pulled else zeros(body.params[k].type) for k in seeds]
+    before = [_before(loop, k, seed, pulled.get(k), wanted[k]) for k, seed in seeds.items()]
     after = [_added(total, pulled[k]) for k, total in sums.items()]
     params, outs = (*body.params, *seeds.values(), *sums.values()), (*body.outs, *before, *after)
     undone = loop_inverses.undone(body, carried, outs)
     graph = Graph((*params, *undone.now.values()), rebuilt((*outs, *undone.before), dict(undone.env)))
     outs = IDENTITIES.run(graph)[0].outs
     return Step(seeds, sums, undone.now, outs[carried:], outs[:carried])
+
+
+def _before(loop: Loop, k: int, seed: Value, g: Value | None, wanted: bool) -> Value:
+    """The cotangent of a carry before an iteration, `seed` after it. Nobody reads it where iterations write parts of
+    their own into memory, which then need not be set to zero."""
+    p, y = loop.body.params[k], loop.body.outs[k]
+    if loop.parallel and not wanted and y.op is ops.put and y.args[0] is p and loop.body.users[p] == (y,):
+        return seed
+    return zeros(p.type) if g is None else g
 
 
 def _connected(body: Graph, carried: int, wanted: Sequence[bool]) -> set[int]:

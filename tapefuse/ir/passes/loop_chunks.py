@@ -37,6 +37,7 @@ class Loop:
     trips: Dim
     index: str
     carried: int
+    parallel: bool = False  # see `for_`
 
     def results(self) -> tuple[Value, ...]:
         return ops.for_.emit_results(*self.xs, body=self.body, trips=self.trips, index=self.index, carried=self.carried)

@@ -59,9 +59,11 @@ def _unified(graph: Graph, known: dict[str, Graph]) -> Graph:
 
     def unique(inner: Graph) -> Graph:
         if inner not in done:
-            new = _unified(inner, known)
-            key = digest(new)
-            done[inner] = new if key is None else known.setdefault(key, new)
+            key = digest(inner)  # before its nodes are made anew, in another order
+            found = None if key is None else known.get(key)
+            done[inner] = _unified(inner, known) if found is None else found
+            if key is not None:
+                known[key] = done[inner]
         return done[inner]
 
     def change(v: Value, args: tuple[Value, ...]) -> Value | None:

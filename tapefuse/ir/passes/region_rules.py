@@ -28,7 +28,7 @@ Maybe = Sequence[Value | None]
 
 
 def for_vjp(
-    gs: Maybe, ys: Sequence[Value], xs: Sequence[Value], wanted: Sequence[bool], parallel: bool = False, **attrs: Any
+    gs: Maybe, ys: Sequence[Value], xs: Sequence[Value], wanted: Sequence[bool], **attrs: Any
 ) -> Maybe:
     return loop_adjoint.cotangents(gs, Loop(tuple(xs), **attrs), wanted, ys)
 

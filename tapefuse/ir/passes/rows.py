@@ -26,7 +26,7 @@ from tapefuse.ir.passes.updates import is_zero, reads_region
 from tapefuse.ir.types import Dim, size
 
 LEAST_ROWS = 1024  # of a table to which an unknown number of rows is added
-_KEPT = (ops.scatter_add, ops.add_at, ops.put, ops.put_add, ops.put_at)  # have memory of their own
+_KEPT = (ops.scatter_add, ops.add_at, ops.put, ops.put_add, ops.put_at, ops.result)  # have memory of their own
 Scale = tuple[tuple[str, Value | None], ...]  # what is done to a value: negation, or * or / by a scalar; the last first
 
 

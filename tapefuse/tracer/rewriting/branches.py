@@ -9,22 +9,21 @@ from tapefuse._errors import StagingError
 from tapefuse._tree import flatten, unflatten
 from tapefuse.tracer import control
 from tapefuse.tracer.rewriting.carried import (
-    UNDEFINED,
-    Containers,
     Form,
     Names,
     become,
     difference,
     form_of,
     fresh,
-    is_same,
     pack,
     shown,
     unpack,
+    watched,
 )
 from tapefuse.tracer.rewriting.demands import raised
 from tapefuse.tracer.rewriting.jumps import is_flag
 from tapefuse.tracer.rewriting.syntax import Statement
+from tapefuse.tracer.surroundings import UNDEFINED, Surroundings, block_of, is_same
 from tapefuse.tracer.tensor import TracedTensor
 
 Forms = dict[str, Form]
@@ -64,11 +63,12 @@ class StagedIf:
     def raised(self, body: Callable[[], Any]) -> Exception:
         """What the block raises; all names are as before."""
         self._restore(as_fresh=True)
-        containers = Containers(self._names, self._statement.only_read)
+        names = self._names
+        found = Surroundings([(n, names.get(n)) for n in self._statement.only_read])
         try:
             return raised(body)
         finally:
-            containers.restored()
+            found.restored()
             self._restore()
 
     def _traced(self, condition: TracedTensor, body: Branch, orelse: Branch) -> dict[str, Any]:
@@ -93,22 +93,16 @@ class StagedIf:
 
         def run() -> tuple:
             given = self._restore(as_fresh=True)
-            containers = Containers(self._names, self._statement.only_read)
-            try:
+            with watched(self._statement, self._names):
                 if block is not None:
                     block()
                 values = {n: self._left(n, given) for n in self._outs}
-            finally:
-                changed = containers.restored()
-            if changed is not None:
-                raise changed_in_place(self._statement, changed)
             self._values[k] = values
             self._kept[k] = {n for n in given if self._names.get(n) is given[n]}
             self._agree(values, forms, found, k)
             return tuple([pack(values[n], found[n]) for n in self._outs])
 
-        run.__wrapped__ = block or like  # type: ignore[attr-defined]
-        return run
+        return block_of(run, block or like)
 
     def _left(self, name: str, given: dict[str, Any]) -> Any:
         """What a branch leaves in a name; in one that nobody reads any more, if it is unbound, what it got."""
@@ -165,12 +159,3 @@ def _where_same(value: Any, true: Any, false: Any) -> Any:
     leaves, tree = flatten(value)
     pairs = zip(leaves, flatten(true)[0], flatten(false)[0], strict=True)
     return unflatten(tree, [a if is_same(a, b) and not isinstance(a, TracedTensor) else y for y, a, b in pairs])
-
-
-def changed_in_place(statement: Statement, changed: tuple[str, Any]) -> StagingError:
-    path, x = changed
-    return StagingError(
-        f"{path!r}, a {type(x).__name__}, is changed in the {statement.kind!r} at {statement.place}, which depends on "
-        "traced values and is traced once, however often it runs; make tp.zeros((n, ...)) before it and assign "
-        "out[i] = value, or use tp.scan, or, in a loop of fixed length, tp.unroll(range(...))"
-    )

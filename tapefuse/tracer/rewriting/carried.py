@@ -6,7 +6,9 @@ type, a Python number that has become a tensor (`weak`), or any other object, wh
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from types import CellType, FunctionType
 from typing import Any
 
@@ -20,15 +22,8 @@ from tapefuse.tracer.operators import functions
 from tapefuse.tracer.rewriting.jumps import RESULT, is_flag
 from tapefuse.tracer.rewriting.syntax import Statement
 from tapefuse.tracer.state import state
+from tapefuse.tracer.surroundings import CONTENTS, UNDEFINED, Place, Slot, Surroundings, changed_in_place, is_same
 from tapefuse.tracer.tensor import Tensor, TracedTensor, as_tensor, assume, key_of, weakened
-
-
-class _Undefined:
-    def __repr__(self) -> str:
-        return "undefined"
-
-
-UNDEFINED = _Undefined()
 
 
 # -- names ------------------------------------------------------------------------------------------------------------
@@ -42,7 +37,11 @@ class Names:
         self._cells = dict(zip(cells.__code__.co_freevars, closure, strict=True))
         self._globals = cells.__globals__
 
+        self._places: dict[str, Place] = {}
+
     def get(self, path: str) -> Any:
+        if path in self._places:
+            return self._places[path].get()
         root, *attributes = path.split(".")
         if root in self._cells:
             try:
@@ -56,6 +55,8 @@ class Names:
         return value
 
     def set(self, path: str, value: Any) -> None:
+        if path in self._places:
+            return self._places[path].set(value)
         root, *attributes = path.split(".")
         if attributes:
             self._set_attribute(self.get(path.rpartition(".")[0]), attributes[-1], value)
@@ -68,6 +69,35 @@ class Names:
             self._cells[root].cell_contents = value
         elif self.get(root) is not UNDEFINED:
             del self._cells[root].cell_contents
+
+    def slots(self, paths: Iterable[str]) -> set[Slot]:
+        """Where the values of these names are kept."""
+        return set(map(self._slot, paths))
+
+    def _slot(self, path: str) -> Slot:
+        if path in self._places:
+            place = self._places[path]
+            return id(place.owner), place.key
+        owner, _, name = path.rpartition(".")
+        if owner:
+            return id(self.get(owner)), name
+        return (id(self._cells[path]), CONTENTS) if path in self._cells else (id(self._globals), path)
+
+    def with_places(self, statement: Statement, places: Sequence[Place]) -> Statement:
+        """The statement with more that it may change. Raises StagingError for what it has already."""
+        known, new = self.slots(statement.bound), []
+        for place in places:
+            if (id(place.owner), place.key) in known:
+                raise changed_in_place(f"the {statement.kind!r} at {statement.place}", place.path, place.get())
+            path = place.path
+            while path in statement.bound or path in new:
+                path += "'"
+            self._places[path] = place
+            new.append(path)
+        more = frozenset(new)
+        return replace(
+            statement, bound=(*statement.bound, *new), after=statement.after | more, head=statement.head | more
+        )
 
     def _set_attribute(self, owner: Any, name: str, value: Any) -> None:
         if value is not UNDEFINED:
@@ -104,14 +134,6 @@ class Leaf:
         if self.type is None or other.type is None:
             return self.type is other.type and is_same(self.value, other.value)
         return True
-
-
-def is_same(a: Any, b: Any) -> bool:
-    """Whether two Python objects are one, or equal as numbers, strings and the like are."""
-    if a is b:
-        return True
-    plain = (bool, int, float, complex, str, bytes, np.dtype, type, Poly)
-    return type(a) is type(b) and isinstance(a, plain) and bool(a == b)
 
 
 def leaf_of(x: Any) -> Leaf:
@@ -258,49 +280,34 @@ def become(old: Any, new: Any) -> Any:
     return new
 
 
-# -- Python objects that are changed in place -------------------------------------------------------------------------
+# -- Python objects that blocks change --------------------------------------------------------------------------------
 
 
-class Containers:
-    """The lists, dicts and sets that a block can reach by the names it reads, as they are now."""
+class Unforeseen(Exception):
+    """To be traced again with more places that are carried."""
 
-    def __init__(self, names: Names, paths: Sequence[str]):
-        self._found: list[tuple[str, Any, Any]] = []
-        seen: set[int] = set()
-        for path in paths:
-            self._add(path, names.get(path), seen)
-
-    def _add(self, path: str, x: Any, seen: set[int]) -> None:
-        if not isinstance(x, (list, dict, set, tuple)) or id(x) in seen or len(seen) > 1000:
-            return
-        seen.add(id(x))
-        if not isinstance(x, tuple):
-            self._found.append((path, x, x.copy()))
-        if isinstance(x, (list, tuple)):
-            for k, part in enumerate(x):
-                self._add(f"{path}[{k}]", part, seen)
-        elif isinstance(x, dict):
-            for key, part in x.items():
-                self._add(f"{path}[{key!r}]", part, seen)
-
-    def restored(self) -> tuple[str, Any] | None:
-        """The first that was changed since, if any; all are given their old contents."""
-        first = None
-        for path, x, old in self._found:
-            if not _unchanged(x, old):
-                first = first or (path, x)
-                _refill(x, old)
-        return first
+    def __init__(self, places: Sequence[Place]):
+        super().__init__()
+        self.places = places
 
 
-def _unchanged(x: Any, old: Any) -> bool:
-    if len(x) != len(old):
-        return False
-    if isinstance(x, list):
-        return all(a is b for a, b in zip(x, old, strict=True))
-    if isinstance(x, dict):
-        return all(k in x and x[k] is v for k, v in old.items())
-    return all(a in x for a in old)
+@contextmanager
+def watched(statement: Statement, names: Names) -> Iterator[None]:
+    """The block is one of a statement: what it changes of Python's objects is undone.
+
+    Raises Unforeseen for what can be carried, StagingError for other changes.
+    """
+    found = Surroundings([(n, names.get(n)) for n in statement.only_read], names.slots(statement.bound))
+    try:
+        yield
+    except Exception:
+        found.restored()
+        raise
+    changes = found.changes()
+    if changes.other is not None:
+        raise changed_in_place(f"the {statement.kind!r} at {statement.place}", *changes.other)
+    if changes.places:
+        raise Unforeseen(changes.places)
 
 
 def _refill(x: Any, contents: Any) -> None:

@@ -12,7 +12,6 @@ import builtins
 import dis
 import functools
 import os
-import sys
 import weakref
 from collections.abc import Callable
 from types import BuiltinFunctionType, CellType, CodeType, FunctionType, MethodType, ModuleType
@@ -27,16 +26,10 @@ from tapefuse.tracer.rewriting.nodes import has_control_flow
 from tapefuse.tracer.rewriting.sources import source_of
 from tapefuse.tracer.rewriting.staging import Stager
 from tapefuse.tracer.rewriting.syntax import Rewriting
-from tapefuse.tracer.source import PACKAGE
+from tapefuse.tracer.source import PACKAGE, is_users_file
 
 _AS_WRITTEN = "__tapefuse_as_written__"
 _FUTURE = functools.reduce(int.__or__, [getattr(__future__, n).compiler_flag for n in __future__.all_feature_names])
-_VERSION = f"python{sys.version_info.major}.{sys.version_info.minor}"
-_LIBRARIES = (  # of Python's own modules; `sysconfig`, which knows them as well, takes 2 ms
-    os.path.dirname(os.__file__) + os.sep,
-    os.path.join(sys.base_exec_prefix, sys.platlibdir, _VERSION) + os.sep,
-)
-_INSTALLED = "site-packages", "dist-packages"  # folders of other people's
 _JUMPS = frozenset([*dis.hasjrel, *dis.hasjabs])
 _CALLS = frozenset(code for name, code in dis.opmap.items() if name.startswith(("CALL", "MAKE_FUNCTION", "UNARY_NOT")))
 
@@ -206,13 +199,9 @@ def _is_library(f: Any) -> bool:
     return not f.__code__.co_filename.startswith(_TAKE_FUNCTIONS)  # those may be given the user's functions
 
 
-
 def is_users(function: FunctionType) -> bool:
     """Whether it is code of the user's: not of Python, of an installed package, or ours."""
-    file = function.__code__.co_filename
-    if file.startswith(PACKAGE):
-        return False
-    return not file.startswith((*_LIBRARIES, "<frozen")) and not any(name in file for name in _INSTALLED)
+    return is_users_file(function.__code__.co_filename)
 
 
 # -- calls ------------------------------------------------------------------------------------------------------------

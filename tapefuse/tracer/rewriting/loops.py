@@ -9,11 +9,9 @@ from tapefuse._errors import StagingError
 from tapefuse._tree import flatten, unflatten
 from tapefuse.tracer import control
 from tapefuse.tracer.operators import functions
-from tapefuse.tracer.rewriting.branches import Forms, Revise, changed_in_place
+from tapefuse.tracer.rewriting.branches import Forms, Revise
 from tapefuse.tracer.rewriting.calls import Items, Range
 from tapefuse.tracer.rewriting.carried import (
-    UNDEFINED,
-    Containers,
     Names,
     become,
     difference,
@@ -22,9 +20,11 @@ from tapefuse.tracer.rewriting.carried import (
     pack,
     shown,
     unpack,
+    watched,
 )
 from tapefuse.tracer.rewriting.jumps import is_flag
 from tapefuse.tracer.rewriting.syntax import Statement
+from tapefuse.tracer.surroundings import UNDEFINED, block_of
 from tapefuse.tracer.tensor import Tensor, weakened
 
 Test = Callable[[], Any]
@@ -54,7 +54,7 @@ class StagedLoop:
     def while_(self, test: Test, body: Body) -> None:
         def loop(carry: tuple, labels: list[str]) -> tuple:
             return control.while_loop(
-                self._asked(test), self._named(lambda c: self._step(body, (), c), body), carry, names=labels
+                self._asked(test), block_of(lambda c: self._step(body, (), c), body), carry, names=labels
             )
 
         self._run(loop)
@@ -70,7 +70,7 @@ class StagedLoop:
             def step(k: Any, *carry: Any) -> tuple:
                 return self._step(body, (k if is_range else items.at(k),), carry)
 
-            return control.for_loop(start, stop, by, self._named(step, body), carry, labels)
+            return control.for_loop(start, stop, by, block_of(step, body), carry, labels)
 
         self._run(loop)
 
@@ -85,8 +85,8 @@ class StagedLoop:
                 return state[0] + 1, *self._step(body, (items.at(state[0]),), state[1:])
 
             zero = weakened(functions.zeros((), "int64"))
-            named = self._named(step, body)
-            return control.while_loop(goes_on, named, (zero, *carry), names=["the index", *labels])[1:]
+            named = block_of(step, body)
+            return control.while_loop(block_of(goes_on, test), named, (zero, *carry), names=["the index", *labels])[1:]
 
         self._run(loop)
 
@@ -132,7 +132,7 @@ class StagedLoop:
             self._enter(carry)
             return truth(test(), self._statement)
 
-        return self._named(asked, test)
+        return block_of(asked, test)
 
     def _enter(self, carry: tuple) -> dict[str, Any]:
         """Bind the names for an iteration; gives what was bound."""
@@ -145,14 +145,9 @@ class StagedLoop:
         given = self._enter(
             tuple([fresh(y) if n in self._statement.in_place else y for n, y in zip(self._carried, carry, strict=True)])
         )
-        containers = Containers(self._names, self._statement.only_read)
-        try:
+        with watched(self._statement, self._names):
             body(*arguments)
             values = {n: self._left(n, given) for n in self._carried}
-        finally:
-            changed = containers.restored()
-        if changed is not None:
-            raise changed_in_place(self._statement, changed)
         self._kept = {n for n in self._statement.in_place if n in given and values[n] is given[n]}
         self._agree(values, given)
         return tuple([pack(values[n], self._forms[n]) for n in self._carried])
@@ -201,10 +196,6 @@ class StagedLoop:
     def _restore(self) -> None:
         for name, value in self._before.items():
             self._names.set(name, value)
-
-    def _named(self, f: Any, original: Any) -> Any:
-        f.__wrapped__ = original  # errors show the user's lines
-        return f
 
 
 def truth(x: Any, statement: Statement) -> Any:

@@ -17,12 +17,13 @@ from tapefuse.tracer.operators import functions
 from tapefuse.tracer.rewriting import notes
 from tapefuse.tracer.rewriting.branches import Forms, StagedIf
 from tapefuse.tracer.rewriting.calls import Items, Range, Wish, counting, items_of, named_range
-from tapefuse.tracer.rewriting.carried import UNDEFINED, Containers, Names
+from tapefuse.tracer.rewriting.carried import Names, Unforeseen
 from tapefuse.tracer.rewriting.demands import forbid, holds, raises
 from tapefuse.tracer.rewriting.logic import and_, condition, continued, is_unknown, logical
 from tapefuse.tracer.rewriting.loops import StagedLoop
 from tapefuse.tracer.rewriting.syntax import Statement
 from tapefuse.tracer.source import PACKAGE, user_loc
+from tapefuse.tracer.surroundings import UNDEFINED, Surroundings, changed_in_place
 from tapefuse.tracer.tensor import Tensor, TracedTensor
 from tapefuse.tracer.variable import Variable
 
@@ -72,7 +73,7 @@ class Stager:
         guesses: Forms,
     ) -> None:
         test = condition(test, _asked_by(statement))
-        StagedIf(statement, Names(cells), guesses).run(test, body, orelse)
+        _carrying(statement, Names(cells), lambda s, names: StagedIf(s, names, guesses).run(test, body, orelse))
         notes.note(statement, "staged: the condition is traced")
 
     def while_(self, k: int, plain: bool, test: Thunk, body: Thunk, cells: FunctionType, goes_on: Thunk | None) -> None:
@@ -96,7 +97,8 @@ class Stager:
         statement = self._statements[k]
         first = condition(test(), _asked_by(statement))  # an error names it early
         assert first is not None
-        StagedLoop(statement, Names(cells), self._guesses[k]).while_(test, body)
+        guesses = self._guesses[k]
+        _carrying(statement, Names(cells), lambda s, names: StagedLoop(s, names, guesses).while_(test, body))
         unrolled = f", after {count} iterations in Python" if count else ""
         notes.note(statement, f"one native loop{unrolled}: the condition is traced")
 
@@ -114,8 +116,8 @@ class Stager:
             )
         why = "tp.unroll asks for it" if wish is False else "its items are Python's"
         if items is not None and (wish or not isinstance(items.extent, int)):
-            runs = isinstance(items.extent, int) and items.extent > 0
-            StagedLoop(statement, names, self._guesses[k], runs).for_(items, body, goes_on)
+            runs, guesses = isinstance(items.extent, int) and items.extent > 0, self._guesses[k]
+            _carrying(statement, names, lambda s, n: StagedLoop(s, n, guesses, runs).for_(items, body, goes_on))
             return notes.note(
                 statement,
                 "one native loop: " + ("tp.stage asks for it" if wish else "the number of iterations is traced"),
@@ -137,14 +139,18 @@ class Stager:
         known = notes.failure(statement)
         if known is not None:
             return known
-        containers = Containers(names, statement.reads)
-        loop = StagedLoop(statement, names, self._guesses[k], runs=True, by_itself=True)
+        found, guesses = Surroundings([(n, names.get(n)) for n in statement.reads]), self._guesses[k]
+
+        def run(statement: Statement, names: Names) -> None:
+            StagedLoop(statement, names, guesses, runs=True, by_itself=True).for_(items, body, goes_on)
+
         try:
             with notes.attempt():
-                loop.for_(items, body, goes_on)
+                _carrying(statement, names, run)
             return None
         except Exception as error:
-            containers.restored()
+            if (lost := found.restored()) is not None:
+                raise changed_in_place(f"the {statement.kind!r} at {statement.place}", *lost) from None
             why = str(error).partition("\n")[0].partition("; ")[0]
         notes.failed(statement, why)
         if _exceeds(items, SLOW):
@@ -251,6 +257,15 @@ class Stager:
             return
         error = StagedIf(self._statements[k], Names(cells), {}).raised(body)
         forbid(test, error)
+
+
+def _carrying(statement: Statement, names: Names, run: Callable[[Statement, Names], None]) -> None:
+    """`run` with the statement, and with what else is found to be changed by it."""
+    while True:
+        try:
+            return run(statement, names)
+        except Unforeseen as found:
+            statement = names.with_places(statement, found.places)
 
 
 def _both(plain: bool, goes_on: Thunk | None, test: Thunk) -> Thunk:

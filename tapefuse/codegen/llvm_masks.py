@@ -1,0 +1,143 @@
+"""Choices between a number and zero, made by loads under a mask: lanes that a mask leaves out are zeros.
+
+    c = lt i 38                           c = lt i 38
+    t = load b0[i]                        t = load b0[i] where c, else 0
+    u = mul t 0.125              ->       u = mul t 0.125
+    v = select c u 0.0                    w = add x u
+    w = add x v
+
+A masked load costs what others do, a choice costs an instruction more, and keeps product and sum from being one.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Iterable
+
+import numpy as np
+
+from tapefuse._records import dataclass
+from tapefuse.codegen.contraction import registers
+from tapefuse.codegen.llvm_loop_shapes import REGISTER, Slopes, address_step
+from tapefuse.codegen.loops import For, Let, Load, Num, Scalar, Stmt, Store, Update, Var
+from tapefuse.ir.types import size
+
+_OPS = {"add": operator.add, "sub": operator.sub, "mul": operator.mul}
+
+
+@dataclass(frozen=True, slots=True)
+class _Choice:
+    """`select condition value 0.0`, and the scalars from which only such choices are made."""
+
+    let: Let
+    made: frozenset[Scalar]
+
+    @property
+    def condition(self) -> Scalar:
+        return self.let.args[0]
+
+
+class Zeroed:
+    """Which loads of a loop are done under which condition, and which choices are what they choose then."""
+
+    def __init__(self, s: For, slopes: Slopes):
+        self.body, self.slopes = s.body, slopes
+        self.made: dict[Scalar, Let | Load] = {t.dst: t for t in s.body if isinstance(t, Let | Load)}
+        self.place = {t.dst: k for k, t in enumerate(s.body) if isinstance(t, Let | Load)}
+        has_masks = registers().nbytes == REGISTER
+        found = [self._choice(t) for t in s.body if has_masks and isinstance(t, Let) and t.op == "select"]
+        kept = self._kept([c for c in found if c is not None])
+        self.choices = frozenset(c.let.dst for c in kept)
+        self.loads: dict[Scalar, Scalar] = {
+            x: c.condition for c in kept for x in c.made if isinstance(self.made[x], Load)
+        }
+
+    def _choice(self, t: Let) -> _Choice | None:
+        """A choice between zero and what is zero if all that it loads is."""
+        if t.dst not in self.slopes or t.dst.dtype.kind != "f" or not isinstance(t.args[0], Var) or not _is_zero(t.args[2]):
+            return None
+        zeros: dict[Scalar, np.floating] = {}
+        with np.errstate(all="ignore"):
+            value = self._at_zero(t.args[1], zeros)
+        if value is None or value != 0 or np.signbit(value):
+            return None
+        loads = (u for x in zeros if isinstance(u := self.made[x], Load))
+        return _Choice(t, frozenset(zeros)) if all(self._may_be_masked(u, t.args[0]) for u in loads) else None
+
+    def _at_zero(self, x: Scalar, zeros: dict[Scalar, np.floating]) -> np.floating | None:
+        """What a scalar is if every element that it is made of is 0; `zeros` gets those. None if that is not known."""
+        if isinstance(x, Num):
+            return x.dtype.type(x.value)
+        t = self.made.get(x)
+        if x in zeros or t is None or x not in self.slopes or x.dtype.kind != "f":
+            return zeros.get(x)
+        if isinstance(t, Load):
+            zeros[x] = x.dtype.type(0)
+        elif t.op in _OPS and (args := [self._at_zero(a, zeros) for a in t.args]) and None not in args:
+            zeros[x] = _OPS[t.op](*args)
+        return zeros.get(x)
+
+    def _may_be_masked(self, t: Load, condition: Scalar) -> bool:
+        """Whether elements lie side by side where a condition holds, which is known before."""
+        if condition in self.slopes and self.place[condition] > self.place[t.dst]:
+            return False
+        if address_step(t.buffer, t.index, dict(self.slopes)) == 1:
+            return True
+        axes = [k for k, i in enumerate(t.index) if i in self.slopes]
+        if len(axes) != 1 or size(t.buffer.type.shape[axes[0] + 1 :]) != 1:
+            return False
+        chosen = self._chosen(t.index[axes[0]])
+        if chosen is None or not isinstance(chosen.args[1], Var) or self.slopes.get(chosen.args[1]) != 1:
+            return False
+        return chosen.args[2] not in self.slopes and chosen.args[0] in self._implied(condition)
+
+    def _chosen(self, index: Scalar) -> Let | None:
+        """The choice that an index is, up to what is added to it."""
+        t = self.made.get(index)
+        while isinstance(t, Let) and t.op in ("add", "sub") and t.args[1] not in self.slopes:
+            t = self.made.get(t.args[0])
+        return t if isinstance(t, Let) and t.op == "select" else None
+
+    def _implied(self, condition: Scalar) -> set[Scalar]:
+        """A condition and those that hold where it does."""
+        t = self.made.get(condition)
+        both = t.args if isinstance(t, Let) and t.op == "and" else ()
+        return {condition}.union(*map(self._implied, both))
+
+    def _kept(self, choices: list[_Choice]) -> list[_Choice]:
+        """The choices of whose parts nothing else is made."""
+        readers = _readers(self.body)
+        while True:
+            parts: dict[Scalar, set[Scalar]] = {}  # what is made under a condition, and chosen
+            for c in choices:
+                parts.setdefault(c.condition, set()).update((*c.made, c.let.dst))
+            fine = [c for c in choices if all(readers[x] <= parts[c.condition] for x in c.made)]
+            if len(fine) == len(choices):
+                return fine
+            choices = fine
+
+
+def _is_zero(x: Scalar) -> bool:
+    return isinstance(x, Num) and x.value == 0 and not np.signbit(x.value)
+
+
+def _readers(body: Iterable[Stmt]) -> dict[Scalar, set[Scalar | None]]:
+    """By scalar what is made of it; None stands for what is stored, summed or an index."""
+    found: dict[Scalar, set[Scalar | None]] = {}
+    for t in body:
+        if isinstance(t, Let | Load):
+            found.setdefault(t.dst, set())
+        match t:
+            case Let(dst, _, args):
+                for x in args:
+                    found.setdefault(x, set()).add(dst)
+            case Load(_, _, index):
+                for x in index:
+                    found.setdefault(x, set()).add(None)
+            case Store(_, index, value):
+                for x in (*index, value):
+                    found.setdefault(x, set()).add(None)
+            case Update(acc, _, value):
+                for x in (acc, value):
+                    found.setdefault(x, set()).add(None)
+    return found

@@ -1,0 +1,175 @@
+"""Random time loops over one-dimensional stencils, by tiles: NumPy's values, and the gradients of the loops as they are.
+
+60 programs run on the LLVM engine and 2 on the Numba engine; TAPEFUSE_EXAMPLES=20000 draws ten times as many.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pytest
+
+import tapefuse as tp
+from tapefuse.ir.passes import tiles
+
+PROGRAMS = int(os.environ.get("TAPEFUSE_EXAMPLES", "2000")) * 3 // 100
+PARTS = 3
+ENDS = ("kept", "zero", "copied", "wrapped", "padded")
+
+
+@dataclass(frozen=True)
+class Update:
+    """How one array of a state changes: by a function of its own rows and of another's, `shifts` rows away."""
+
+    ends: str
+    shifts: tuple[int, ...]
+    other: int
+    kind: int
+    in_place: bool
+
+
+@dataclass(frozen=True)
+class Stencil:
+    lengths: tuple[int, ...]
+    steps: int
+    updates: tuple[Update, ...]
+    has_number: bool
+    has_force: bool
+    uses_index: bool
+
+
+def drawn(rng: np.random.Generator) -> Stencil:
+    count = int(rng.choice([1, 1, 1, 2, 3]))
+    n = int(rng.integers(70, 200))
+    lengths = tuple(n + int(rng.integers(0, 2)) for _ in range(count))
+    updates = tuple(_update(rng, count) for _ in lengths)
+    flags = [bool(rng.random() < 0.3) for _ in range(3)]
+    return Stencil(lengths, int(rng.integers(17, 40)), updates, *flags)
+
+
+def _update(rng: np.random.Generator, count: int) -> Update:
+    shifts = tuple(sorted({int(s) for s in rng.integers(-2, 3, rng.integers(1, 4))}))
+    return Update(
+        str(rng.choice(ENDS)), shifts, int(rng.integers(count)), int(rng.integers(4)), bool(rng.random() < 0.5)
+    )
+
+
+def inputs(stencil: Stencil, rng: np.random.Generator) -> list[np.ndarray]:
+    arrays = [rng.standard_normal(n) for n in stencil.lengths]
+    longest = max(stencil.lengths)
+    return [*arrays, rng.random(longest), rng.random((stencil.steps, longest)), np.asarray(rng.random())]
+
+
+def stepped(xp: Any, stencil: Stencil, state: tuple, c: Any, force: Any, number: Any, k: Any) -> tuple:
+    new = []
+    for x, u in zip(state, stencil.updates, strict=True):
+        new.append(_updated(xp, stencil, x, state[u.other], c, force, number, k, u))
+    return tuple(new)
+
+
+def _updated(xp: Any, stencil: Stencil, x: Any, other: Any, c: Any, force: Any, number: Any, k: Any, u: Update) -> Any:
+    n = min(x.shape[0], other.shape[0])
+    before, after = max(0, -min(u.shifts)), max(0, max(u.shifts))
+    if u.ends == "wrapped":
+        rolled = [xp.roll(other[:n], -s) for s in u.shifts]
+        return xp.concatenate([_formula(xp, stencil, x[:n], rolled, c[:n], force[k, :n], number, k, u), x[n:]])
+    inner = slice(before, n - after)
+    beside = [other[before + s : n - after + s] for s in u.shifts]
+    part = _formula(xp, stencil, x[inner], beside, c[inner], force[k, inner], number, k, u)
+    if u.ends == "padded":
+        return xp.pad(part, (before, x.shape[0] - n + after))
+    y = x.copy() if u.in_place else xp.concatenate([x[:before], part, x[n - after :]])
+    if u.in_place:
+        y[inner] = part
+    if u.ends == "zero":
+        y[0] = 0.0
+        y[-2:] = 0.0
+    if u.ends == "copied":
+        y[0] = y[1]
+        y[-1] = y[-2]
+    return y
+
+
+def _formula(xp: Any, stencil: Stencil, x: Any, beside: list, c: Any, f: Any, number: Any, k: Any, u: Update) -> Any:
+    total = sum(beside) / len(beside)
+    if stencil.has_force:
+        total = total + 0.1 * f
+    if stencil.has_number:
+        total = total * number
+    if stencil.uses_index:
+        total = total + 0.01 * k
+    if u.kind == 0:
+        return x - c * (x - total)
+    if u.kind == 1:
+        return 0.5 * x + 0.25 * xp.sin(total) * c
+    if u.kind == 2:
+        return x - 0.1 * total * (x - beside[0])
+    return xp.where(total > 0.0, 0.9 * total, c * x)
+
+
+def program(xp: Any, stencil: Stencil) -> Any:
+    def run(*arrays: Any) -> Any:
+        *state, c, force, number = arrays
+        state = tuple(x.copy() for x in state)
+        for k in range(stencil.steps):
+            state = stepped(xp, stencil, state, c, force, number, k)
+            number = number * 0.99
+        return state
+
+    return run
+
+
+def weighted(stencil: Stencil) -> Any:
+    run = program(tp, stencil)
+
+    def value(*arrays: Any) -> Any:
+        return sum(tp.sum(x * x * (1.0 + k)) for k, x in enumerate(run(*arrays)))
+
+    return value
+
+
+@pytest.fixture(autouse=True)
+def small_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Arrays of a few rows are cut."""
+    monkeypatch.setattr(tiles, "TILE_BYTES", 192)
+    monkeypatch.setattr(tiles, "LEAST_BYTES", 0)
+
+
+def compiled(function: Any, engine: str) -> Any:
+    return tp.tape_function(function, engine=engine)
+
+
+def check(stencil: Stencil, arrays: list[np.ndarray], engine: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = program(np, stencil)(*arrays)
+    value = compiled(program(tp, stencil), engine)(*arrays)
+    gradient = tp.value_and_grad(weighted(stencil), argnums=tuple(range(len(arrays))))
+    by_tiles = compiled(gradient, engine)(*arrays)
+    with monkeypatch.context() as patch:
+        patch.setattr(tiles, "LEAST_TILES", 1 << 60)
+        whole = compiled(program(tp, stencil), engine)(*arrays)
+        plain = compiled(gradient, engine)(*arrays)
+    for x, y, z in zip(value, whole, expected, strict=True):
+        np.testing.assert_array_equal(np.asarray(x), np.asarray(y))
+        np.testing.assert_allclose(np.asarray(x), z, rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(np.asarray(by_tiles[0]), np.asarray(plain[0]), rtol=1e-12)
+    for a, b in zip(by_tiles[1], plain[1], strict=True):
+        largest = float(np.max(np.abs(np.asarray(b))))
+        np.testing.assert_allclose(np.asarray(a), np.asarray(b), rtol=1e-10, atol=1e-12 * (1 + largest))
+
+
+@pytest.mark.parametrize("part", range(PARTS))
+def test_random_tiles(part: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    for k in range(part, PROGRAMS, PARTS):
+        rng = np.random.default_rng(k)
+        stencil = drawn(rng)
+        check(stencil, inputs(stencil, rng), "llvm", monkeypatch)
+
+
+def test_random_tiles_on_the_other_engine(monkeypatch: pytest.MonkeyPatch) -> None:
+    for k in range(2):
+        rng = np.random.default_rng(1000 + k)
+        stencil = drawn(rng)
+        check(stencil, inputs(stencil, rng), "numba", monkeypatch)
