@@ -69,6 +69,17 @@ class CacheWarning(UserWarning):
     """The cache on disk could not be used; the program runs without it."""
 
 
+_OF_A_MESSAGE = (TypeError, ValueError, IndexError, np.linalg.LinAlgError)
+
+
+def reworded(error: Exception, message: str) -> Exception:
+    """An exception of the same type with another message; one that takes more than a message gets it as a note."""
+    if isinstance(error, TapefuseError) or type(error) in _OF_A_MESSAGE:
+        return type(error)(message)
+    error.add_note(message)
+    return error
+
+
 def noted(error: Exception, where: str) -> Exception:
     """The exception with a note of the user's line, if that is known."""
     if where:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any
 
 import numpy as np
@@ -39,6 +39,7 @@ def request(graph: Graph, choices: AsMeasured = AS_MEASURED) -> Request:
 
 
 def engine(load: Callable[..., Any]) -> Callable[[Graph], Run]:
+    @lru_cache(maxsize=16)  # a test that runs a graph on several arrays compiles it once
     def compile_(graph: Graph) -> Run:
         return runner(load, request(graph), [])
 
@@ -58,6 +59,11 @@ def runner(load: Callable[..., Any], wanted: Request, variables: list[Holder]) -
 
 
 LOADS: dict[str, Callable[..., Any]] = {"llvm": llvm_engine.load, "numba": numba_engine.load}
+
+
+def run_of(engine: str, wanted: Request) -> Run:
+    """The program that is requested, on an engine."""
+    return runner(LOADS[engine], wanted, [])
 
 
 def scheduled(graph: Graph, seed: int) -> Run:

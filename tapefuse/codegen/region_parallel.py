@@ -12,13 +12,13 @@ What is carried is written in place, by each iteration in another part. Nothing 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
 
 from tapefuse.codegen.code import Array
 from tapefuse.codegen.context import Step
 from tapefuse.codegen.costs import CHUNKS
-from tapefuse.codegen.loops import CHUNK, HI, LO, ZERO, For, Let, Load, Num, Stmt, View, dimension
+from tapefuse.codegen.loops import CHUNK, HI, LO, ZERO, For, Let, Load, Num, Scalar, Stmt, View, dimension
 from tapefuse.codegen.memory import ALIGN
 from tapefuse.codegen.planned import Plan
 from tapefuse.codegen.region_body import BYTE
@@ -40,17 +40,13 @@ class ParallelLoop(ForLoop):
         """How many pieces there are at most."""
         return min(self.attributes["trips"], CHUNKS)
 
-    def write(self) -> None:
-        code, index, graph = self.code, self.attributes["index"], self.attributes["body"]
-        p = self.prepare(set(), graph, dict(enumerate(graph.outs)))
+    def begin(self, p: Plan, odd: Scalar) -> None:
         self.is_cut = all(self.is_in_place(p, k) for k in self.carried)
-        trips = Num(self.attributes["trips"], INT)
-        self.begin(p, Num(trips.value % 2, INT))
-        code.defined.add(index)
-        step = partial(self.once_more, p)
-        self.iterate(step, LO, HI) if self.is_cut else self.iterate(step, ZERO, trips)
-        self.finish(None)
-        self.cost = p.cost * self.attributes["trips"]
+        super().begin(p, odd)
+
+    def repeat(self, count: Scalar, each: Dim, step: Callable[[], None]) -> None:
+        self.code.defined.add(self.attributes["index"])
+        self.iterate(step, LO, HI) if self.is_cut else self.iterate(step, ZERO, count)
 
     def constant_steps(self, p: Plan) -> list[Step]:
         return []  # pieces have their own memory for what is kept

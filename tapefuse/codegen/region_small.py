@@ -18,14 +18,16 @@ from itertools import pairwise
 from tapefuse._records import dataclass
 from tapefuse.codegen.access import Operand, at, is_squeeze
 from tapefuse.codegen.code import Array, Cell, Storage
-from tapefuse.codegen.costs import time
-from tapefuse.codegen.loops import INT, ZERO, Num, Scalar, Var
+from tapefuse.codegen.costs import CALL, time, weight
+from tapefuse.codegen.llvm_instructions import COPIES
+from tapefuse.codegen.loops import INT, ZERO, Buffer, Num, Scalar, Var
 from tapefuse.codegen.region_loops import ForLoop
+from tapefuse.codegen.region_parallel import ParallelLoop
 from tapefuse.ir.graph import Graph, Value
 from tapefuse.ir.op import OPS
 from tapefuse.ir.ops.update import target
 from tapefuse.ir.passes.bodies import symbols_of
-from tapefuse.ir.types import Shape, Type
+from tapefuse.ir.types import Dim, Shape, Type
 
 MOST = 128  # elements of a small array
 MOST_NODES = 1000
@@ -36,14 +38,17 @@ PARTS = ("pad", "put", "put_add", "concat")
 
 
 class SmallLoop(ForLoop):
+    hoists = True  # what is the same in all iterations is computed before them
+
     def write(self) -> None:
         self.graph: Graph = self.attributes["body"]
-        self.small = Small(self.graph, self.attributes["index"])
+        self.small = Small(self.graph, self.attributes["index"], self.hoists)
         code, trips = self.code, self.attributes["trips"]
         self.storage: dict[Value, Storage] = {}
         self.scalars: dict[Value, Scalar] = {}
         self.loaded: dict[tuple[Value, tuple[Scalar, ...]], Scalar] = {}  # in the innermost loop
-        self.own: dict[int, Array] = {}  # carried arrays that are small
+        self.locals: set[Buffer] = set()
+        self.rows: dict[int, Array] = {}  # carried arrays that are small
         self.slots: dict[int, Var] = {}
         for k, (p, value) in enumerate(zip(self.graph.params, self.args, strict=True)):
             if k not in self.small.carried:
@@ -53,8 +58,8 @@ class SmallLoop(ForLoop):
         for k in self.small.carried:
             self.start(k)
         self.storage |= {v: self.local(v.type) for v in self.small.nodes if v in self.small.arrays}
+        self.copies = {v: self.local(v.type) for v in self.small.exchanged}
         self.emit([v for v in self.small.nodes if v in self.small.fixed])
-        code.defined.add(self.attributes["index"])
         each = self.small.cost
         self.repeat(code.op("maximum", code.dim(trips), ZERO), each, self.step_once)
         for k in self.small.carried:
@@ -71,8 +76,8 @@ class SmallLoop(ForLoop):
             self.storage[p] = array
             self._begin(array, value)
         else:
-            self.storage[p] = self.own[k] = self.local(value.type)
-            self.code.copy(self.own[k], self.operand(value))
+            self.storage[p] = self.rows[k] = self.local(value.type)
+            self.code.copy(self.rows[k], self.operand(value))
 
     def end(self, k: int) -> None:
         if (home := self.home(k)) is None or k in self.small.updated:
@@ -80,13 +85,14 @@ class SmallLoop(ForLoop):
         if k in self.slots:
             self.code.store(home.buffer, (ZERO,) * len(home.buffer.type.shape), self.code.read(self.slots[k]))
         else:
-            self.code.copy(home, self.own[k])
+            self.code.copy(home, self.rows[k])
 
     def local(self, type: Type) -> Array:
         """A small array, as one row."""
         row = Type(type.dtype, (type.size,))
         buffer = self.code.buffer(row)
-        self.code.name_view(buffer, self.scratch(row.nbytes, "small").buffer, local=True)
+        self.locals.add(buffer)
+        self.code.name_view(buffer, self.room(row.nbytes, "small").buffer, local=True)
         return self.code.made(buffer)
 
     # -- an iteration ----------------------------------------------------------------------------------
@@ -95,15 +101,19 @@ class SmallLoop(ForLoop):
         for k, slot in self.slots.items():
             self.storage[self.graph.params[k]] = Cell(self.graph.params[k].type, code.read(slot))
         self.emit([v for v in small.nodes if v not in small.fixed])
+        for v, array in self.copies.items():
+            self.fill(array, v)
         for update in small.updates:
             self.update(update)
-        outs = self.graph.outs
+        outs, before = self.graph.outs, dict(self.storage)
+        self.storage |= self.copies
         values = {k: self._at(outs[k], (ZERO,) * len(outs[k].shape)) for k in self.slots}
         self.loaded.clear()
         for k, slot in self.slots.items():
             code.assign(slot, values[k])
-        for k, array in self.own.items():
-            self.fill(array, self.graph.outs[k])
+        for k, array in self.rows.items():
+            self.fill(array, outs[k])
+        self.storage = before
 
     def emit(self, nodes: Sequence[Value]) -> None:
         for v in nodes:
@@ -179,8 +189,8 @@ class SmallLoop(ForLoop):
             return self.code.get(storage)
         key = v, tuple(index)
         if key not in self.loaded:
-            is_row = v in self.small.arrays or storage in self.own.values()
-            self.loaded[key] = self.code.load(storage.buffer, (_long(v.shape, index),) if is_row else index)
+            is_local = storage.buffer in self.locals
+            self.loaded[key] = self.code.load(storage.buffer, (_long(v.shape, index),) if is_local else index)
         return self.loaded[key]
 
 
@@ -193,10 +203,20 @@ class Part:
     of: tuple[tuple[Value, int], ...]
 
 
+class SmallParallelLoop(SmallLoop, ParallelLoop):
+    """Its iterations may run in any order."""
+
+    hoists = False
+
+    def repeat(self, count: Scalar, each: Dim, step: Callable[[], None]) -> None:
+        self.is_cut = self.small.updated == set(self.small.carried)
+        ParallelLoop.repeat(self, count, each, step)
+
+
 class Small:
     """A body of small arrays: how its values are computed."""
 
-    def __init__(self, graph: Graph, index: str):
+    def __init__(self, graph: Graph, index: str, hoists: bool = True):
         self.graph, self.index = graph, index
         outs = dict(enumerate(graph.outs))
         self.same = {k for k, y in outs.items() if y is graph.params[k]}
@@ -204,7 +224,7 @@ class Small:
         self.updated = {k for k in self.carried if self._is_updated(k)}
         self.updates = [u for k in sorted(self.updated) for u in reversed([*_chain(graph.outs[k])])]
         self.nodes = [v for v in graph.nodes if v not in set(self.updates)]
-        self.fixed = self._fixed()
+        self.fixed = self._fixed() if hoists else set()
         self.arrays = self._arrays()
 
     def _is_updated(self, k: int) -> bool:
@@ -246,18 +266,26 @@ class Small:
         return user.op.elementwise and user.type.size == v.type.size and (v in self.fixed) == (user in self.fixed)
 
     @property
+    def exchanged(self) -> list[Value]:
+        """Carried arrays that become others as they are."""
+        carried = {self.graph.params[k] for k in self.carried}
+        outs = (self.graph.outs[k] for k in self.carried)
+        return [v for v in dict.fromkeys(outs) if v in carried and v.type.size != 1]
+
+    @property
     def is_useful(self) -> bool:
         """Whether something is handed on, and it is not too much."""
         outs, handed_on = self.graph.outs, len(self.arrays)
         handed_on += sum(k not in self.updated and outs[k].type.size != 1 for k in self.carried)
-        vectors = sum(-(-count(v) // 8) for v in self.nodes if not _is_view(v))
-        return handed_on >= LEAST_ARRAYS and vectors <= MOST_VECTORS
+        vectors = {v: -(-count(v) // 8) for v in self.nodes if not _is_view(v)}
+        calls = sum(k for v, k in vectors.items() if weight(v) > CALL)
+        return handed_on >= LEAST_ARRAYS and sum(vectors.values()) <= MOST_VECTORS and calls <= COPIES
 
     @property
     def fits(self) -> bool:
-        outs, params = self.graph.outs, self.graph.params
+        outs = self.graph.outs
         carried = [k for k in self.carried if k not in self.updated]
-        if not all(_is_row(outs[k]) and outs[k] not in {params[j] for j in self.carried} for k in carried):
+        if not all(map(_is_row, (*(outs[k] for k in carried), *self.exchanged))):
             return False
         return all(map(_fits, self.nodes)) and all(map(_fits_update, self.updates))
 

@@ -11,7 +11,7 @@ from tapefuse.codegen.region_body import Body, Planned
 from tapefuse.codegen.region_branches import Sized, Switch
 from tapefuse.codegen.region_loops import ForLoop, WhileLoop
 from tapefuse.codegen.region_parallel import ParallelLoop
-from tapefuse.codegen.region_small import SmallLoop, is_small
+from tapefuse.codegen.region_small import SmallLoop, SmallParallelLoop, is_small
 from tapefuse.codegen.region_stacks import Recording
 from tapefuse.codegen.schedule import Group, Schedule
 from tapefuse.ir.graph import Value
@@ -31,7 +31,10 @@ def lowering(
     """What builds the kernel of a region. `planned` makes the plan of a graph inside."""
     token = group.nodes[0]
     assert token.op is not None
-    if is_small(token, strict) and not token.attributes.get("parallel"):
-        return SmallLoop(planned, plan, group, in_place, strict)
-    kind = ParallelLoop if token.attributes.get("parallel") and not plan.serial else _KINDS[token.op.name]
+    is_parallel = token.attributes.get("parallel") and not plan.serial
+    question = f"small arrays in {plan.groups.index(group)}"
+    if is_small(token, strict) and plan.choices.decide(question, True):
+        kind: type[Body] = SmallParallelLoop if is_parallel else SmallLoop
+    else:
+        kind = ParallelLoop if is_parallel else _KINDS[token.op.name]
     return kind(planned, plan, group, in_place, strict)

@@ -118,7 +118,8 @@ def small_arrays(body: Sequence[Stmt], strict: bool) -> SmallArrays | None:
 def _lanes(arrays: Sequence[Buffer], loops: Sequence[For]) -> int:
     """As many as the widest numbers leave room for in a register, fewer if all arrays are shorter."""
     dtypes = [b.type.dtype for b in arrays]
-    dtypes += [s.dst.dtype for loop in loops for s in loop.body if isinstance(s, Load)]
+    inside = [s for loop in loops for s in loop.body]
+    dtypes += [s.dst.dtype for s in inside if isinstance(s, Load) or isinstance(s, Let) and s.dst.dtype.kind == "f"]
     longest = max(int(b.type.size) for b in arrays)  # type: ignore[call-overload]
     most = min(REGISTER // max(d.itemsize for d in dtypes), MOST_LANES)
     return min(most, max(2, 1 << (longest - 1).bit_length()))

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from tapefuse._config import config
-from tapefuse._errors import DTypeError, ShapeError, TapefuseError, VerifyError
+from tapefuse._errors import DTypeError, ShapeError, TapefuseError, VerifyError, reworded
 from tapefuse.ir.graph import Graph, Value, here
 from tapefuse.ir.halves import kind_of
 from tapefuse.ir.op import Op
@@ -78,6 +78,10 @@ def _run(
             y = np.asarray(v.op.compute(xs, _wider(known) if wide else known))
         except TapefuseError as e:
             raise type(e)(f"{e}\n  at {v.loc}" if v.loc else str(e)) from None
+        except (TypeError, ValueError, IndexError) as e:
+            if v.op is require:  # whatever the program raises
+                raise
+            raise reworded(e, f"{v.op.name}: {e}\n  at {v.loc}" if v.loc else f"{v.op.name}: {e}") from e
         if wide:
             y = y.astype(in_double(y.dtype), copy=False)
         elif config.check:

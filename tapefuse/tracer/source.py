@@ -77,10 +77,12 @@ def user_loc() -> Loc:
     return _loc(frame.f_code.co_filename, frame.f_lineno)
 
 
-def called() -> str:
-    """`take at model.py:3`: the function of ours that the user's line calls, and that line, which is all there is of
-    an operator. For messages."""
-    frame, name = sys._getframe(1), ""
+def called(operator: str = "") -> str:
+    """`take at model.py:3`: the function of ours that the user's line calls, and that line. For messages.
+
+    `operator`: what it is called if there is no function, in `x ** y` say.
+    """
+    frame, name = sys._getframe(1), operator
     while frame.f_code.co_filename.startswith(PACKAGE) and frame.f_back is not None:
         inner = frame.f_code.co_name
         if inner[0] not in "_<" and frame.f_code.co_filename.startswith(_FUNCTIONS):

@@ -18,6 +18,7 @@ import dis
 import itertools
 import operator
 import sys
+import weakref
 from collections import deque
 from collections.abc import Container, Iterable, Iterator
 from contextlib import contextmanager
@@ -136,7 +137,7 @@ class Surroundings:
             self._next += [(path, x.__func__, False), (f"{path}.__self__", x.__self__, False)]
         elif isinstance(x, partial):
             self._next += [(path, x.func, False), (path, x.args, False), (path, x.keywords, False)]
-        elif isinstance(x, (CellType, _Globals)) or has_attributes(type(x)):
+        elif isinstance(x, (CellType, _Globals)) or is_users(x):
             self._values(path, x, False)
         elif isinstance(x, (set, bytearray, np.ndarray, Iterator)):
             self._seen.add(id(x))
@@ -228,8 +229,8 @@ def changed_in_place(where: str, path: str, x: Any) -> StagingError:
     else:
         what = f"a {type(x).__name__}"
         cure = (
-            "make tp.zeros((n, ...)) before it and assign out[i] = value, or use tp.scan, or, in a loop of fixed length, "
-            "tp.unroll(range(...))"
+            "make tp.zeros((n, ...)) before it and assign out[i] = value, or use tp.scan, or, in a loop of fixed "
+            "length, tp.unroll(range(...))"
         )
     return StagingError(
         f"{path!r}, {what}, is changed in {where}, which depends on traced values and is traced once, however often it "
@@ -269,6 +270,7 @@ def unchanged(f: Any, place: str) -> Iterator[None]:
 
 # -- what is kept of objects ------------------------------------------------------------------------------------------
 
+_NUMBERS = frozenset([bool, int, float, complex, type(None)])
 _PLAIN = frozenset(
     [bool, int, float, complex, str, bytes, type(None), Tensor, TracedTensor, type, type(sys), type(len), np.ufunc]
 )
@@ -284,7 +286,7 @@ def _values(x: Any) -> dict[Any, Any]:
         return {n: x.namespace.get(n, UNDEFINED) for n in x.names}
     if isinstance(x, CellType):
         return {CONTENTS: _attribute(x, CONTENTS)}
-    return dict(getattr(x, "__dict__", ())) | {n: _attribute(x, n) for n in _slots(type(x))}
+    return {n: _attribute(x, n) for n in _declared(type(x))} | getattr(x, "__dict__", {})
 
 
 def _owner(x: Any) -> Any:
@@ -330,27 +332,37 @@ def _give_back(noted: _Noted) -> None:
             noted.place(key).set(old.get(key, UNDEFINED))
 
 
-@lru_cache(maxsize=1024)
-def has_attributes(cls: type) -> bool:
-    """Whether objects of a class are the user's: its module is none of Python, of an installed package, or ours."""
-    if cls is SimpleNamespace:
-        return True
-    module = sys.modules.get(cls.__module__)
+_users: weakref.WeakKeyDictionary[type, bool] = weakref.WeakKeyDictionary()
+_names: weakref.WeakKeyDictionary[type, tuple[str, ...]] = weakref.WeakKeyDictionary()
+
+
+def is_users(x: Any) -> bool:
+    """Whether an object's class is the user's: its module is none of Python, of an installed package, or ours."""
+    cls = type(x)
+    if cls not in _users:
+        _users[cls] = cls is SimpleNamespace or _is_of_user(cls)
+    return _users[cls]
+
+
+def _is_of_user(cls: type) -> bool:
     if cls.__module__ == "builtins" or issubclass(cls, (type, Tensor, BaseException)):
         return False
-    file = getattr(module, "__file__", None)
+    file = getattr(sys.modules.get(cls.__module__), "__file__", None)
     if file is None:  # a prompt, a notebook, or a module of C
         return cls.__module__ == "__main__"
     return not OURS[file] and is_users_file(file)
 
 
-@lru_cache(maxsize=1024)
-def _slots(cls: type) -> tuple[str, ...]:
-    found = []
-    for base in cls.__mro__:
-        names = vars(base).get("__slots__", ())
-        found += [names] if isinstance(names, str) else names
-    return tuple(n for n in found if n not in ("__dict__", "__weakref__"))
+def _declared(cls: type) -> tuple[str, ...]:
+    """Names of values that objects of a class have besides their `__dict__`: slots, and numbers that the class gives."""
+    if cls not in _names:
+        found: list[str] = []
+        for base in cls.__mro__:
+            slots = vars(base).get("__slots__", ())
+            found += [slots] if isinstance(slots, str) else slots
+            found += [n for n, v in vars(base).items() if v.__class__ in _NUMBERS and not n.startswith("__")]
+        _names[cls] = tuple(n for n in found if n not in ("__dict__", "__weakref__"))
+    return _names[cls]
 
 
 @lru_cache(maxsize=4096)

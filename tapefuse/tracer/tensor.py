@@ -19,13 +19,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tapefuse._errors import ConcretizationError, DTypeError, LeakedValueError
+from tapefuse._errors import ConcretizationError, DTypeError, LeakedValueError, reworded
 from tapefuse._tree import flatten
 from tapefuse.ir.graph import Value, here
 from tapefuse.ir.halves import is_bfloat16, kind_of
 from tapefuse.ir.interp import evaluate_region
 from tapefuse.ir.op import Op
-from tapefuse.ir.ops.effects import has_effects
+from tapefuse.ir.ops.effects import has_effects, require
 from tapefuse.ir.ops.region import graphs
 from tapefuse.ir.types import Poly, Shape, Type, has_derivatives, real_dtype
 from tapefuse.tracer.lines import enter
@@ -634,13 +634,15 @@ def _run(op: Op, operands: tuple[Tensor, ...], attrs: dict[str, Any]) -> Tensor:
     try:
         return wrap(op.compute([x._array for x in operands], attrs))
     except (TypeError, ValueError, IndexError) as error:
+        if op is require:  # whatever the user raises
+            raise
         outer, here.loc = here.loc, current_loc()
         try:
             op.infer(*[x.type for x in operands], **attrs)  # says what is wrong with the types, if that is the cause
-            error.add_note(f"in {op.name}({', '.join(str(x.type) for x in operands)}) at {here.loc}")
+            where = f"{op.name} at {here.loc}" if state.pinned else called(op.name)
         finally:
             here.loc = outer
-        raise
+        raise reworded(error, f"{where}: {str(error).removeprefix(f'{op.name}: ')}") from error
 
 
 def taped(

@@ -7,7 +7,9 @@ import sys
 
 import pytest
 
-import tapefuse as tp
+from tapefuse.codegen.guards import guarded
+from tapefuse.codegen.loops import INT, ZERO, Builder, Var
+from tapefuse.ir.types import Poly
 from tests.engines import ENGINES
 
 pytest.importorskip("resource", reason="needs mprotect")
@@ -96,13 +98,33 @@ def test_empty_at_run_time_only(engine):
     assert all(line.endswith("fine") for line in done.stdout.splitlines())
 
 
-def kernel_of(f, *specs):
-    return tp.tape_function(f, input_signature=list(specs)).dump("loops")
+N = Poly.symbol("n")
+I, J = Var("i0", INT), Var("i1", INT)
 
 
-def test_sizes_that_are_known_need_no_guard():
-    """The index along the rows is 0 where a part has no such row; that along the columns only if it may have none."""
-    join = lambda x, y: tp.concatenate([x, y]) * 2  # noqa: E731
-    fixed = kernel_of(join, tp.TensorSpec((3, 5), "f4"), tp.TensorSpec((4, 5), "f4"))
-    open_ = kernel_of(join, tp.TensorSpec(("n", 5), "f4"), tp.TensorSpec(("m", 5), "f4"))
-    assert fixed.count("select") < open_.count("select")
+def choice(b: Builder, condition, k):
+    return b.op("select", condition, k, ZERO)
+
+
+def test_the_indices_of_later_axes_are_under_the_condition_of_earlier_ones():
+    b = Builder()
+    inside = b.op("lt", I, b.dim(N))
+    k = b.inside(inside, I, N)
+    assert guarded(b, (k, J)) == (choice(b, inside, I), choice(b, inside, J))
+    assert guarded(b, (J, k)) == (J, choice(b, inside, I))
+
+
+def test_what_is_computed_from_an_index_is_under_its_condition():
+    b = Builder()
+    inside = b.op("lt", I, b.dim(N))
+    further = b.op("add", b.inside(inside, I, N), b.number(3, INT))
+    assert guarded(b, (further,)) == (choice(b, inside, b.op("add", I, b.number(3, INT))),)
+
+
+def test_extents_that_are_known_and_numbers_that_are_chosen_are_left_alone():
+    """Element 0 of an axis of 5 is there; a number that a user chooses by a condition is an index like any other."""
+    b = Builder()
+    inside = b.op("lt", I, b.dim(N))
+    known, chosen = b.inside(inside, I, 5), choice(b, inside, I)
+    assert guarded(b, (known, J)) == (known, J)
+    assert guarded(b, (chosen, J)) == (chosen, J)

@@ -56,8 +56,10 @@ def shifts(graph: Graph) -> int:
 @pytest.mark.parametrize("places", [(0, 1), (0, 1, 2), (2, 0), (0, 7), (1, 4, 5)])
 def test_the_same_numbers_from_one_load(n: Dim, places: tuple[int, ...]) -> None:
     graph = stencil(n, places)
-    wide = not isinstance(n, Poly) and n - max(places) < 32
-    assert shifts(graph) == (0 if wide else len(places) - 1)
+    is_short = not isinstance(n, Poly) and n - max(places) < 32
+    once = len(places) - 1
+    # whole vectors are one copy of the body, and the rest is another one where it is known what it is
+    assert shifts(graph) in ((0,) if is_short else (once, 2 * once))
     for size in (n,) if isinstance(n, int) else (8, 9, 16, 33, 100):
         x = np.random.default_rng(0).standard_normal(size)
         for run in engines.ENGINES.values():
@@ -67,7 +69,7 @@ def test_the_same_numbers_from_one_load(n: Dim, places: tuple[int, ...]) -> None
 @pytest.mark.parametrize("dtype", [np.float32, np.int32])
 def test_rows_and_other_types(dtype: type) -> None:
     graph = stencil(150, (0, 1, 2), rows=3, dtype=np.dtype(dtype))
-    assert shifts(graph) == 2
+    assert shifts(graph) == 4  # whole vectors, and the rest
     x = np.random.default_rng(0).integers(0, 9, (3, 150)).astype(dtype)
     np.testing.assert_array_equal(engines.ENGINES["llvm"](graph)(x)[0], evaluate(graph, x)[0])
 

@@ -1,6 +1,7 @@
 """Loops and branches as functions: eager and staged they mean the same, errors name what is wrong, and where."""
 
 import re
+import threading
 
 import numpy as np
 import pytest
@@ -455,11 +456,11 @@ def test_what_cannot_be_carried(stage):
 
 
 def test_a_value_of_a_body_that_escapes():
-    kept = []
+    kept = threading.local()
 
     def f(x):
-        tp.fori_loop(0, 3, lambda i, y: kept.append(y) or y * 2, x)
-        return kept[0] + 1
+        tp.fori_loop(0, 3, lambda i, y: setattr(kept, "y", y) or y * 2, x)
+        return kept.y + 1
 
     with pytest.raises(TypeError, match="which is over"):
         tp.tape_function(f)(C(1.0))

@@ -93,7 +93,7 @@ def _tests(v: Value, known: Known) -> Iterator[Test]:
         yield from _exponent_tests(v)
     elif v.op is not None and v.op.failure:
         marked = ops.real(v) if v.dtype.kind == "c" else v
-        yield Test(ops.failed(marked), Check(v.op.failure, v.loc, np.linalg.LinAlgError))
+        yield Test(ops.failed(marked), Check(f"{v.op.name}: {v.op.failure}", v.loc, np.linalg.LinAlgError))
     elif v.op is ops.require:
         a = v.attributes
         yield Test(ops.not_(v.args[0]), Check("", None, error_class(a["error"]), a["arguments"], a["where"]))

@@ -14,9 +14,11 @@ from functools import reduce
 from tapefuse.ir import ops
 from tapefuse.ir.graph import Graph, Value, param, reachable
 from tapefuse.ir.ops import region
+from tapefuse.ir.ops.update import limits
 from tapefuse.ir.passes import budget, loop_inverses, loop_ranges, residuals, tiles
 from tapefuse.ir.passes.adjoint import adjoint, is_differentiable, records_of, zeros
 from tapefuse.ir.passes.bodies import rebuilt, row, with_row
+from tapefuse.ir.passes.checks import Known
 from tapefuse.ir.passes.loop_chunks import Loop, in_chunks
 from tapefuse.ir.passes.loop_finals import Part
 from tapefuse.ir.passes.loop_products import Products
@@ -110,7 +112,7 @@ def reverse_step(loop: Loop, given: Sequence[bool], wanted: Sequence[bool]) -> S
             break
         active |= more
     sums = {k: param(body.params[k].type, f"s{k}") for k in pulled if k >= carried}
-    before = [_before(loop, k, seed, pulled.get(k), wanted[k]) for k, seed in seeds.items()]
+    before = [_before(loop, k, seed, pulled.get(k)) for k, seed in seeds.items()]
     after = [_added(total, pulled[k]) for k, total in sums.items()]
     params, outs = (*body.params, *seeds.values(), *sums.values()), (*body.outs, *before, *after)
     undone = loop_inverses.undone(body, carried, outs)
@@ -119,13 +121,34 @@ def reverse_step(loop: Loop, given: Sequence[bool], wanted: Sequence[bool]) -> S
     return Step(seeds, sums, undone.now, outs[carried:], outs[:carried])
 
 
-def _before(loop: Loop, k: int, seed: Value, g: Value | None, wanted: bool) -> Value:
-    """The cotangent of a carry before an iteration, `seed` after it. Nobody reads it where iterations write parts of
-    their own into memory, which then need not be set to zero."""
-    p, y = loop.body.params[k], loop.body.outs[k]
-    if loop.parallel and not wanted and y.op is ops.put and y.args[0] is p and loop.body.users[p] == (y,):
-        return seed
+def _before(loop: Loop, k: int, seed: Value, g: Value | None) -> Value:
+    """The cotangent of a carry before an iteration, `seed` after it."""
+    p = loop.body.params[k]
+    if loop.parallel and (written := _written(loop.body, k)) is not None:
+        if _is_empty(loop.xs[k], written, {loop.index: (0, loop.trips - 1)}):
+            return seed  # nobody reads it where it would have to be zero
     return zeros(p.type) if g is None else g
+
+
+def _written(body: Graph, k: int) -> Box | None:
+    """Where an iteration stores something in a carry, which is all it does with it; None if it does something else."""
+    p, y = body.params[k], body.outs[k]
+    if y.op is not ops.put or y.args[0] is not p or body.users[p] != (y,):
+        return None
+    a = y.attributes
+    return Box(a["starts"], limits(y.args[1].shape, a["starts"], a["strides"]))
+
+
+def _is_empty(x: Value, box: Box, known: Known) -> bool:
+    """Whether a part of an array is memory in which nothing has been stored."""
+    while x.op is ops.result and x.args[0].op is ops.for_:
+        (loop,), k = x.args, x.attributes["index"]
+        a = loop.attributes
+        written = _written(a["body"], k)
+        if written is None or not box.is_apart(written, {**known, a["index"]: (0, a["trips"] - 1)}):
+            return False
+        x = loop.args[k]
+    return x.op is ops.empty
 
 
 def _connected(body: Graph, carried: int, wanted: Sequence[bool]) -> set[int]:
@@ -208,7 +231,8 @@ def _reversed(
     started += [zeros(p.type) for p in left]
     started += [*late.start(), *(ys[k] for k in step.now)]
     xs = (*started, *(operands[p] for p in consts))
-    found = dict(zip(carry, Loop(xs, body, loop.trips, back, len(carry)).results(), strict=True))
+    alone = loop.parallel and loop.trips == 1
+    found = dict(zip(carry, Loop(xs, body, loop.trips, back, len(carry), alone).results(), strict=True))
     cotangent = {i: found[p] for i, p in step.seeds.items()}
     cotangent |= {i: found[t] if t in found else late.total(t, found) for i, t in step.sums.items()}
     return [cotangent.get(i) for i in range(len(loop.xs))]

@@ -40,7 +40,10 @@ class Loop:
     parallel: bool = False  # see `for_`
 
     def results(self) -> tuple[Value, ...]:
-        return ops.for_.emit_results(*self.xs, body=self.body, trips=self.trips, index=self.index, carried=self.carried)
+        more = {"parallel": True} if self.parallel else {}
+        return ops.for_.emit_results(
+            *self.xs, body=self.body, trips=self.trips, index=self.index, carried=self.carried, **more
+        )
 
 
 class Level(NamedTuple):

@@ -121,7 +121,7 @@ class _Region:
                 return None
             return {k: y for k, y in enumerate((*carry, constant(0, INT64))) if k in self.used}
         trips = self.attrs["trips"]
-        if isinstance(trips, Poly) or trips > 1:
+        if isinstance(trips, Poly) or trips > 1 or trips == 1 and self.attrs.get("parallel"):
             return None
         outs = tuple(carry)
         if trips == 1:
@@ -130,6 +130,8 @@ class _Region:
 
     def hoist(self) -> None:
         """Invariant work becomes operands."""
+        if self.attrs.get("parallel") and self.attrs["trips"] == 1:
+            return  # it is done once there, too
         body, n = self.attrs["body"], self.attrs["carried"]
         index = self.attrs.get("index")
         tokens = [v for v in body.nodes if v.op is not None and v.op.is_region]

@@ -69,10 +69,11 @@ class Rows:
     """Rows of the values of an iteration.
 
     `varying`: what depends on carries or on the number of the iteration; `read` gives rows of carries, and of values
-    that do not vary, `whole` values without rows that vary. `known`: the intervals of symbols.
+    that do not vary, `whole` values that depend on no rows that are carried, None for others. `known`: the intervals of
+    symbols.
     """
 
-    def __init__(self, varying: Collection[Value], known: Known, read: Read, whole: Callable[[Value], Value]):
+    def __init__(self, varying: Collection[Value], known: Known, read: Read, whole: Callable[[Value], Value | None]):
         self.varying, self.known, self.read, self.whole = varying, known, read, whole
         self.found: dict[tuple[Value, int, Range], Value] = {}
 
@@ -122,7 +123,16 @@ class Rows:
         """A value that all rows have in common."""
         if any(n != 1 for n in x.shape):
             raise Unfit
-        return self.whole(x)
+        found = self.whole(x)
+        if found is not None:
+            return found
+        if x.op is not None and x.op.elementwise:
+            return x.op.emit(*map(self._scalar, x.args), **x.attributes)
+        if x.op is ops.reshape:
+            (y,) = x.args
+            y = self.of(y, 0, Range(0, 1)) if len(y.shape) == 1 else self._scalar(y)
+            return ops.reshape.emit(y, shape=x.shape)
+        raise Unfit
 
     def _slice(self, v: Value, axis: int, r: Range) -> Value:
         (x,), attrs = v.args, v.attributes
@@ -135,6 +145,8 @@ class Rows:
     def _reshape(self, v: Value, axis: int, r: Range) -> Value:
         """Rows of a reshape, whose axis is one of its operand's."""
         (x,) = v.args
+        if not x.shape:
+            return ops.reshape.emit(self._scalar(x), shape=v.shape)
         before = size(v.shape[:axis])
         for k, n in enumerate(x.shape):
             if n == v.shape[axis] and size(x.shape[:k]) == before:

@@ -230,7 +230,8 @@ class _Reads:
         self.number = {p: k for k, p in enumerate(body.params[:carried])}
         self.carries: dict[int, list[Range]] = {}
         self.others: dict[Value, list[Range]] = {}
-        self.rows = Rows(varying, known, self.read, lambda v: v)
+        of_rows = depending(body, [p for p in self.number if p.shape])
+        self.rows = Rows(varying, known, self.read, lambda v: None if v in of_rows else v)
 
     def of(self, wanted: Wanted) -> None:
         for k, ranges in wanted.items():
@@ -300,15 +301,16 @@ class _Iteration:
         self.of_rows = depending(self.body, [p for p in carries if p.shape])
         self.varying = depending(self.body, carries, frozenset(symbols([number])))
 
-    def whole(self, v: Value) -> Value:
-        """A value that depends on no rows."""
-        if v in self.of_rows:
-            raise Unfit
-        return rebuilt((v,), dict(self.env))[0]
+    def whole(self, v: Value) -> Value | None:
+        """A value that depends on no rows; None for others."""
+        return None if v in self.of_rows else rebuilt((v,), dict(self.env))[0]
 
     def after(self) -> dict[int, Value]:
-        """The numbers that are carried, after it."""
-        return {k: self.whole(y) for k, y in enumerate(self.body.outs) if not y.shape}
+        """The numbers that are carried, after it. Raises Unfit."""
+        found = {k: self.whole(y) for k, y in enumerate(self.body.outs) if not y.shape}
+        if None in found.values():
+            raise Unfit
+        return {k: x for k, x in found.items() if x is not None}
 
 
 class _Block:
@@ -327,32 +329,33 @@ class _Block:
 
     def results(self) -> tuple[Value, ...]:
         """What is carried after the block."""
-        plan = self.plan
-        middle = Range(plan.left, plan.left + plan.count * plan.rows)
+        plan, index = self.plan, _name(self.loop, "tile")
+        first, last = plan.left, plan.left + plan.count * plan.rows
+        start = first + Poly.symbol(index) * plan.rows
         new = {k: ops.empty.emit(shape=self.carries[k].shape, dtype=self.carries[k].dtype) for k in self.rows}
-        new = self.with_tiles(new)
-        new = self.with_edge(new, {k: Range(0, middle.start) for k in self.rows})
-        new = self.with_edge(new, {k: Range(middle.limit, self.carries[k].shape[0]) for k in self.rows})
+        tile = Range(start, start + plan.rows)
+        new = self.with_tiles(new, dict.fromkeys(self.rows, tile), plan.count, index)
+        for name, a, b in (("first", 0, first), ("last", last, None)):
+            edge = {k: Range(a, self.carries[k].shape[0] if b is None else b) for k in self.rows}
+            new = self.with_tiles(new, {k: r for k, r in edge.items() if r.rows != 0}, 1, _name(self.loop, name))
         return tuple((new | self.numbers)[k] for k in range(len(self.carries)))
 
-    def with_edge(self, new: Mapping[int, Value], ranges: Mapping[int, Range]) -> dict[int, Value]:
-        wanted = {k: r for k, r in ranges.items() if r.rows != 0}
-        found = self.tile(wanted, {}, {}) if wanted else {}
-        return {k: _with_rows(x, wanted[k], found[k]) if k in found else x for k, x in new.items()}
-
-    def with_tiles(self, new: Mapping[int, Value]) -> dict[int, Value]:
-        plan, index = self.plan, _name(self.loop, "tile")
-        first = plan.left + Poly.symbol(index) * plan.rows
-        mine = Range(first, first + plan.rows)
+    def with_tiles(
+        self, new: Mapping[int, Value], wanted: Mapping[int, Range], count: int, index: str
+    ) -> dict[int, Value]:
+        """Arrays with the rows of `count` tiles after the block."""
+        if not wanted:
+            return dict(new)
         leaves: dict[Value, None] = {}
-        found = self.tile(dict.fromkeys(self.rows, mine), {index: (0, plan.count - 1)}, leaves)
-        written = {k: param(x.type) for k, x in new.items()}
+        found = self.tile(wanted, {index: (0, count - 1)}, leaves)
+        written = {k: param(new[k].type) for k in found}
         read = {x: param(x.type) for x in leaves}
         rows = rebuilt(found.values(), dict(read))
-        outs = tuple(_with_rows(written[k], mine, y) for k, y in zip(found, rows, strict=True))
+        outs = tuple(_with_rows(written[k], wanted[k], y) for k, y in zip(found, rows, strict=True))
         body = Graph((*written.values(), *read.values()), outs, self.loop.body.name)
-        attrs: dict[str, Any] = {"trips": plan.count, "index": index, "carried": len(new), "parallel": True}
-        return dict(zip(new, ops.for_.emit_results(*new.values(), *leaves, body=body, **attrs), strict=True))
+        attrs: dict[str, Any] = {"trips": count, "index": index, "carried": len(written), "parallel": True}
+        ends = ops.for_.emit_results(*(new[k] for k in written), *leaves, body=body, **attrs)
+        return dict(new) | dict(zip(written, ends, strict=True))
 
     def tile(self, wanted: Mapping[int, Range], known: Known, leaves: dict[Value, None]) -> dict[int, Value]:
         """Rows of the arrays that are carried, after the block. `leaves` learns what they are computed from."""
@@ -373,7 +376,9 @@ class _Block:
             reads.of(carries[0])
             carries.insert(0, {k: merged(ranges) for k, ranges in reads.carries.items()})
             for v, ranges in reads.others.items():
-                others.setdefault(iteration.whole(v), []).extend(ranges)
+                x = iteration.whole(v)
+                assert x is not None
+                others.setdefault(x, []).extend(ranges)
         return carries, others
 
 
@@ -388,9 +393,9 @@ def _after(
     """Rows of what is carried, after an iteration."""
     number = {p: k for k, p in enumerate(iteration.body.params[: iteration.loop.carried])}
 
-    def whole(v: Value) -> Value:
+    def whole(v: Value) -> Value | None:
         x = iteration.whole(v)
-        if x.op is not const:
+        if x is not None and x.op is not const:
             leaves[x] = None
         return x
 
@@ -398,6 +403,7 @@ def _after(
         if v in number:
             return before[number[v]].rows(r)
         x = whole(v)
+        assert x is not None
         return others[x].rows(r) if x in others else part(x, axis, r)
 
     rows = Rows(iteration.varying, known, read, whole)

@@ -27,36 +27,41 @@ def run(graph: Graph) -> tuple[Graph, Counter[str]]:
     return graph, fired
 
 
-def _total(graph: Graph) -> tuple[Value, Value, Value] | None:
-    """A sum, its term that a loop begins with, and that result of the loop."""
+def _total(graph: Graph) -> tuple[Value, Value, Value, int] | None:
+    """A sum, its term that a loop is to begin with, and that loop and the number of its carry."""
     for v in graph.nodes:
         if v.op is ops.add and v.args[0].type == v.args[1].type:
             for x, y in (v.args, v.args[::-1]):
-                chain = _additions(graph, y)
-                if chain is not None and _is_sum(chain) and x not in depending(graph, chain.args):
-                    return v, x, chain
+                found = _from_zeros(graph, y)
+                if found is not None and x not in depending(graph, (found[0],)):
+                    return v, x, *found
     return None
 
 
-def _additions(graph: Graph, y: Value) -> Value | None:
-    """The result of a loop to whose parts `y` adds more; None if somebody else reads what is in between."""
+def _from_zeros(graph: Graph, y: Value) -> tuple[Value, int] | None:
+    """The loop, and its carry, that begins with the zeros to which all of `y` is added; None if somebody else reads
+    what is in between."""
     while len(graph.users[y]) == 1 and y not in graph.outs:
-        if y.op is ops.result:
-            return y
-        if y.op not in _ADDS:
+        if y.op in _ADDS:
+            y = y.args[0]
+            continue
+        if y.op is not ops.result or not _adds_up(y):
             return None
-        y = y.args[0]
+        (loop,), k = y.args, y.attributes["index"]
+        if is_zero(loop.args[k]):
+            return loop, k
+        y = loop.args[k]
     return None
 
 
-def _is_sum(y: Value) -> bool:
-    """Whether a result of a loop is a sum of what its iterations add to zeros."""
+def _adds_up(y: Value) -> bool:
+    """Whether iterations of a loop do nothing to a carry but add to it, which nobody else reads."""
     (loop,), k = y.args, y.attributes["index"]
-    if loop.op is not ops.for_ or not is_zero(loop.args[k]):
+    if loop.op is not ops.for_:
         return False
     body: Graph = loop.attributes["body"]
     p, x = body.params[k], body.outs[k]
-    if x is p or body.outs.count(x) > 1 or p in body.outs:
+    if x is p or body.outs.count(x) > 1 or p in body.outs or body.users[x]:
         return False
     while x is not p:
         if x.op is ops.add and x.args[0].type == x.args[1].type and p in x.args and x.args[0] is not x.args[1]:
@@ -71,15 +76,14 @@ def _is_sum(y: Value) -> bool:
     return True
 
 
-def _begun(graph: Graph, v: Value, x: Value, y: Value) -> Graph:
+def _begun(graph: Graph, v: Value, x: Value, loop: Value, k: int) -> Graph:
     """The graph where a loop begins with `x`, so that its sum `v` needs no addition."""
-    (loop,), k = y.args, y.attributes["index"]
     env: dict[Value, Value] = {}
     (start,) = rebuilt((x,), env)
 
     def change(u: Value, args: tuple[Value, ...]) -> Value | None:
         if u is loop:
-            return u.op.emit(*args[:k], start, *args[k + 1 :], **u.attributes)
+            return ops.for_.emit(*args[:k], start, *args[k + 1 :], **u.attributes)
         if u is v:
             return next(a for a, old in zip(args, v.args, strict=True) if old is not x)
         return None

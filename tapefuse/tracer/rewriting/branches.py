@@ -16,6 +16,7 @@ from tapefuse.tracer.rewriting.carried import (
     form_of,
     fresh,
     pack,
+    roots,
     shown,
     unpack,
     watched,
@@ -63,8 +64,7 @@ class StagedIf:
     def raised(self, body: Callable[[], Any]) -> Exception:
         """What the block raises; all names are as before."""
         self._restore(as_fresh=True)
-        names = self._names
-        found = Surroundings([(n, names.get(n)) for n in self._statement.only_read])
+        found = Surroundings(roots(self._statement, self._names))
         try:
             return raised(body)
         finally:

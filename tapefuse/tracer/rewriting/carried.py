@@ -25,7 +25,6 @@ from tapefuse.tracer.state import state
 from tapefuse.tracer.surroundings import CONTENTS, UNDEFINED, Place, Slot, Surroundings, changed_in_place, is_same
 from tapefuse.tracer.tensor import Tensor, TracedTensor, as_tensor, assume, key_of, weakened
 
-
 # -- names ------------------------------------------------------------------------------------------------------------
 
 
@@ -70,9 +69,9 @@ class Names:
         elif self.get(root) is not UNDEFINED:
             del self._cells[root].cell_contents
 
-    def slots(self, paths: Iterable[str]) -> set[Slot]:
+    def slots(self, paths: Iterable[str]) -> frozenset[Slot]:
         """Where the values of these names are kept."""
-        return set(map(self._slot, paths))
+        return frozenset(map(self._slot, paths))
 
     def _slot(self, path: str) -> Slot:
         if path in self._places:
@@ -291,13 +290,20 @@ class Unforeseen(Exception):
         self.places = places
 
 
+def roots(statement: Statement, names: Names) -> list[tuple[str, Any]]:
+    """What a block can reach that it does not get as an object of its own (see `fresh`)."""
+    given = (Tensor, np.ndarray, list, dict, tuple)
+    found = [(n, names.get(n)) for n in statement.reads]
+    return [(n, x) for n, x in found if n not in statement.in_place or not isinstance(x, given)]
+
+
 @contextmanager
 def watched(statement: Statement, names: Names) -> Iterator[None]:
     """The block is one of a statement: what it changes of Python's objects is undone.
 
     Raises Unforeseen for what can be carried, StagingError for other changes.
     """
-    found = Surroundings([(n, names.get(n)) for n in statement.only_read], names.slots(statement.bound))
+    found = Surroundings(roots(statement, names), names.slots(statement.bound))
     try:
         yield
     except Exception:

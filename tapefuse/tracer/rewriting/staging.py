@@ -7,7 +7,7 @@ import linecache
 import operator
 from collections.abc import Callable, Iterator, Sequence, Sized
 from functools import partial
-from types import FunctionType
+from types import FunctionType, MethodType
 from typing import Any
 
 from tapefuse._errors import StagingError
@@ -23,7 +23,7 @@ from tapefuse.tracer.rewriting.logic import and_, condition, continued, is_unkno
 from tapefuse.tracer.rewriting.loops import StagedLoop
 from tapefuse.tracer.rewriting.syntax import Statement
 from tapefuse.tracer.source import PACKAGE, user_loc
-from tapefuse.tracer.surroundings import UNDEFINED, Surroundings, changed_in_place
+from tapefuse.tracer.surroundings import UNDEFINED, Surroundings, changed_in_place, is_users
 from tapefuse.tracer.tensor import Tensor, TracedTensor
 from tapefuse.tracer.variable import Variable
 
@@ -313,6 +313,9 @@ def check_repeatable(f: Any) -> None:
     """While a loop over Python's numbers is tried as a native loop: raise StagingError for what may give something
     else each time, or has effects in Python."""
     code = getattr(getattr(f, "__func__", f), "__code__", None)
+    is_watched = isinstance(f, MethodType) and is_users(f.__self__)  # `surroundings` finds what it changes
+    if is_watched:
+        return
     if code is not None and not code.co_filename.startswith(PACKAGE) and not _STORES.isdisjoint(code.co_code[::2]):
         raise StagingError(f"{code.co_name}, called at {user_loc()}, assigns attributes or globals of Python's")
     module = getattr(f, "__module__", None) or type(getattr(f, "__self__", None)).__module__

@@ -54,11 +54,6 @@ class Statement:
     reads: tuple[str, ...]  # names that it reads
 
     @property
-    def only_read(self) -> tuple[str, ...]:
-        """Names of which it changes nothing, as far as the text tells."""
-        return tuple([n for n in self.reads if n not in self.in_place])
-
-    @property
     def as_guarded(self) -> Statement:
         """One more iteration of a loop, if no jump has left it: an `if`."""
         return replace(self, kind="if", after=self.after | self.head)
