@@ -68,16 +68,18 @@ class Container:
 
     def parts(self) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
         """What is compared and hashed, and the entries."""
-        raise NotImplementedError
-
-    @classmethod
-    def blank(cls, type: Any) -> Any:
-        """What stands for an entry that is None before a loop and of this type after an iteration."""
-        raise NotImplementedError
+        raise TypeError(f"{type(self).__name__} does not say what it holds: it needs a method `parts`")
 
     @classmethod
     def of_parts(cls, fixed: tuple[Any, ...], entries: list[Any]) -> Any:
-        raise NotImplementedError
+        """The container again, from what `parts` gave, with other entries."""
+        raise TypeError(f"{cls.__name__} does not say how it is made of entries: it needs a class method `of_parts`")
+
+    @classmethod
+    def blank(cls, type: Any) -> Any:
+        """What stands for an entry that is None before a loop and of this type after an iteration; None if nothing
+        can, so that the container must be filled before the loop."""
+        return None
 
 
 def is_namedtuple(x: Any) -> bool:

@@ -1,9 +1,13 @@
-"""Settings of the whole run: passes are verified, programs kept apart from the user's, random tests repeatable."""
+"""Settings of the whole run: passes are verified, programs kept apart from the user's, random tests repeatable, and
+the longest tests first."""
 
 import atexit
+import gc
 import os
 import shutil
 import tempfile
+
+import pytest
 
 os.environ.setdefault("TAPEFUSE_CHECK", "1")
 if "TAPEFUSE_CACHE_DIR" not in os.environ:  # subprocesses of tests inherit it
@@ -15,3 +19,15 @@ from hypothesis import settings  # after the flags, which are read when tapefuse
 settings.register_profile("fixed", derandomize=True, deadline=None, database=None)
 settings.register_profile("explore", deadline=None)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "fixed"))
+
+gc.disable()  # until all tests are collected: nearly everything made before stays
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Random programs take longest; short tests in the end leave no worker idle."""
+    items.sort(key=lambda item: not item.path.name.startswith("test_random_"))
+
+
+def pytest_collection_finish() -> None:
+    gc.freeze()  # what is collected is not looked through again by each collection of garbage
+    gc.enable()

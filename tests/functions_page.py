@@ -173,7 +173,7 @@ def _sources() -> dict[str, str]:
 def _files(module: str, name: str) -> list[str]:
     """Test files that call a function by its public name."""
     mine = re.compile(rf"\b(tp|np|m|tp\.numpy){re.escape('.' + module) if module else ''}\.{name}\b")
-    found = [file for file, text in _sources().items() if mine.search(text)]
+    found = [file for file, text in _sources().items() if f".{name}" in text and mine.search(text)]
     return sorted(found, key=lambda file: (module or "numpy") not in file)
 
 
@@ -196,7 +196,13 @@ def _summary(f: Any) -> str:
     return (text[: end.start()] if end else text).replace("|", "\\|")
 
 
-def rows() -> Iterator[tuple[str, str]]:
+@cache
+def rows() -> list[tuple[str, str]]:
+    """(module, row of the table) for each function."""
+    return list(_rows())
+
+
+def _rows() -> Iterator[tuple[str, str]]:
     for module, name, f in public():
         e = _found(module, name, f)
         full = f"tp.{module}.{name}" if module else f"tp.{name}"
@@ -205,11 +211,10 @@ def rows() -> Iterator[tuple[str, str]]:
 
 
 def text() -> str:
-    found = list(rows())
     parts = [HEAD]
     for module in MODULES:
         title = f"tp.{module}" if module else "tp"
-        table = [row for m, row in found if m == module]
+        table = [row for m, row in rows() if m == module]
         parts.append(f"\n## `{title}`\n\n| function | | value | derivatives | vmap | dtypes | runs |\n|{'---|' * 7}\n")
         parts.append("\n".join(table) + "\n")
     return "".join(parts)

@@ -76,6 +76,7 @@ LAZY_OWN = {
     ("compilation.py", "tapefuse.runtime.numba_engine"),
     ("compilation.py", "tapefuse.runtime.njit"),
     ("codegen/pipeline.py", "tapefuse.codegen.emit_numba"),
+    ("runtime/numba_engine.py", "tapefuse.runtime.numba_pipeline"),
 }
 STANDARD = sys.stdlib_module_names
 

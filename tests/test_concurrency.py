@@ -273,8 +273,8 @@ def test_a_fork_while_another_thread_is_in_a_call(engine, tmp_path):
     """It waits until the variables are whole, and the child has them; calls go on in both."""
     script = """
 warnings.simplefilter("ignore")
-a, b = np.ones(40_000), np.ones(3000)
-w = tp.Variable(np.zeros(40_000))
+a, b = np.ones(10_000), np.ones(3000)
+w = tp.Variable(np.zeros(10_000))
 @tp.tape_function(engine=sys.argv[1], threads=int(sys.argv[2]))
 def long(a, b):
     w.assign_add(1 + 0 * tp.sum(tp.sin(a[:, None] * b[None, :]), axis=1))

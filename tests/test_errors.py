@@ -214,6 +214,82 @@ def test_the_largest_of_a_batch_that_is_empty():
     says(complaint(ValueError, mistake), "reduce_max", "f32[B0,3]", "axis 0", "empty", "check the size first")
 
 
+SINGULAR, NEGATIVE, NANS = np.ones((2, 2)), -np.eye(2), np.full((2, 2), np.nan)
+TWO = np.array([2])
+NUMPYS = {  # what NumPy says: the function, its operands, the function's name in the message, the reason, that compiled
+    "inv": (tp.linalg.inv, (SINGULAR,), "inv", "Singular matrix"),
+    "of float32": (tp.linalg.inv, (SINGULAR.astype("f4"),), "inv", "Singular matrix"),
+    "NumPy's name": (np.linalg.inv, (SINGULAR,), "inv", "Singular matrix"),
+    "solve": (tp.linalg.solve, (SINGULAR, np.ones(2)), "solve", "Singular matrix"),
+    "matrix_power": (lambda x: tp.linalg.matrix_power(x, -1), (SINGULAR,), "matrix_power", "Singular matrix"),
+    "cholesky": (tp.linalg.cholesky, (NEGATIVE,), "cholesky", "Matrix is not positive definite"),
+    "svd": (lambda x: tp.linalg.svd(x).S, (NANS,), "svd", "SVD did not converge"),
+    "pinv": (tp.linalg.pinv, (NANS,), "pinv", "SVD did not converge"),
+    "eigvals": (tp.linalg.eigvals, (NANS,), "eigvals", "infs or nans"),
+    "power": (tp.power, (TWO, np.array([-1])), "power", "negative"),
+    "power of a number": (lambda x: tp.power(x, -1), (TWO,), "power", "negative"),
+    "**": (lambda x: x**-1, (TWO,), "power", "negative"),
+    "an index": (lambda x, k: x[k], (np.arange(3.0), np.array([5])), "gather", "out of bounds"),
+}
+
+
+@pytest.mark.parametrize("way", ["eager", "taped"])
+@pytest.mark.parametrize("name", NUMPYS)
+def test_what_numpy_refuses(name, way):
+    """The type of NumPy's error, with that as its cause; the function's name and the user's line before its words."""
+    f, arrays, called, reason = NUMPYS[name]
+    xs = list(map(tp.constant, arrays))
+    with pytest.raises((ValueError, IndexError)) as caught:
+        if way == "taped":
+            with tp.GradientTape() as tape:
+                tape.watch([x for x in xs if x.dtype.kind == "f"])
+                f(*xs)
+        else:
+            f(*xs)
+    error = caught.value
+    assert type(error.__cause__) is type(error)
+    assert re.match(rf"{called} at .*{re.escape(HERE)}:\d+: ", str(error)), str(error)
+    assert re.search(reason, str(error), re.IGNORECASE) and str(error).count(f"{called}:") == 0
+
+
+@pytest.mark.parametrize("engine", ["llvm", "numba"])
+@pytest.mark.parametrize("name", ["inv", "of float32", "solve", "cholesky", "svd", "eigvals", "power", "**"])
+def test_what_numpy_refuses_in_a_program(name, engine):
+    """The operation's name before the reason, the line that called it behind."""
+    f, arrays, called, reason = NUMPYS[name]
+
+    def program(*xs):
+        return f(*xs)
+
+    with pytest.raises(ValueError, match=reason) as caught:
+        tp.tape_function(program, engine=engine)(*arrays)
+    source, first = inspect.getsourcelines(f if name in ("svd", "**") else program)
+    named = re.search(rf"^{called[:3]}\w*: .*\n  at .*{re.escape(HERE)}:(\d+)", str(caught.value))
+    assert named and first <= int(named[1]) < first + len(source), str(caught.value)
+    assert type(caught.value) is (ValueError if called[:3] == "pow" else np.linalg.LinAlgError)
+
+
+def test_what_a_user_raises_is_left_alone():
+    def checked(x):
+        if x[0] > 0:
+            raise ValueError("mine")
+        return x
+
+    with pytest.raises(ValueError, match="mine") as caught:
+        tp.tape_function(checked)(np.ones(2))
+    assert str(caught.value) == "mine"
+
+
+@pytest.mark.parametrize("way", ["item", "float", "int", "complex"])
+def test_a_number_of_several_elements(way):
+    x = tp.constant(X)
+
+    def mistake():
+        x.item() if way == "item" else {"float": float, "int": int, "complex": complex}[way](x)
+
+    says(complaint(ValueError, mistake), way, "f32[2,3]", "6 elements", "x[0]")
+
+
 def transformed(name):
     return lambda: getattr(tp, name)(3)
 

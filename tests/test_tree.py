@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import tapefuse as tp
 from tapefuse._tree import Container, flatten, leaves_with_paths, tree_map, unflatten
 
 Point = namedtuple("Point", "x y")
@@ -91,3 +92,21 @@ def test_containers_of_other_classes():
     assert shape == flatten({"a": Pair("p", 3, [4, None])})[1] != flatten({"a": Pair("q", 3, [4, None])})[1]
     assert str(flatten(pair)[1]) == "Pair(p, *, [*, None])"
     assert list(leaves_with_paths([pair])) == [("[0]", 1), ("[0][0]", 2)]
+
+
+def test_containers_that_do_not_say_what_they_hold():
+    class Unsaid(Container):
+        pass
+
+    with pytest.raises(TypeError, match="Unsaid does not say what it holds: .* `parts`"):
+        flatten(Unsaid())
+    with pytest.raises(TypeError, match="Unsaid does not say how it is made of entries: .* `of_parts`"):
+        Unsaid.of_parts((), [])
+
+
+def test_a_loop_that_fills_a_container_which_cannot_be_empty():
+    def body(carry):
+        return carry[0] + 1, Pair("p", tp.ones(3))
+
+    with pytest.raises(ValueError, match=r"the carry is .*None.* return the structure that init has"):
+        tp.while_loop(lambda carry: carry[0] < 3, body, (tp.constant(0), Pair("p", None)))

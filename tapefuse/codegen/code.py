@@ -338,10 +338,26 @@ class Code:
 
     def _registers(self, s: For, symbol: str) -> tuple[list[Slot], list[Window]]:
         """What an innermost loop keeps in registers."""
+        if not self._repeats(s):
+            return [], []
         known = self._known(s, symbol)
         found = slots(s.body, known)
         kept = {known.memory[slot.buffer.name] for slot in found}
         return found, [w for w in windows(s.body, known) if known.memory[w.buffer.name] not in kept]
+
+    def _repeats(self, s: For) -> bool:
+        """Whether iterations may load what others load, or have stored."""
+        stored: dict[str, set[tuple]] = {}
+        for t in s.body:
+            if isinstance(t, Store):
+                stored.setdefault(self.memory(t.buffer), set()).add((t.buffer, t.index))
+        inside = self.depth(s.var)
+        for t in s.body:
+            if isinstance(t, Load):
+                same = {(t.buffer, t.index)}
+                if all(self.depth(x) < inside for x in t.index) or stored.get(self.memory(t.buffer), same) != same:
+                    return True
+        return False
 
     def _with_window(self, body: tuple[Stmt, ...], window: Window, first: dict[str, Dim]) -> tuple[Stmt, ...]:
         dtype = window.buffer.type.dtype

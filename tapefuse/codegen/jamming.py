@@ -15,8 +15,10 @@
                                              store b1[r1,j] = v1
                                              ...
 
-Rows that are left, and those for which conditions on their index do not hold (`splitting`), run one by one. Rows are
-independent of each other where each stores elements of its own, in arrays of which none is read.
+Where two loops go over rows, two rows of two iterations of the outer one are side by side if they load less than four
+of one iteration: in three dimensions a row has neighbours along both. Rows that are left, and those for which
+conditions on their indices do not hold (`splitting`), run one by one. Rows are independent of each other where each
+stores elements of its own, in arrays of which none is read.
 """
 
 from __future__ import annotations
@@ -34,7 +36,7 @@ from tapefuse.codegen.loops import BOOL, INT, ZERO, For, If, Let, Load, Num, Sca
 from tapefuse.codegen.splitting import conditions, used
 
 ROWS = 4  # side by side
-SQUARE = (2, 2)  # rows of two loops, if these load less
+SQUARE = (2, 2)  # rows of the two iterations of an outer loop
 SMALL = 8  # parts of a row as which a loop is not worth the code for a block of rows
 SHORTEST = 8  # iterations of a loop for which this pays
 MOST_STATEMENTS = 600  # of the rows together
@@ -98,7 +100,7 @@ class _Block:
         """A loop over columns for so many rows, from the first ones on."""
         found = _Copies()
         for number, at in enumerate(product(*map(range, counts))):
-            names = {
+            names: dict[Scalar, Scalar] = {
                 s.var: found.let(f"{s.var.name}r{k}", INT, "add", first, Num(k, INT))
                 for s, first, k in zip(self.nest, self.firsts, at, strict=True)
             }
@@ -107,15 +109,16 @@ class _Block:
 
     def loops(self, ends: Sequence[Scalar]) -> list[For]:
         """The loops over columns: of rows side by side, unless they are a small part of the row."""
-        found = []
+        found = list[For]()
         for loop in self.row.loops:
             if SMALL * _trips(loop) > sum(map(_trips, self.row.loops)):
                 found.append(self.side_by_side(loop, self.counts))
                 continue
             body: tuple[Stmt, ...] = (*self.row.asked, loop)
             for s, first, end in reversed(list(zip(self.nest, self.firsts, ends, strict=True))):
-                body = (For(s.var, first, end, body),)
-            found += body
+                loop = For(s.var, first, end, body)
+                body = (loop,)
+            found.append(loop)
         return found
 
     def lines(self, counts: tuple[int, ...]) -> int:
@@ -183,13 +186,13 @@ def _renamed(xs: Sequence[Scalar], names: Mapping[Scalar, Scalar]) -> tuple[Scal
 def _blocks(s: For) -> list[Stmt] | None:
     """A loop over rows as one over blocks of rows, and one over the rows on both sides, if this is legal and pays."""
     inner = s.body[0] if len(s.body) == 1 else None
-    along = _block((s,), (ROWS,))
-    both = _block((s, inner), SQUARE) if isinstance(inner, For) else None
-    if both is not None:
-        rows = _block((inner,), (ROWS,))
-        is_better = rows is None or both.lines(SQUARE) < rows.lines((ROWS,))
-        return _written(both) if is_better else None
-    return None if along is None else _written(along)
+    if (rows := _block((s,), (ROWS,))) is not None:
+        return _written(rows)
+    square = _block((s, inner), SQUARE) if isinstance(inner, For) else None
+    if square is None:
+        return None
+    rows = _block(square.nest[1:], (ROWS,))
+    return None if rows is not None and rows.lines((ROWS,)) <= square.lines(SQUARE) else _written(square)
 
 
 def _block(nest: tuple[For, ...], counts: tuple[int, ...]) -> _Block | None:
@@ -210,7 +213,7 @@ def _written(block: _Block) -> list[Stmt] | None:
     spans = [_between(s, r, b) for s, r in zip(block.nest, middle.ranges, strict=True)]
     fixed = b.copy(middle.asked, 0, {})
     made = [
-        _cut(s, span, count, [fixed[c] for c in middle.conditions], b)
+        _cut(s, span, count, [fixed.get(c, c) for c in middle.conditions], b)
         for s, span, count in zip(block.nest, spans, block.counts, strict=True)
     ]
     loops = _over_blocks(block, spans, made)

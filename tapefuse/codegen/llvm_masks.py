@@ -43,7 +43,7 @@ class Zeroed:
     def __init__(self, s: For, slopes: Slopes):
         self.body, self.slopes = s.body, slopes
         self.made: dict[Scalar, Let | Load] = {t.dst: t for t in s.body if isinstance(t, Let | Load)}
-        self.place = {t.dst: k for k, t in enumerate(s.body) if isinstance(t, Let | Load)}
+        self.place: dict[Scalar, int] = {t.dst: k for k, t in enumerate(s.body) if isinstance(t, Let | Load)}
         has_masks = registers().nbytes == REGISTER
         found = [self._choice(t) for t in s.body if has_masks and isinstance(t, Let) and t.op == "select"]
         kept = self._kept([c for c in found if c is not None])
@@ -54,7 +54,8 @@ class Zeroed:
 
     def _choice(self, t: Let) -> _Choice | None:
         """A choice between zero and what is zero if all that it loads is."""
-        if t.dst not in self.slopes or t.dst.dtype.kind != "f" or not isinstance(t.args[0], Var) or not _is_zero(t.args[2]):
+        condition, _, other = t.args
+        if t.dst not in self.slopes or t.dst.dtype.kind != "f" or not isinstance(condition, Var) or not _is_zero(other):
             return None
         zeros: dict[Scalar, np.floating] = {}
         with np.errstate(all="ignore"):
@@ -62,7 +63,7 @@ class Zeroed:
         if value is None or value != 0 or np.signbit(value):
             return None
         loads = (u for x in zeros if isinstance(u := self.made[x], Load))
-        return _Choice(t, frozenset(zeros)) if all(self._may_be_masked(u, t.args[0]) for u in loads) else None
+        return _Choice(t, frozenset(zeros)) if all(self._may_be_masked(u, condition) for u in loads) else None
 
     def _at_zero(self, x: Scalar, zeros: dict[Scalar, np.floating]) -> np.floating | None:
         """What a scalar is if every element that it is made of is 0; `zeros` gets those. None if that is not known."""

@@ -26,7 +26,7 @@ def repeated(s: For, slopes: Slopes) -> dict[Scalar, Product]:
     found: dict[Scalar, Product] = {}
     for x, t in products.items():
         factors, count = _factors(t), len(readers[x])
-        is_read = count > 1 and all(y in free and not _others(sums[y], x) & products.keys() for y in readers[x])  # type: ignore[index]
+        is_read = count > 1 and all(y in free and not _others(sums[y], x) & products.keys() for y in readers[x])
         if factors is not None and is_read and max(to_multiply + count - 1, to_add - count) <= max(to_multiply, to_add):
             found[x] = factors
             to_multiply, to_add = to_multiply + count - 1, to_add - count

@@ -19,7 +19,7 @@ from tapefuse.codegen.emit_llvm import Writer
 from tapefuse.codegen.llvm_instructions import memory_type, register_type
 from tapefuse.codegen.llvm_loop_shapes import slopes_of
 from tapefuse.codegen.loops import Buffer, For, Let, Load, Num, Scalar, Stmt, Store, Var, View, bodies
-from tapefuse.codegen.small_arrays import SmallArrays
+from tapefuse.codegen.small_arrays import SmallArrays, elements
 from tapefuse.ir.types import show_dtype
 
 Key = tuple[str, frozenset[tuple[Var, int]]]  # a part of memory: an array, and where its element 0 is taken to be
@@ -140,8 +140,7 @@ class Printing:
         """Stack slots, which LLVM makes registers."""
         if name not in self.slots:
             buffer = self.found.arrays[name]
-            count = -(-int(buffer.type.size) // self.lanes)  # type: ignore[call-overload]
-            self.slots[name] = [f"%{name}.part{k}" for k in range(count)]
+            self.slots[name] = [f"%{name}.part{k}" for k in range(-(-elements(buffer) // self.lanes))]
             v = self.type(buffer.type.dtype)
             self.w.slots += [f"  {slot} = alloca {v}" for slot in self.slots[name]]
         return self.slots[name]
@@ -329,25 +328,22 @@ class _Loop:
         if not votes:
             return -self.start
         most = max(count for count, _ in votes.values())
-        best = {residue: shift for residue, (count, shift) in votes.items() if count == most}
-        if len(best) > 1:
-            later = Counter(residue for residue in self.wanted() if residue in best)
-            best = {max(best, key=lambda r: (later[r], -r)): 0} if later else best
-        return votes[min(best)][1]
+        best = [lane for lane, (count, _) in votes.items() if count == most]
+        later = Counter(self.wanted()) if len(best) > 1 else Counter[int]()
+        return votes[max(best, key=lambda lane: (later[lane], -lane))][1]
 
     def votes(self, s: For) -> dict[int, tuple[int, int]]:
-        """By the lane of iteration 0: how many reads would like it to be there, and at which number of a lane."""
-        p, found = self.p, Counter[int]()
+        """For lanes of iteration 0: how many reads would like it to be there, and a shift that does it."""
+        p, count = self.p, Counter[int]()
         shifts: dict[int, int] = {}
         for t in s.body:
             origin = self.origin(s, t)
             if origin is None or not isinstance(t, Load | Store):
                 continue
             shift = origin + p.key(s, t)[1]
-            weight = PARTIAL if isinstance(t, Store) else sum(t.dst in _operands(u) for u in s.body)
-            found[shift % p.lanes] += weight
+            count[shift % p.lanes] += PARTIAL if isinstance(t, Store) else _uses(s, t)
             shifts.setdefault(shift % p.lanes, shift)
-        return {residue: (count, shifts[residue]) for residue, count in found.items()}
+        return {lane: (count[lane], shift) for lane, shift in shifts.items()}
 
     def origin(self, s: For, t: Stmt) -> int | None:
         """Where what a statement touches lies already."""
@@ -367,23 +363,23 @@ class _Loop:
         p, uses = self.p, Counter[Key]()
         for t in self.s.body:
             if isinstance(t, Load) and not self.is_array(t) and p.moves(self.s, t):
-                uses[p.key(self.s, t)[0]] += sum(t.dst in _operands(u) for u in self.s.body)
+                uses[p.key(self.s, t)[0]] += _uses(self.s, t)
         if uses:
             m = p.here.memory[max(uses, key=lambda key: uses[key])]
             m.now = _Vectors(-m.low)
 
     def wanted(self) -> Iterator[int]:
-        """The lanes at which later loops, that read what this one stores, would like to find it."""
+        """Lanes of iteration 0 such that later loops find what this one stores where they read other things."""
         p, here = self.p, self.p.here
         stored = {t.buffer.name: self.place(t) for t in self.s.body if isinstance(t, Store) and self.is_array(t)}
         for s in here.body[here.at + 1 :]:
             if not isinstance(s, For) or id(s) not in p.found.loops:
                 continue
-            mine = [t for t in s.body if isinstance(t, Load) and t.buffer.name in stored]
-            for t in mine:
-                for residue, (count, _) in self.votes(s).items():
+            for t in s.body:
+                if isinstance(t, Load) and t.buffer.name in stored and p.moves(s, t):
                     place = stored[t.buffer.name] - p.key(s, t)[1]
-                    yield from [(residue + place) % p.lanes] * count
+                    for lane, (count, _) in self.votes(s).items():
+                        yield from [(lane + place) % p.lanes] * count
 
     # -- statements ------------------------------------------------------------------------------
     def load(self, t: Load) -> str:
@@ -432,7 +428,8 @@ class _Loop:
             return str(self.first)
         if x not in self.slopes:
             return self.w.use(x)
-        t = self.lets[x]  # type: ignore[index]
+        assert isinstance(x, Var)
+        t = self.lets[x]
         return self.w.instruction(t.op, [self.index(a) for a in t.args], x.dtype, x.dtype)
 
     def splat(self, x: str, type: str) -> str:
@@ -441,6 +438,11 @@ class _Loop:
         v = f"<{self.p.lanes} x {type}>"
         one = self.w.new(f"insertelement {v} poison, {type} {x}, i64 0")
         return self.w.new(f"shufflevector {v} {one}, {v} poison, <{self.p.lanes} x i32> zeroinitializer")
+
+
+def _uses(s: For, t: Load) -> int:
+    """How many statements of a loop read what it loads."""
+    return sum(t.dst in _operands(u) for u in s.body)
 
 
 def _operands(s: Stmt) -> tuple[Scalar, ...]:

@@ -21,6 +21,7 @@ from tapefuse.codegen.code import Array, Cell, Storage
 from tapefuse.codegen.costs import CALL, time, weight
 from tapefuse.codegen.llvm_instructions import COPIES
 from tapefuse.codegen.loops import INT, ZERO, Buffer, Num, Scalar, Var
+from tapefuse.codegen.memory import ALIGN
 from tapefuse.codegen.region_loops import ForLoop
 from tapefuse.codegen.region_parallel import ParallelLoop
 from tapefuse.ir.graph import Graph, Value
@@ -48,6 +49,7 @@ class SmallLoop(ForLoop):
         self.scalars: dict[Value, Scalar] = {}
         self.loaded: dict[tuple[Value, tuple[Scalar, ...]], Scalar] = {}  # in the innermost loop
         self.locals: set[Buffer] = set()
+        self.memory, self.used = self.room(sum(map(_space, self.small.types)), "small"), 0
         self.rows: dict[int, Array] = {}  # carried arrays that are small
         self.slots: dict[int, Var] = {}
         for k, (p, value) in enumerate(zip(self.graph.params, self.args, strict=True)):
@@ -89,10 +91,10 @@ class SmallLoop(ForLoop):
 
     def local(self, type: Type) -> Array:
         """A small array, as one row."""
-        row = Type(type.dtype, (type.size,))
-        buffer = self.code.buffer(row)
+        buffer = self.code.buffer(Type(type.dtype, (type.size,)))
         self.locals.add(buffer)
-        self.code.name_view(buffer, self.room(row.nbytes, "small").buffer, local=True)
+        self.code.name_view(buffer, self.memory.buffer, Num(self.used, INT), local=True)
+        self.used += _space(type)
         return self.code.made(buffer)
 
     # -- an iteration ----------------------------------------------------------------------------------
@@ -266,6 +268,12 @@ class Small:
         return user.op.elementwise and user.type.size == v.type.size and (v in self.fixed) == (user in self.fixed)
 
     @property
+    def types(self) -> Iterator[Type]:
+        """Of the small arrays that a loop has."""
+        carried = (self.graph.outs[k] for k in self.carried if k not in self.updated)
+        yield from (v.type for v in (*carried, *self.arrays, *self.exchanged) if v.type.size != 1)
+
+    @property
     def exchanged(self) -> list[Value]:
         """Carried arrays that become others as they are."""
         carried = {self.graph.params[k] for k in self.carried}
@@ -303,6 +311,12 @@ def is_small(token: Value, strict: bool) -> bool:
         return False
     small = Small(body, token.attributes["index"])
     return small.fits and small.is_useful
+
+
+def _space(type: Type) -> int:
+    """Bytes of memory for a small array."""
+    assert isinstance(type.nbytes, int)
+    return -(-type.nbytes // ALIGN) * ALIGN
 
 
 def count(v: Value) -> int:

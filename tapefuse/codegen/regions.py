@@ -31,7 +31,8 @@ def lowering(
     """What builds the kernel of a region. `planned` makes the plan of a graph inside."""
     token = group.nodes[0]
     assert token.op is not None
-    is_parallel = token.attributes.get("parallel") and not plan.serial
+    a = token.attributes
+    is_parallel = a.get("parallel") and not plan.serial and isinstance(a["trips"], int)
     question = f"small arrays in {plan.groups.index(group)}"
     if is_small(token, strict) and plan.choices.decide(question, True):
         kind: type[Body] = SmallParallelLoop if is_parallel else SmallLoop

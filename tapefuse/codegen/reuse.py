@@ -105,6 +105,11 @@ def is_innermost(body: Sequence[Stmt]) -> bool:
 def buffers(body: Sequence[Stmt]) -> Iterator[Buffer]:
     """The buffers of statements, without those inside of them."""
     for s in body:
+        if isinstance(s, Let):
+            continue
+        if isinstance(s, Load | Store):
+            yield s.buffer
+            continue
         if isinstance(s, Call):
             yield from (o.buffer for o in s.operands)
             continue

@@ -33,6 +33,8 @@ class Place:
     first: int
 
     def __add__(self, other: Place) -> Place:
+        if not other.terms:
+            return Place(self.terms, self.first + other.first)
         total: Counter[Var] = Counter()
         for var, k in (*self.terms, *other.terms):
             total[var] += k
@@ -50,18 +52,18 @@ class Places:
 
     def __init__(self, body: Sequence[Stmt]):
         self.known: dict[Var, Place] = {}
+        self.elements: dict[tuple, Place | None] = {}
         for s in walk(body):
             if isinstance(s, Let) and (place := self._of_let(s)) is not None:
                 self.known[s.dst] = place
 
     def _of_let(self, s: Let) -> Place | None:
         if s.op in ("add", "sub") and len(s.args) == 2 and s.dst.dtype.kind == "i":
-            x, y = map(self.scalar, s.args)
-            return x + y.times(1 if s.op == "add" else -1)
+            first, second = map(self.scalar, s.args)
+            return first + second.times(1 if s.op == "add" else -1)
         if s.op == "mul" and s.dst.dtype.kind == "i":
-            for x, y in (s.args, s.args[::-1]):
-                if isinstance(y, Num):
-                    return self.scalar(x).times(int(y.value))
+            x, y = s.args if isinstance(s.args[1], Num) else reversed(s.args)
+            return self.scalar(x).times(int(y.value)) if isinstance(y, Num) else None
         return None
 
     def scalar(self, x: Scalar) -> Place:
@@ -72,6 +74,14 @@ class Places:
     def element(self, s: Load | Store) -> Place | None:
         """Which element of its array, counted through all its rows, a statement touches; None if rows have no fixed
         length."""
+        key = s.buffer.name, s.index
+        if key not in self.elements:
+            self.elements[key] = self._element(s)
+        return self.elements[key]
+
+    def _element(self, s: Load | Store) -> Place | None:
+        if len(s.index) == 1:
+            return self.scalar(s.index[0])
         total = Place(frozenset(), 0)
         for axis, x in enumerate(s.index):
             stride = size(s.buffer.type.shape[axis + 1 :])
@@ -115,12 +125,18 @@ def small_arrays(body: Sequence[Stmt], strict: bool) -> SmallArrays | None:
     )
 
 
+def elements(buffer: Buffer) -> int:
+    """Of a small array."""
+    assert isinstance(buffer.type.size, int)
+    return buffer.type.size
+
+
 def _lanes(arrays: Sequence[Buffer], loops: Sequence[For]) -> int:
     """As many as the widest numbers leave room for in a register, fewer if all arrays are shorter."""
     dtypes = [b.type.dtype for b in arrays]
     inside = [s for loop in loops for s in loop.body]
     dtypes += [s.dst.dtype for s in inside if isinstance(s, Load) or isinstance(s, Let) and s.dst.dtype.kind == "f"]
-    longest = max(int(b.type.size) for b in arrays)  # type: ignore[call-overload]
+    longest = max(elements(b) for b in arrays)
     most = min(REGISTER // max(d.itemsize for d in dtypes), MOST_LANES)
     return min(most, max(2, 1 << (longest - 1).bit_length()))
 

@@ -1,10 +1,9 @@
 """The circular functions of vector_math and their inverses, written as in vector_math_functions."""
 
-from fractions import Fraction
-
 from tapefuse.codegen import vector_math_coefficients as table
 from tapefuse.codegen.vector_math_builder import (
     F32,
+    Ratio,
     Value,
     nearest,
     pieces,
@@ -12,7 +11,9 @@ from tapefuse.codegen.vector_math_builder import (
     where,
 )
 
-PI = Fraction(0x3243F6A8885A308D313198A2E03707344A4093822299F31D0082EFA98EC4E6C8, 1 << 252)
+PI = Ratio(0x3243F6A8885A308D313198A2E03707344A4093822299F31D0082EFA98EC4E6C8, 1 << 252)
+HALF_PI = PI.times(1, 2)
+QUARTER_TURNS = float(HALF_PI.inverse)  # in one radian
 
 
 # Circular functions: |x| = n pi / 2 + r, |r| <= pi / 4.
@@ -23,12 +24,12 @@ CIRCULAR_BOUND = 2.0**25  # noise from here on: the turns to subtract would need
 def quarter_turns_f32(a: Value) -> tuple[Value, Value]:
     """r in f64 and an integer with n mod 4 in its low bits, for 0 <= a < CIRCULAR_BOUND."""
     x = a.widen()
-    first, second, third = pieces(PI / 2, 26, 26)
-    n, bits = nearest(x * (2 / PI))
+    first, second, third = pieces(HALF_PI, 26, 26)
+    n, bits = nearest(x * QUARTER_TURNS)
     return x - n * first - n * second - n * third, bits.cast("trunc", "i32")
 
 
-def less_multiple(x: Value, n: Value, unit: Fraction) -> tuple[Value, Value]:
+def less_multiple(x: Value, n: Value, unit: Ratio) -> tuple[Value, Value]:
     """x - n unit in two parts, |n| <= 2**26: n times one of the first three pieces is exact, as is `coarse`."""
     first, second, third, fourth = pieces(unit, 27, 27, 27)
     coarse = x - n * first - n * second
@@ -41,8 +42,8 @@ def quarter_turns_f64(a: Value) -> tuple[Value, Value, Value]:
 
     r may cancel to 2**-60 of a, hence the four pieces of pi / 2.
     """
-    n, bits = nearest(a * (2 / PI))
-    head, tail = less_multiple(a, n, PI / 2)
+    n, bits = nearest(a * QUARTER_TURNS)
+    head, tail = less_multiple(a, n, HALF_PI)
     r = head + tail
     return r, (head - r) + tail, bits
 
@@ -110,7 +111,7 @@ def tan(x: Value) -> Value:
 ASIN_SPLIT = 0.55  # from here asin(sqrt((1 - |x|) / 2)) < 1/2, whose ulp is half that of the result
 
 
-def less_from(angle: Fraction, y: Value) -> Value:
+def less_from(angle: Ratio, y: Value) -> Value:
     """angle - y, the angle to twice the precision."""
     head, tail = pieces(angle, y.format.precision)
     return head - (y - tail)
@@ -126,7 +127,7 @@ def atan(x: Value) -> Value:
     a = abs(x)
     beyond = a > 1
     y = atan_first_octant(where(beyond, 1.0, a) / where(beyond, a, 1.0))
-    return where(beyond, less_from(PI / 2, y), y).signed_as(x)
+    return where(beyond, less_from(HALF_PI, y), y).signed_as(x)
 
 
 def atan2(y: Value, x: Value) -> Value:
@@ -135,7 +136,7 @@ def atan2(y: Value, x: Value) -> Value:
     top, bottom = where(steep, a, b), where(steep, b, a)
     t = where(bottom.equals(top), 1.0, bottom / top)  # inf / inf
     angle = atan_first_octant(where(top.equals(0.0), 0.0, t))
-    angle = where(steep, less_from(PI / 2, angle), angle)
+    angle = where(steep, less_from(HALF_PI, angle), angle)
     angle = where(x.bits() < 0, less_from(PI, angle), angle)
     return where(x.unordered(y), x + y, angle.signed_as(y))
 
@@ -151,9 +152,9 @@ def asin_parts(x: Value) -> tuple[Value, Value]:
 
 def asin(x: Value) -> Value:
     large, y = asin_parts(x)
-    return where(large, less_from(PI / 2, 2 * y), y).signed_as(x)
+    return where(large, less_from(HALF_PI, 2 * y), y).signed_as(x)
 
 
 def acos(x: Value) -> Value:
     large, y = asin_parts(x)
-    return where(large, where(x < 0, less_from(PI, 2 * y), 2 * y), less_from(PI / 2, y.signed_as(x)))
+    return where(large, where(x < 0, less_from(PI, 2 * y), 2 * y), less_from(HALF_PI, y.signed_as(x)))

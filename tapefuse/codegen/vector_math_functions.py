@@ -7,12 +7,12 @@ contracting it to an FMA changes nothing.
 """
 
 from collections.abc import Sequence
-from fractions import Fraction
 
 from tapefuse.codegen import vector_math_coefficients as table
 from tapefuse.codegen.vector_math_builder import (
     F32,
     F64,
+    Ratio,
     Value,
     at_least,
     at_most,
@@ -29,7 +29,8 @@ from tapefuse.codegen.vector_math_builder import (
 )
 
 INFINITY, NAN = float("inf"), float("nan")
-LN2 = Fraction(0xB17217F7D1CF79ABC9E3B39803F2F6AF40F343267298B62D8A0D175B8BAAFA2B, 1 << 256)
+LN2 = Ratio(0xB17217F7D1CF79ABC9E3B39803F2F6AF40F343267298B62D8A0D175B8BAAFA2B, 1 << 256)
+LOG2_E = float(LN2.inverse)
 
 
 # Exponentials: x = n ln 2 + r, |r| <= ln(2) / 2, exp(x) = 2**n exp(r).
@@ -45,7 +46,7 @@ SINH_TOP = {"f32": 89.5, "f64": 710.5}  # sinh and cosh overflow before
 def exp_reduced(x: Value, offset: int, low: Value | None = None) -> tuple[Value, Value, Value, Value]:
     """n, the low bits of n + offset, and r = r_high - r_low for x + low, with r_high exact."""
     ln2_high, ln2_low = pieces(LN2, LN2_BITS[x.format.name])
-    n, bits = nearest((x if low is None else x + low) * (1 / LN2), offset)
+    n, bits = nearest((x if low is None else x + low) * LOG2_E, offset)
     return n, bits, x - n * ln2_high, n * ln2_low if low is None else n * ln2_low - low
 
 
@@ -201,7 +202,7 @@ def log(x: Value) -> Value:
 def log2(x: Value) -> Value:
     k, m, _ = log_reduced(x)
     f = m - 1
-    return log_domain(x, 0.0, k + (f * (1 / LN2) + log_bend(f) * (1 / LN2)))
+    return log_domain(x, 0.0, k + (f * LOG2_E + log_bend(f) * LOG2_E))
 
 
 def log1p(x: Value) -> Value:
@@ -322,9 +323,9 @@ def log2_in_two_parts(a: Value) -> tuple[Value, Value]:
     product_tail = s_tail * t_head + t_tail * s
     p_head = high(product + product_tail)
     p_tail = product_tail - (p_head - product)
-    scale = Fraction(2, 3) / LN2
+    scale = LN2.inverse.times(2, 3)
     scale_head, scale_tail = pieces(scale, 26)
-    l_head, l_tail = p_head * scale_head, p_head * scale_tail + p_tail * scale
+    l_head, l_tail = p_head * scale_head, p_head * scale_tail + p_tail * float(scale)
     head = high(k + (l_head + l_tail))
     return head, l_tail - ((head - k) - l_head)
 

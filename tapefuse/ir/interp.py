@@ -16,6 +16,7 @@ from tapefuse.ir.graph import Graph, Value, here
 from tapefuse.ir.halves import kind_of
 from tapefuse.ir.op import Op
 from tapefuse.ir.ops import region
+from tapefuse.ir.ops.effects import require
 from tapefuse.ir.types import Dim, Poly, show_dtype, show_shape, substitute, type_of
 
 

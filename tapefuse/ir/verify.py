@@ -1,14 +1,20 @@
-"""The rules that every graph keeps, checked from scratch: after every pass under TAPEFUSE_CHECK=1, and in tests."""
+"""The rules that every graph keeps, checked after every pass under TAPEFUSE_CHECK=1, and in tests.
+
+What a graph owes to its nodes one by one is checked once for each node, which cannot change; the rest anew each time.
+"""
 
 from __future__ import annotations
 
 from typing import Any, NoReturn
+from weakref import WeakKeyDictionary
 
 from tapefuse._errors import TapefuseError, VerifyError
 from tapefuse.ir.graph import Graph, Value, reachable
 from tapefuse.ir.op import OPS
 from tapefuse.ir.ops import region
 from tapefuse.ir.types import Poly
+
+_found_right: WeakKeyDictionary[Value, frozenset[str]] = WeakKeyDictionary()  # nodes, with the symbols in them
 
 
 def verify(graph: Graph) -> Graph:
@@ -30,12 +36,14 @@ def _verify(graph: Graph, outer: frozenset[str]) -> None:
     for v in reachable(graph.outs) - params:
         if v.op is None:
             _fail(v, f"it is read by the outputs, but is not a parameter of {graph.name!r}")
-    for v in (*graph.params, *graph.nodes):
-        unbound = sorted(_symbols((v.shape, tuple(v.attrs))) - bound)
-        if unbound:
-            _fail(v, f"the dimension {unbound[0]} is not bound: no parameter has it as a dimension of its own")
+    symbols = {v: _symbols_of(v) for v in (*graph.params, *graph.nodes)}
+    for v, found in symbols.items():
+        if unbound := found - bound:
+            _fail(v, f"the dimension {min(unbound)} is not bound: no parameter has it as a dimension of its own")
     for v in graph.nodes:
-        _verify_node(v)
+        if v not in _found_right:
+            _verify_node(v)
+            _found_right[v] = symbols[v]
         for inner in region.graphs(v):
             _verify(inner, bound | frozenset(region.bound(v)))
     for v in graph.outs:
@@ -85,6 +93,12 @@ def _verify_tokens(v: Value) -> None:
         types, k = token.op.results(*(a.type for a in token.args), **token.attributes), v.attributes["index"]
         if not 0 <= k < len(types) or types[k] != v.type:
             _fail(v, f"the results of {token.op.name} are ({', '.join(map(str, types))})")
+
+
+def _symbols_of(v: Value) -> frozenset[str]:
+    """Those of its shape and of its attributes, without the graphs inside."""
+    found = _found_right.get(v)
+    return _symbols((v.shape, v.attrs)) if found is None else found
 
 
 def _symbols(x: Any) -> frozenset[str]:

@@ -24,9 +24,11 @@ from tapefuse.runtime import threads as pools
 from tapefuse.runtime.entry import Layout
 from tapefuse.runtime.generated import Source
 from tapefuse.runtime.numba_entry import Entry
+from tapefuse.runtime.numba_source import written_out
 
 WORTH_THREADS = 100_000  # nanoseconds of work from which a call uses the parallel build, which takes seconds to compile
 INLINE_LIMIT = 30  # up to as many functions, one large one compiles faster than all of them
+LAUNCHER = "_pieces"  # ends the name of a function that runs another one in pieces
 _build_lock = Lock()
 _pool_lock = Lock()  # Numba's workqueue layer ends the process when two Python threads enter it
 
@@ -91,37 +93,24 @@ class _Source:
         """The text's functions with the options that suit a build; without Numba's compiler they are plain Python."""
         import numba
 
-        from tapefuse.runtime.numba_pipeline import Compiler
-        from tapefuse.runtime.numba_source import written_out
-
+        names = {"__name__": self.source.file.strip("<>").replace("-", "_")}
+        if numba.config.DISABLE_JIT:  # type: ignore[attr-defined]
+            return self.source.run(names)
         once = self._once(parallel)
-        change = None if numba.config.DISABLE_JIT else lambda module: written_out(module, once)
-        functions = self.source.run({"__name__": self.source.file.strip("<>").replace("-", "_")}, change)
+        functions = self.source.run(names, lambda module: written_out(module, once))
         for name, f in functions.items():
             if hasattr(f, "targetoptions"):
-                options = {**f.targetoptions, **self._options(name, parallel)}
-                if not options.get("parallel"):
-                    options["pipeline_class"] = Compiler
-                functions[name] = numba.jit(**options)(f.py_func)
+                functions[name] = numba.jit(**{**f.targetoptions, **_options(name, parallel)})(f.py_func)
         return functions
 
     def _once(self, parallel: bool) -> set[str]:
-        """The functions that stand in their only callers instead."""
+        """The functions that are written out where they are called."""
         names = set(re.findall(r"^def (\w+)", self.source.text, re.MULTILINE)) - {"program"}
         if len(names) >= INLINE_LIMIT:
             return set()
-        pieces = {name for name in names if f"{name}_pieces" in names or name.endswith("_pieces")} if parallel else set()
-        return {name for name in names - pieces if self.calls[name] == 1}
-
-    def _options(self, name: str, parallel: bool) -> dict[str, Any]:
-        """What only this engine knows: who calls a function, and that none allocates. Halves the time to compile."""
-        launches = parallel and name.endswith("_pieces")
-        options: dict[str, Any] = {"no_cfunc_wrapper": True, "no_rewrites": not launches, "_nrt": launches}
-        if name == "program":
-            return options
-        if not parallel:
-            options["parallel"] = False
-        return {**options, "no_cpython_wrapper": True}
+        if parallel:
+            names -= {part for name in names if name.endswith(LAUNCHER) for part in (name, name.removesuffix(LAUNCHER))}
+        return {name for name in names if self.calls[name] == 1}
 
     def run(self, arguments: Sequence[Any], work: int) -> int:
         """The status of a call that takes about `work` nanoseconds. Raises CompileError when Numba rejects the text."""
@@ -146,6 +135,16 @@ class _Source:
         if ctypes.c_int64.from_address(address).value:
             warn()
         return self.threads.value if work >= WORTH_THREADS else 1
+
+
+def _options(name: str, parallel: bool) -> dict[str, Any]:
+    """What only this engine knows: which functions Python calls, and that none allocates. Saves half of the time."""
+    from tapefuse.runtime.numba_pipeline import Compiler
+
+    options: dict[str, Any] = {"no_cfunc_wrapper": True, "no_cpython_wrapper": name != "program"}
+    if parallel and name.endswith(LAUNCHER):
+        return {**options, "_nrt": True}
+    return {**options, "_nrt": False, "no_rewrites": True, "parallel": False, "pipeline_class": Compiler}
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from numba.core.compiler import CompilerBase
 from numba.core.compiler_machinery import PassManager
-from numba.core.typed_passes import AnnotateTypes, NativeLowering, NopythonTypeInference, NoPythonBackend
+from numba.core.typed_passes import AnnotateTypes, NativeLowering, NoPythonBackend, NopythonTypeInference
 from numba.core.untyped_passes import FixupArgs, IRProcessing, TranslateByteCode
 
 PASSES = (

@@ -14,7 +14,7 @@ from tapefuse._tree import flatten, leaves_with_paths
 from tapefuse.ir.graph import Loc
 from tapefuse.ir.types import Dim, Poly, show_shape
 from tapefuse.tracer.cuts import as_dim
-from tapefuse.tracer.source import user_loc
+from tapefuse.tracer.source import OURS, user_loc
 from tapefuse.tracer.tensor import Tensor, TracedTensor, as_tensor
 
 Names = Sequence[str] | None
@@ -100,6 +100,8 @@ def where_is(f: Callable) -> str:
     f = inspect.unwrap(f)
     f = f.func if isinstance(f, partial) else f
     code = getattr(getattr(f, "__func__", f), "__code__", None)
+    if code is not None and OURS[code.co_filename]:
+        return f"at {user_loc()}"
     name = getattr(f, "__name__", type(f).__name__)
     return f"{name} at {Loc(code.co_filename, code.co_firstlineno)}" if code else name
 
@@ -109,4 +111,5 @@ def labels_of(tree: Any, names: Names, whole: str) -> list[str]:
     if names is None:
         return [path for path, _ in leaves_with_paths(tree, whole)]
     entries = tree if isinstance(tree, (list, tuple)) else (tree,)
-    return [f"'{path}'" for name, x in zip(names, entries, strict=True) for path, _ in leaves_with_paths(x, name)]
+    paths = [path for name, x in zip(names, entries, strict=True) for path, _ in leaves_with_paths(x, name)]
+    return [path if " " in path.split("[")[0] else f"'{path}'" for path in paths]  # "the returned value"

@@ -74,8 +74,11 @@ class Branches:
                 raise DTypeError(self._differ(k, parts, best, b, cure))
         return kinds[best]
 
+    def _type(self, part: Part, k: int) -> str:
+        return f"a number ({part.type(k)})" if part.kinds[k].weak else str(part.type(k))
+
     def _differ(self, k: int, parts: Sequence[Part], a: int, b: int, cure: str) -> str:
         label = labels_of(unflatten(parts[0].tree, range(parts[0].n)), self._names, "the result")[k]
         a, b = sorted((a, b))
-        found = (f"{parts[j].type(k)} in {self._labels[j]} ({parts[j].made(k)})" for j in (a, b))
+        found = (f"{self._type(parts[j], k)} in {self._labels[j]} ({parts[j].made(k)})" for j in (a, b))
         return f"{self._call}: {label} is {' and '.join(found)}; every branch must give the same type: {cure}"

@@ -91,7 +91,9 @@ def filled(before: Tree, after: Tree, leaves: Iterator[Tensor], types: Iterator[
     found: list[Tensor] = []
     for b, a in zip(before.children, after.children, strict=True):
         if b.kind is None and a.n_leaves == 1 and not a.children and issubclass(before.kind, Container):
-            found.append(before.kind.blank(next(types)))
+            if (blank := before.kind.blank(next(types))) is None:
+                return None
+            found.append(blank)
         elif (inner := filled(b, a, leaves, types)) is not None:
             found += inner
         else:

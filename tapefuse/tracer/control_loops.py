@@ -9,7 +9,7 @@ from tapefuse._errors import DTypeError, ShapeError, VariableError
 from tapefuse._tree import Tree, flatten, unflatten
 from tapefuse.ir.op import OPS
 from tapefuse.ir.ops import region
-from tapefuse.ir.types import Dim, Poly, Type
+from tapefuse.ir.types import Dim, Poly, Type, show_shape
 from tapefuse.tracer.control_arguments import Names, condition, labels_of, python_int, where_is
 from tapefuse.tracer.control_counting import index_at, repeat, rows_of, stacking, trips_of, zeros_of
 from tapefuse.tracer.control_kinds import (
@@ -29,7 +29,7 @@ from tapefuse.tracer.operators import functions
 from tapefuse.tracer.promote import converted
 from tapefuse.tracer.source import user_loc
 from tapefuse.tracer.state import state
-from tapefuse.tracer.tensor import Tensor, as_tensor, settled, strengthened, weakened
+from tapefuse.tracer.tensor import Tensor, as_tensor, python_kind, settled, strengthened, weakened
 
 
 class Loop:
@@ -163,10 +163,13 @@ class Loop:
             return weakened(start) if weak else strengthened(start)
         made = part.made(j) if part else where_is(self._fn)
         label = self._labels[j]
+        was = f"the number {self._raw[j]!r}" if python_kind(self._raw[j]) is not None else str(before.type)
         text = (
-            f"{self._call}: {label} is {before.type} before an iteration and {after} after it ({made}); "
+            f"{self._call}: {label} is {was} before an iteration and {after} after it ({made}); "
             "what a loop carries keeps its type: "
         )
+        if after.shape != before.shape and was != str(before.type):
+            raise ShapeError(text + f"start with an array, tp.full({show_shape(after.shape)}, ..., tp.{after.dtype})")
         if after.shape != before.shape:
             cure = (
                 "start with an array of the final shape and write into it (x[i] = value), or carry a fixed part of it"

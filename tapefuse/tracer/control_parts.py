@@ -43,7 +43,8 @@ class Part:
     def made(self, k: int) -> str:
         """Where result `k` was made, as well as that is known."""
         out = self.traced.graph.outs[k]
-        return f"made at {out.loc}" if out.loc and out.op else self.where
+        is_shared = out.op is None or out.op.name == "const"  # a constant belongs to the line that had it first
+        return self.where if is_shared or not out.loc else f"made at {out.loc}"
 
 
 def traced_part(

@@ -8,6 +8,7 @@ import sys
 import weakref
 from collections import deque
 from collections.abc import Iterable
+from inspect import CO_ASYNC_GENERATOR, CO_COROUTINE, CO_GENERATOR, CO_NEWLOCALS
 from types import CodeType
 from typing import Any
 
@@ -24,6 +25,9 @@ _LIBRARIES = (  # of Python's own modules; `sysconfig`, which knows them as well
 )
 _INSTALLED = "site-packages", "dist-packages"  # folders of other people's
 _FUNCTIONS = (*[os.path.join(PACKAGE, name) + os.sep for name in ("numpy", "random", "nn")], PACKAGE + "special.py")
+
+STAGER = "_tapefuse"  # the name under which code of rewritten functions knows `rewriting.staging.Stager`
+_SUSPENDED = CO_GENERATOR | CO_COROUTINE | CO_ASYNC_GENERATOR
 
 _known: dict[tuple[str, int], Loc] = {}
 
@@ -91,18 +95,35 @@ def called(operator: str = "") -> str:
     return f"{name} at {user_loc()}".lstrip()
 
 
-def without_staging() -> str:
-    """What to do where a traced value decides about Python's control flow, which was not staged. For messages."""
+def without_staging(asked_by: str) -> str:
+    """What to do where a traced value decides about Python's control flow, which was not staged. For messages.
+
+    `asked_by`: what needs its value.
+    """
     frame = sys._getframe(1)
     while frame.f_code.co_filename.startswith(PACKAGE) and frame.f_back is not None:
         frame = frame.f_back
+    code, name = frame.f_code, repr(frame.f_code.co_name)
     by_hand = "use tp.where, tp.cond, tp.while_loop or tp.scan"
-    if linecache.getline(frame.f_code.co_filename, frame.f_lineno):
-        return f"{by_hand}, which choose and repeat by traced values"
-    return (
-        f"the source of {frame.f_code.co_name!r} is not available, so its `if`, `while` and `for` are Python's: save "
-        f"it in a file, or {by_hand}"
-    )
+    if not linecache.getline(code.co_filename, frame.f_lineno):
+        why = f"the source of {name} is not available, so its `if`, `while` and `for` are Python's: save it in a file"
+        return f"{why}, or {by_hand}"
+    is_staged = STAGER in code.co_freevars or not code.co_flags & CO_NEWLOCALS
+    asks_for_truth = asked_by.startswith("a truth value")
+    if code.co_flags & _SUSPENDED and (asks_for_truth or asked_by == "an index"):
+        what = "coroutine" if code.co_flags & CO_COROUTINE else "generator"
+        return f"{name} is a {what}, whose `if`, `while` and `for` are Python's: make it a function, or {by_hand}"
+    if asks_for_truth and not is_staged:
+        why = (
+            f"{name} is left to Python: it is a property, an operator, a function that a library calls or "
+            "tp.as_written marks, or has `match`, `sorted` and the like, `eval`, `locals`, or jumps out of `finally`"
+        )
+        return f"{why}; write `if`, `while`, `for` in a function or method that is none of these, or {by_hand}"
+    if asks_for_truth:
+        return f"{by_hand}, which choose and repeat by traced values, in place of `match`, `sorted` and the like"
+    if asked_by == "an index":
+        return "make the list or tuple one tensor, tp.stack(xs), and take its element [i]; or choose with tp.switch"
+    return f"{by_hand}, which choose and repeat by traced values"
 
 
 _made: deque[tuple[weakref.ref, Loc]] = deque(maxlen=1024)

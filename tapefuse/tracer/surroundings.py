@@ -354,7 +354,7 @@ def _is_of_user(cls: type) -> bool:
 
 
 def _declared(cls: type) -> tuple[str, ...]:
-    """Names of values that objects of a class have besides their `__dict__`: slots, and numbers that the class gives."""
+    """Names of values that objects of a class have besides their `__dict__`: slots, and numbers of the class."""
     if cls not in _names:
         found: list[str] = []
         for base in cls.__mro__:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tapefuse._errors import ConcretizationError, DTypeError, LeakedValueError, reworded
+from tapefuse._errors import ConcretizationError, DTypeError, LeakedValueError, ShapeError, reworded
 from tapefuse._tree import flatten
 from tapefuse.ir.graph import Value, here
 from tapefuse.ir.halves import is_bfloat16, kind_of
@@ -91,7 +91,7 @@ class Tensor(Operators):
 
     def item(self) -> bool | int | float | complex:
         """The only element as a Python number. Raises ValueError if there are more."""
-        return self._leaving("`.item()`").item()
+        return self._number("`.item()`")
 
     def tolist(self) -> Any:
         return self._leaving("`.tolist()`").tolist()
@@ -104,6 +104,12 @@ class Tensor(Operators):
         for tape in state.tapes:
             tape.note("left", way, (key_of(self),))
         return self._concrete(way)
+
+    def _number(self, way: str) -> Any:
+        array = self._leaving(way)
+        if array.size != 1:
+            raise ShapeError(f"{way} at {user_loc()}: {self.type} has {array.size} elements, not one; take one, x[0]")
+        return array.item()
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         """The value as a read-only array that shares memory, or a copy where NumPy asks for one."""
@@ -118,13 +124,13 @@ class Tensor(Operators):
         return bool(self._leaving("a truth value (`if`, `while`, `and`, `or`, `not`, `assert`)"))
 
     def __float__(self) -> float:
-        return float(self._leaving("`float()`").item())
+        return float(self._number("`float()`"))
 
     def __complex__(self) -> complex:
-        return complex(self._leaving("`complex()`").item())
+        return complex(self._number("`complex()`"))
 
     def __int__(self) -> int:
-        return int(self._leaving("`int()`").item())
+        return int(self._number("`int()`"))
 
     def __index__(self) -> int:
         return self._leaving("an index").__index__()
@@ -213,7 +219,7 @@ class TracedTensor(Tensor):
         if array is None:
             raise ConcretizationError(
                 f"{asked_by} at {user_loc()} needs the value of {self!r}, which {self._trace.unknown}; "
-                f"{without_staging()}, or do this outside the {self._trace.kind}"
+                f"{without_staging(asked_by)}, or do this outside the {self._trace.kind}"
             )
         return array
 

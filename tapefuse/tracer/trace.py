@@ -142,12 +142,13 @@ class Trace:
     def constant_value(self, value: Value) -> np.ndarray | None:
         """The array a value has whatever the inputs are, or None if it depends on a parameter."""
         value = without_credit(value)
+        needed = reachable([value])
         known = {p: array for array, p in self._arrays.values()}
-        for x, p in self._captured.values():
+        for x, p in [(x, p) for x, p in self._captured.values() if p in needed]:
             array = x._trace.constant_value(x._value) if isinstance(x, TracedTensor) else x._array
             if array is not None:
                 known[p] = array
-        if any(_is_open(v) and v not in known for v in reachable([value])):
+        if any(_is_open(v) and v not in known for v in needed):
             return None
         return np.asarray(evaluate(Graph(tuple(known), (value,)), *known.values())[0])
 

@@ -77,6 +77,54 @@ def test_a_condition_of_another_kind():
     assert list(jammed(body)) == body
 
 
+# -- rows of two loops --------------------------------------------------------------------------------------------------
+
+K, BEYOND = Var("k", INT), Var("nextk", INT)
+CUBE, NEW = (Buffer(name, Type(F8, (30, 40, 64))) for name in ("b0", "b1"))
+
+
+def planes(*body, columns: int = 64) -> For:
+    return For(K, LO, HI, (For(I, Num(0, INT), Num(39, INT), (For(J, Num(0, INT), Num(columns, INT), body),)),))
+
+
+ALONG = (Load(T, CUBE, (K, I, J)), Let(NEXT, "add", (I, ONE)), Load(U, CUBE, (K, NEXT, J)))
+ACROSS = (Let(BEYOND, "add", (K, ONE)), Load(V, CUBE, (BEYOND, I, J)))
+TERMS = (Let(Var("s", F8), "add", (T, U)), Let(Var("r", F8), "add", (Var("s", F8), V)))
+BOTH = (*ALONG, *ACROSS, *TERMS, Store(NEW, (K, I, J), Var("r", F8)))
+
+
+def test_two_rows_of_two_planes_load_eight():
+    """Four rows of one plane would load nine, and one by one twelve."""
+    text = show(Kernel("k0", (CUBE, NEW), (), jammed([planes(*BOTH)]), 29, 0))
+    block, rest = text[text.index("for kblock") :].split("\n  for k in lo..hi")
+    assert "kblocks = floordiv kcount 2" in text and "iblocks = floordiv 39 2" in text
+    assert block.count("load b0") == 8 and block.count("store b1") == 4
+    assert rest.count("load b0") == 3 and rest.count("for i in ione..iother") == 1
+
+
+def test_rows_that_planes_do_not_share_are_four_of_one():
+    text = show(Kernel("k0", (CUBE, NEW), (), jammed([planes(*ALONG, TERMS[0], Store(NEW, (K, I, J), Var("s", F8)))]), 29, 0))
+    assert "kblock" not in text and "iblocks = floordiv 39 4" in text
+
+
+def test_planes_that_store_the_same_rows_are_not_side_by_side():
+    text = show(Kernel("k0", (CUBE, NEW), (), jammed([planes(*BOTH[:-1], Store(NEW, (I, I, J), U))]), 29, 0))
+    assert "kblock" not in text
+
+
+def test_planes_and_rows_for_which_conditions_hold():
+    """Of the planes on both sides, and the rows beyond the last, all are in the loop over single rows."""
+    loop = For(J, Num(0, INT), Num(64, INT), BOTH)
+    names = [Var(f"q{k}", BOOL) for k in range(5)]
+    asked = [Let(q, op, (x, Num(n, INT))) for q, op, x, n in zip(names, ("ge", "lt", "lt"), (K, K, I), (2, 27, 30))]  # noqa: B905
+    asked += [Let(names[3], "and", (names[0], names[1])), Let(names[4], "and", (names[3], names[2]))]
+    nest = For(K, LO, HI, (For(I, Num(0, INT), Num(39, INT), (*asked, If(names[4], (loop,), (loop,)))),))
+    text = show(Kernel("k0", (CUBE, NEW), (), jammed([nest]), 29, 0))
+    for line in ("klow = maximum lo 2", "khigh = minimum hi 27", "ihigh = minimum 39 30"):
+        assert line in text
+    assert "if q4" not in text[text.index("for kblock") : text.index("\n  for k in lo..hi")]
+
+
 # -- values ------------------------------------------------------------------------------------------------------------
 
 
@@ -109,11 +157,15 @@ CASES = [
     *(relaxation((12, n), 1, 2, crossed=True) for n in (9, 10, 16, 17, 18, 19, 24, 25, 33, 66)),
     relaxation((14, 41), 1, 2, crossed=False),
     relaxation((15, 30), 2, 3, crossed=True),
-    relaxation((9, 11, 26), 1, 2, crossed=True),
+    *(relaxation((n, m, 26), 1, 2, crossed=True) for n, m in ((3, 3), (4, 9), (5, 6), (6, 5), (9, 11), (12, 8))),
+    *(relaxation((6, 7, n), 1, 3, crossed=True) for n in (9, 16, 24, 40, 42)),
+    relaxation((6, 9, 24), 1, 2, crossed=False),
+    relaxation((9, 10, 20), 2, 2, crossed=True),
+    relaxation((3, 5, 6, 16), 1, 2, crossed=True),
 ]
 
 
-@pytest.mark.parametrize(("engine", "graph"), [*product(["llvm"], CASES), *product(["numba"], CASES[6:21:7])])
+@pytest.mark.parametrize(("engine", "graph"), [*product(["llvm"], CASES), *product(["numba"], CASES[6:35:7])])
 def test_values_and_gradients(engine: str, graph: Graph):
     both = gradient_graph(graph)
     rng = np.random.default_rng(0)

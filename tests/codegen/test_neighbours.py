@@ -12,7 +12,7 @@ import pytest
 from tapefuse.codegen import llvm_neighbours
 from tapefuse.codegen.contraction import Registers
 from tapefuse.codegen.llvm_loop_shapes import examined
-from tapefuse.codegen.loops import For, Update, bodies
+from tapefuse.codegen.loops import For, Let, Update, bodies
 from tapefuse.codegen.pipeline import Request, compiled
 from tapefuse.ir import ops
 from tapefuse.ir.graph import Graph, Value, param
@@ -123,6 +123,52 @@ def test_wherever_a_row_begins(n: int, start: int) -> None:
         for first in (0, 1, 3):
             part = x[first : first + n]
             np.testing.assert_array_equal(run(graph)(part)[0], evaluate(graph, part)[0])
+
+
+def rows(columns: int, start: int, end: int, dtype: np.dtype = F64) -> Graph:
+    """Twice, elements `start` up to `end` of each row become the sum of themselves and their neighbours."""
+    x, a = (param(Type(dtype, (6, columns))) for _ in range(2))
+    parts = [ops.slice_(a, starts=(0, start + k), limits=(6, end + k), strides=(1, 1)) for k in (-1, 0, 1)]
+    total = ops.add(ops.add(parts[0], parts[1]), parts[2])
+    body = Graph((a,), (ops.put(a, total, starts=(0, start), strides=(1, 1)),))
+    return Graph((x,), ops.for_.emit_results(x, body=body, trips=2, index="k", carried=1))
+
+
+def leads(graph: Graph) -> set[int]:
+    """By how many elements of a line the vectors of a graph's loops over rows begin before the first iteration."""
+    loops = [s for k in kernels(graph) for s in walk(k) if isinstance(s, For) and not any(map(bodies, s.body))]
+    shapes = ((s, examined(s)) for s in loops if any(isinstance(t, Let) and t.op == "add" for t in s.body))
+    return {llvm_neighbours.lead(s, shape) for s, shape in shapes if shape is not None and shape.width > 1}
+
+
+@pytest.mark.parametrize(("columns", "start", "end"), [(40, 1, 39), (40, 5, 37), (48, 7, 47), (64, 1, 17), (80, 3, 79)])
+def test_rows_of_whole_lines_begin_with_lines(columns: int, start: int, end: int) -> None:
+    graph = rows(columns, start, end)
+    assert start in leads(graph)
+    x = np.random.default_rng(0).standard_normal((6, columns))
+    for run in engines.ENGINES.values():
+        np.testing.assert_array_equal(run(graph)(x)[0], evaluate(graph, x)[0])
+
+
+@pytest.mark.parametrize(
+    ("why", "columns", "start", "end"),
+    [
+        ("each row lies otherwise", 41, 1, 40),
+        ("it begins with a line", 40, 8, 39),
+        ("one more vector of three", 40, 7, 32),
+        ("less than two vectors", 40, 1, 16),
+    ],
+)
+def test_rows_that_begin_where_they_do(why: str, columns: int, start: int, end: int) -> None:
+    assert leads(rows(columns, start, end)) == {0}, why
+
+
+def test_lines_of_other_types() -> None:
+    graph = rows(64, 3, 61, np.dtype(np.float32))
+    assert 3 in leads(graph)
+    x = np.random.default_rng(0).standard_normal((6, 64)).astype(np.float32)
+    for run in engines.ENGINES.values():
+        np.testing.assert_array_equal(run(graph)(x)[0], evaluate(graph, x)[0])
 
 
 def test_sums_do_not_depend_on_where_an_array_lies() -> None:

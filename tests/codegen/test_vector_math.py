@@ -18,7 +18,7 @@ import tapefuse as tp
 from benchmarks.functions import COUNT, DTYPES, EXACT, PAIRS, WIDER, Compiled, exact, sample, ulps
 from tapefuse.codegen import vector_math
 from tapefuse.codegen.contraction import registers
-from tapefuse.codegen.vector_math_builder import pieces
+from tapefuse.codegen.vector_math_builder import Ratio, pieces
 from tapefuse.codegen.vector_math_circular import CIRCULAR_BOUND, PI
 from tapefuse.codegen.vector_math_functions import LN2
 from tapefuse.runtime.compile import assembly
@@ -187,9 +187,14 @@ def test_no_flag_but_contract(name: str, dtype: str) -> None:
     assert not re.search(r"\b(fast|reassoc|nnan|ninf|nsz|arcp|afn)\b", vector_math.definition(name, dtype))
 
 
-@pytest.mark.parametrize("value", [LN2, PI, Fraction(1, 3), Fraction(7)])
-def test_pieces_add_up_and_their_products_are_exact(value: Fraction) -> None:
-    head, middle, tail = (Fraction(p) for p in pieces(value, 26, 26))
+RATIOS = [LN2, PI, LN2.inverse.times(2, 3), Ratio(1, 3), Ratio(7, 1), Ratio(8, 1), Ratio(1, 64)]
+
+
+@pytest.mark.parametrize("ratio", RATIOS)
+def test_pieces_add_up_and_their_products_are_exact(ratio: Ratio) -> None:
+    value = Fraction(*ratio)
+    assert float(ratio) == float(value)
+    head, middle, tail = (Fraction(p) for p in pieces(ratio, 26, 26))
     assert abs(head + middle + tail - value) <= value / 2**104
     for piece, unit in ((head, value / 2**26), (middle, value / 2**52)):
         assert piece.denominator <= 2 / unit and Fraction(float(piece * (2**27 - 1))) == piece * (2**27 - 1)

@@ -7,6 +7,7 @@ import pytest
 
 from tapefuse._errors import VerifyError
 from tapefuse.ir import ops
+from tapefuse.ir import verify as verification
 from tapefuse.ir.graph import Graph, Loc, Value, param
 from tapefuse.ir.op import OPS, Op
 from tapefuse.ir.types import Poly, Type
@@ -55,6 +56,30 @@ def test_broken_nodes(make, message: str) -> None:
     x = param(T, "x")
     with pytest.raises(VerifyError, match=message):
         verify(Graph((x,), (make(x),)))
+
+
+def test_a_node_is_looked_at_once_and_a_broken_one_each_time(monkeypatch) -> None:
+    looked_at: list[Value] = []
+    look = verification._verify_node
+    monkeypatch.setattr(verification, "_verify_node", lambda v: (looked_at.append(v), look(v)))
+    x = param(T, "x")
+    good = ops.exp(x)
+    broken = exp_of(good, type=Type(F32, ()))
+    verify(Graph((x,), (good,)))
+    for _ in range(2):
+        with pytest.raises(VerifyError, match="its type rule gives"):
+            verify(Graph((x,), (broken,)))
+    assert looked_at == [good, broken, broken]
+
+
+def test_a_node_that_was_found_right_has_its_symbols_bound_in_each_graph() -> None:
+    x, n = param(T, "x"), param(Type(F32, (N,)), "n")
+    y = ops.add(ops.reduce_sum(x, axes=(0,)), ops.reduce_sum(ops.iota.emit(shape=(N, 3), axis=0, dtype=F32), axes=(0,)))
+    verify(Graph((x, n), (y,)))
+    with pytest.raises(VerifyError, match="the dimension N is not bound"):
+        verify(Graph((x,), (y,)))
+    with pytest.raises(VerifyError, match="not a parameter"):
+        verify(Graph((n,), (y,)))
 
 
 def test_the_message_has_the_line() -> None:

@@ -76,3 +76,16 @@ def test_a_compiled_value_that_differs(monkeypatch):
 def test_what_is_not_looked_at():
     f = tp.tape_function(lambda x: (tp.debug_print(x), x * 2)[1])
     assert re.search(rf"not looked at: compiled values, since .*{HERE} prints", str(f.check(C(1.0))))
+
+
+def test_memory_that_a_loop_fills_is_no_finding():
+    @tp.tape_function
+    def slope(x):
+        def squared(x):
+            while x < 10:
+                x = x * x
+            return x
+
+        return tp.grad(squared)(x)
+
+    assert slope.check(tp.constant(np.float64(1.5))).ok

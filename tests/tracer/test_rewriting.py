@@ -509,3 +509,217 @@ def test_functions_given_to_transforms_are_rewritten(interpreted):
     assert staged(lambda x: gradient(x) + 1, C(2.0)) == 5.0
     assert staged(gradient, C(2.0)) == 4.0
     assert staged(tp.vmap(loss), C([-1.0, 2.0])) == [-3.0, 4.0]
+
+
+# -- what Python asks of values ---------------------------------------------------------------------------------------
+
+
+def contained(x, n):
+    return x * 2 if n in (1, 3, 5) else x
+
+
+def not_contained(x, n):
+    return x * 2 if n not in [2, 4] else x
+
+
+def in_a_range(x, n):
+    return x * 2 if n in range(1, 9, 2) else x
+
+
+def in_a_set(x, n):
+    return x * 2 if n in {3, 4} else x
+
+
+def in_an_array(x, n):
+    return x * 2 if n in np.arange(2) or x[0] in x else x
+
+
+def any_of_a_list(x, n):
+    return x * 2 if any([n > 7, x[0] > 1, False]) else x
+
+
+def all_of_a_generator(x, n):
+    return x * 2 if all(v > 0.2 for v in x) and n > 0 else x
+
+
+def extremes_of_a_list(x, n):
+    return max([x[0], x[1], 0.7]) - min((x[0], x[1])) + n
+
+
+def traced_step(x, n):
+    for i in range(0, 7, n):
+        x = x + i
+    for i in range(6, -2, -n):
+        x = x * i
+    return x
+
+
+def mixed_conditions(x, n):
+    if x[0] > 0 and n:
+        x = x + 1
+    k = (x[1] > 0.3 and n) or 4
+    return x * (k if n and x[0] < 7 else 3)
+
+
+ASKED = [contained, not_contained, in_a_range, in_a_set, in_an_array, any_of_a_list, all_of_a_generator,
+         extremes_of_a_list, traced_step, mixed_conditions]  # fmt: skip
+
+
+@pytest.mark.parametrize("f", ASKED)
+def test_questions_about_several_values(interpreted, f):
+    for n in (1, 2, 3, 4):
+        x = np.array([0.5, 0.1 * n])
+        np.testing.assert_allclose(tp.tape_function(f)(C(x), C(n)), f(x, n), rtol=1e-12)
+
+
+def test_items_of_enumerate_zip_and_reversed_become_native_loops(interpreted, recwarn):
+    xs, ys = np.linspace(0.0, 1.0, 100), np.cos(np.arange(100.0))
+
+    def f(x):
+        for k, y in enumerate(ys):
+            x = x * 0.5 + k * y
+        for a, b in zip(xs, ys, strict=True):
+            x = x + a * b
+        for k in reversed(range(100)):
+            x = 0.9 * x + k
+        return x
+
+    traced = tp.tape_function(f)
+    assert float(traced(C(np.float64(0.5)))) == pytest.approx(f(0.5), rel=1e-12)
+    assert str(traced.explain()).count("one native loop of 100 iterations") == 3
+    assert not recwarn.list
+
+
+def test_a_function_of_a_module_that_calls_itself_is_staged(interpreted):
+    assert staged(lambda x: doubled_often(x, 3), C(1.0)) == 8.0
+    assert staged(lambda x: doubled_often(x, 3), C(-1.0)) == 1.0
+
+
+def doubled_often(x, n):
+    if x < 0:
+        return -x
+    return x if n == 0 else 2 * doubled_often(x, n - 1)
+
+
+class Account:
+    @property
+    def sign(self):
+        return 1 if self.x > 0 else -1
+
+
+def of_a_property(x, n):
+    account = Account()
+    account.x = x[0]
+    return x * account.sign
+
+
+def of_a_generator(x, n):
+    def numbers():
+        for i in range(n):
+            yield 2 * i
+
+    return x * sum(numbers())
+
+
+def of_a_list(x, n):
+    return [x, 2 * x][n]
+
+
+def of_match(x, n):
+    match n:
+        case 1:
+            return x
+    return 2 * x
+
+
+def of_eval(x, n):
+    return eval("x") if n > 1 else x
+
+
+def unrolled_without_number(x, n):
+    for _ in tp.unroll(range(n)):
+        x = x * 2
+    return x
+
+
+def stored_into_numpy(x, n):
+    y = np.zeros(3)
+    y[0] = x[0]
+    return y
+
+
+def rebuilt_object(x, n):
+    account = Account()
+    if n > 1:
+        account = Account()
+    return x, account
+
+
+LEFT_TO_PYTHON = [
+    (of_a_property, tp.ConcretizationError, "'sign' is left to Python: it is a property"),
+    (of_a_generator, tp.ConcretizationError, "'numbers' is a generator"),
+    (of_a_list, tp.ConcretizationError, r"tp.stack\(xs\)"),
+    (of_match, tp.ConcretizationError, "`match`"),
+    (of_eval, tp.ConcretizationError, "`eval`"),
+    (unrolled_without_number, tp.StagingError, "leave tp.unroll out"),
+    (stored_into_numpy, tp.StagingError, "'y' at .* is a NumPy array.*tp.zeros"),
+    (rebuilt_object, tp.StagingError, "assign its attributes"),
+]
+
+
+@pytest.mark.parametrize(("f", "error", "text"), LEFT_TO_PYTHON)
+def test_errors_say_why_python_is_asked(f, error, text):
+    with pytest.raises(error, match=text) as e:
+        tp.tape_function(f)(C(np.ones(2)), C(2))
+    assert "test_rewriting.py:" in str(e.value)
+
+
+def refused(x, n):
+    if n > 2:
+        raise ValueError("big")
+    return x
+
+
+def test_handlers_of_exceptions_of_the_program(interpreted):
+    def catches(x, n):
+        try:
+            return refused(x, n)
+        except (KeyError, ValueError):
+            return -x
+
+    def catches_all(x, n):
+        try:
+            assert n < 2
+        except:  # noqa: E722
+            x = -x
+        return x
+
+    def catches_others(x, n):
+        try:
+            return refused(x, n)
+        except KeyError:
+            return -x
+
+    for f in (catches, catches_all):
+        with pytest.raises(tp.StagingError, match="cannot catch it; use `if` and `else`"):
+            tp.tape_function(f)(C(1.0), C(3))
+    with pytest.raises(ValueError, match="big"):
+        tp.tape_function(catches_others)(C(1.0), C(3))
+    assert float(tp.tape_function(catches_others)(C(1.0), C(1))) == 1
+    assert float(catches(C(1.0), C(3))) == -1  # eagerly, Python's
+
+
+def test_numbers_are_called_numbers():
+    def start(x, n):
+        y = 0.0
+        for _ in range(n):
+            y = y + x
+        return y
+
+    def choice(x, n):
+        return x if n > 1 else 2.0
+
+    with pytest.raises(tp.ShapeError, match=r"'y' is the number 0.0 before .* tp.full\(\[2\], ..., tp.float64\)"):
+        tp.tape_function(start)(C(np.ones(2)), C(2))
+    with pytest.raises(tp.ShapeError, match=r"is a number \(f64\[\]\) in the false branch \(<lambda> at"):
+        tp.tape_function(choice)(C(np.ones(2)), C(2))

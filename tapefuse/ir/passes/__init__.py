@@ -3,7 +3,7 @@
     graph = optimise(graph)                        # complex, loops, ..., rows, dce, recordings
     graph, fired = BY_NAME["simplify"].run(graph)  # one of them, with how often each of its rules fired
 
-With TAPEFUSE_CHECK=1 the graph is verified before the first pass and after each.
+With TAPEFUSE_CHECK=1 the graph is verified before the first pass and after each that changes it.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ def optimise(
         verify(graph)
     for p in passes:
         before, (graph, _) = graph, p.run(graph)
-        if config.check:
+        if config.check and graph is not before:
             _verify_after(p, graph)
         if seen is not None:
             seen(p, before, graph)

@@ -84,7 +84,9 @@ def whole_factor(x: Value, c: Value, d: Value) -> Value | None:
     """x c d with whole c and d of which one is a power of two: that product is exact unless it overflows, as both do,
     and what is no normal number stays a multiple of the smallest one."""
     k, n = scalar(c), scalar(d)
-    if not is_float(c) or not (_is_whole(k) and _is_whole(n)) or 0.5 not in (abs(math.frexp(k)[0]), abs(math.frexp(n)[0])):
+    if not is_float(c) or not (_is_whole(k) and _is_whole(n)):
+        return None
+    if 0.5 not in (abs(math.frexp(k)[0]), abs(math.frexp(n)[0])):
         return None
     with np.errstate(all="ignore"):
         product = k * n

@@ -18,11 +18,12 @@ from tapefuse.ir.ops.update import limits
 from tapefuse.ir.passes import budget, loop_inverses, loop_ranges, residuals, tiles
 from tapefuse.ir.passes.adjoint import adjoint, is_differentiable, records_of, zeros
 from tapefuse.ir.passes.bodies import rebuilt, row, with_row
-from tapefuse.ir.passes.checks import Known
+from tapefuse.ir.passes.checks import Known, never_negative
 from tapefuse.ir.passes.loop_chunks import Loop, in_chunks
 from tapefuse.ir.passes.loop_finals import Part
 from tapefuse.ir.passes.loop_products import Products
 from tapefuse.ir.passes.loop_ranges import Box
+from tapefuse.ir.passes.loop_terms import Terms
 from tapefuse.ir.passes.loop_sources import Sources, Stack, Step, sources_of
 from tapefuse.ir.passes.simplify import RULES
 from tapefuse.ir.passes.updates import is_zero
@@ -112,7 +113,7 @@ def reverse_step(loop: Loop, given: Sequence[bool], wanted: Sequence[bool]) -> S
             break
         active |= more
     sums = {k: param(body.params[k].type, f"s{k}") for k in pulled if k >= carried}
-    before = [_before(loop, k, seed, pulled.get(k)) for k, seed in seeds.items()]
+    before = [_before(loop, k, seed, pulled.get(k), wanted[k]) for k, seed in seeds.items()]
     after = [_added(total, pulled[k]) for k, total in sums.items()]
     params, outs = (*body.params, *seeds.values(), *sums.values()), (*body.outs, *before, *after)
     undone = loop_inverses.undone(body, carried, outs)
@@ -121,11 +122,11 @@ def reverse_step(loop: Loop, given: Sequence[bool], wanted: Sequence[bool]) -> S
     return Step(seeds, sums, undone.now, outs[carried:], outs[:carried])
 
 
-def _before(loop: Loop, k: int, seed: Value, g: Value | None) -> Value:
+def _before(loop: Loop, k: int, seed: Value, g: Value | None, wanted: bool) -> Value:
     """The cotangent of a carry before an iteration, `seed` after it."""
     p = loop.body.params[k]
     if loop.parallel and (written := _written(loop.body, k)) is not None:
-        if _is_empty(loop.xs[k], written, {loop.index: (0, loop.trips - 1)}):
+        if not wanted or _is_empty(loop.xs[k], written, {loop.index: (0, loop.trips - 1)}):
             return seed  # nobody reads it where it would have to be zero
     return zeros(p.type) if g is None else g
 
@@ -200,7 +201,8 @@ def _filled(loop: Loop, stacks: Sequence[Stack]) -> tuple[Value, ...]:
             rows.append(with_row(s.array, k + 1, loop.body.outs[s.carry]))
     body = Graph((*params[:n], *(s.array for s in stacks), *params[n:]), (*loop.body.outs, *rows), loop.body.name)
     xs = (*loop.xs[:n], *empty, *loop.xs[n:])
-    return Loop(xs, body, loop.trips, loop.index, n + len(stacks)).results()[n:]
+    parallel = loop.parallel and all(s.carry is None for s in stacks)
+    return Loop(xs, body, loop.trips, loop.index, n + len(stacks), parallel).results()[n:]
 
 
 def _reversed(
@@ -221,21 +223,33 @@ def _reversed(
     ends = iter(outs)
     seeds, sums, undone = ([*zip(ps.values(), ends, strict=False)] for ps in (step.seeds, step.sums, step.now))
     late = Products({} if undone else dict(sums), operands, loop)
-    left = {t: y for t, y in sums if t not in late.of}
+    own = Terms(dict(sums), loop) if _is_spread(loop, seeds) else None
+    left = {t: y for t, y in sums if t not in late.of and not (own and t in own.of)}
     carry = (*step.seeds.values(), *left, *late.stacks.values(), *step.now.values())
     outs = (*(y for _, y in seeds), *left.values(), *late.rows(), *(y for _, y in undone))
-    read = reachable(outs)
-    consts = [p for p in operands if p in read]
-    body = Graph((*carry, *consts), outs, loop.body.name).substitute({loop.index: loop.trips - 1 - Poly.symbol(back)})
     started = [zeros(loop.xs[i].type) if (g := gs[i]) is None else g for i in step.seeds]
     started += [zeros(p.type) for p in left]
     started += [*late.start(), *(ys[k] for k in step.now)]
+    if own:
+        carry, outs, started = (*carry, *own.stacks), (*outs, *own.rows()), [*started, *own.start()]
+    read = reachable(outs)
+    consts = [p for p in operands if p in read]
+    body = Graph((*carry, *consts), outs, loop.body.name).substitute({loop.index: loop.trips - 1 - Poly.symbol(back)})
     xs = (*started, *(operands[p] for p in consts))
-    alone = loop.parallel and loop.trips == 1
-    found = dict(zip(carry, Loop(xs, body, loop.trips, back, len(carry), alone).results(), strict=True))
+    alone = loop.parallel and never_negative(1 - loop.trips, loop_ranges.around())
+    parallel = alone or own is not None and not left and not late.stacks
+    found = dict(zip(carry, Loop(xs, body, loop.trips, back, len(carry), parallel).results(), strict=True))
     cotangent = {i: found[p] for i, p in step.seeds.items()}
-    cotangent |= {i: found[t] if t in found else late.total(t, found) for i, t in step.sums.items()}
+    for i, t in step.sums.items():
+        cotangent[i] = own.total(t, found) if own and t in own.of else found[t] if t in found else late.total(t, found)
     return [cotangent.get(i) for i in range(len(loop.xs))]
+
+
+def _is_spread(loop: Loop, seeds: Sequence[tuple[Value, Value]]) -> bool:
+    """Whether a loop of a few large iterations runs on threads, as its reverse may: iterations give each other no
+    cotangents."""
+    inner = any(v.op is not None and v.op.is_region for v in loop.body.nodes)
+    return loop.parallel and inner and isinstance(loop.trips, int) and all(p is y for p, y in seeds)
 
 
 class _LastCarry:

@@ -156,6 +156,8 @@ def _merge_loops(a: Value, b: Value, attrs: dict[str, Any]) -> Merged | None:
     attrs |= {"body": Graph(body.params, tuple(outs[c] for c in order), graphs[0]["body"].name), "carried": len(order)}
     if index is not None:
         attrs["index"] = index
+        if all(v.attributes.get("parallel") for v in (a, b)):
+            attrs["parallel"] = True
     places = [[order.index(classes[k, j]) for j in range(carried[k])] for k in (0, 1)]
     if "cond" in attrs:
         places = [[*p, len(order)] for p in places]  # the number of iterations

@@ -130,8 +130,8 @@ class _Region:
 
     def hoist(self) -> None:
         """Invariant work becomes operands."""
-        if self.attrs.get("parallel") and self.attrs["trips"] == 1:
-            return  # it is done once there, too
+        if self.attrs.get("parallel"):
+            return  # an iteration has work of its own only, or there is one
         body, n = self.attrs["body"], self.attrs["carried"]
         index = self.attrs.get("index")
         tokens = [v for v in body.nodes if v.op is not None and v.op.is_region]

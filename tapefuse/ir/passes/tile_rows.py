@@ -76,6 +76,13 @@ class Rows:
     def __init__(self, varying: Collection[Value], known: Known, read: Read, whole: Callable[[Value], Value | None]):
         self.varying, self.known, self.read, self.whole = varying, known, read, whole
         self.found: dict[tuple[Value, int, Range], Value] = {}
+        self.asked: dict[tuple[Value, int], list[Range]] = {}  # rows of what is computed
+        self.together: dict[tuple[Value, int], list[Range]] = {}  # rows that are computed at once
+
+    def like(self, other: Rows) -> Rows:
+        """These rows, where what `other` was asked for is computed once for all that read it."""
+        self.together = {key: merged(ranges) for key, ranges in other.asked.items() if len(ranges) > 1}
+        return self
 
     def of(self, v: Value, axis: int, r: Range) -> Value:
         """Rows `r` of a value along an axis. Raises Unfit."""
@@ -93,8 +100,18 @@ class Rows:
         if v not in self.varying:
             return self.read(v, axis, r)
         if v.op.elementwise:
-            return v.op.emit(*(self._operand(v, x, axis, r) for x in v.args), **v.attributes)
+            return self._computed(v, axis, r)
         raise Unfit
+
+    def _computed(self, v: Value, axis: int, r: Range) -> Value:
+        """Rows of an elementwise value."""
+        self.asked.setdefault((v, axis), []).append(r)
+        for more in self.together.get((v, axis), ()):
+            start, limit = r.start - more.start, more.limit - r.limit
+            if r != more and all(isinstance(d, int) and d >= 0 for d in (start, limit)):
+                return part(self.of(v, axis, more), axis, Range(start, start + r.rows))
+        assert v.op is not None
+        return v.op.emit(*(self._operand(v, x, axis, r) for x in v.args), **v.attributes)
 
     def _moved(self, v: Value, axis: int, r: Range) -> Value | None:
         """Of a value whose elements are those of others in other places."""

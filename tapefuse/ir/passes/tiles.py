@@ -14,19 +14,20 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from tapefuse.ir import ops
 from tapefuse.ir.graph import Graph, Value, param
 from tapefuse.ir.op import const, constant
 from tapefuse.ir.ops.family import INT64
-from tapefuse.ir.passes.adjoint import adjoint, records_of
-from tapefuse.ir.passes.bodies import deep, depending, rebuilt
+from tapefuse.ir.passes.adjoint import adjoint, records_of, zeros
+from tapefuse.ir.passes.bodies import deep, depending, inside, rebuilt
 from tapefuse.ir.passes.checks import Known
 from tapefuse.ir.passes.loop_chunks import Loop
 from tapefuse.ir.passes.residuals import is_repeatable
+from tapefuse.ir.passes.simplify import RULES
 from tapefuse.ir.passes.tile_rows import Range, Rows, Unfit, merged, part
 from tapefuse.ir.types import Dim, Poly, symbols
 
@@ -36,6 +37,9 @@ MOST_OVERLAP = 8  # rows of a tile that its neighbours compute as well
 MOST_ITERATIONS = 8  # of a tile
 LEAST_TILES = 4
 MOST_EDGE = 32  # rows at an end of an array that are computed in another way than those in the middle
+LEAST_SECTION_TILES = 64  # from which rows are cut in two
+LEAST_SECTION_BLOCKS = 4
+MOST_COMMON = 0.08  # of the rows of both sections, on average, that both compute
 LANES = 8  # rows by whose multiples tiles begin
 
 
@@ -54,7 +58,23 @@ def _run(graph: Graph) -> tuple[Graph, Counter[str]]:
     return (Graph(graph.params, outs, graph.name), fired) if fired else (graph, fired)
 
 
-run = deep(_run)
+_deep = deep(_run)
+
+
+def run(graph: Graph) -> tuple[Graph, Counter[str]]:
+    """The graph with loops by tiles, and how many. It is simplified then, as derivatives are: a loop and one that keeps
+    rows for a derivative look alike, so that pass `loops` makes one of both."""
+    graph, fired = _deep(graph)
+    return (inside(RULES.run(graph)[0], _ordered)[0], fired) if fired else (graph, fired)
+
+
+def _renewed(graph: Graph) -> tuple[Graph, Counter[str]]:
+    """The graph with its nodes made in an order that follows from the outputs."""
+    env = {p: Value(p.type, name=p.name, loc=p.loc) for p in graph.params}
+    return Graph(tuple(env.values()), rebuilt(graph.outs, dict(env)), graph.name), Counter()
+
+
+_ordered = deep(_renewed)
 
 
 def _loop(v: Value, args: tuple[Value, ...]) -> Loop:
@@ -139,12 +159,16 @@ def cotangents(gs: Sequence[Value | None], loop: Loop, wanted: Sequence[bool]) -
 
 
 class Plan(NamedTuple):
-    """`count` tiles of `rows` rows run `iterations` iterations; they begin after `left` rows, and others follow."""
+    """`count` tiles of `rows` rows run `iterations` iterations; they begin after `left` rows, and `right` follow.
+    `reads`: whether an iteration of a row reads rows before it, and behind it."""
 
+    n: int
     iterations: int
     rows: int
     count: int
     left: int
+    right: int
+    reads: tuple[bool, bool]
 
 
 def _plan(loop: Loop) -> Plan | None:
@@ -167,7 +191,8 @@ def _plan(loop: Loop) -> Plan | None:
     most = tile - iterations * overlap
     between = n - left - right
     rows = min(range(LANES, most + 1, LANES), key=lambda r: (between // r * tile + 2 * (between % r), -r))
-    return Plan(iterations, rows, between // rows, left + between % rows)
+    reads = reach.start < ends[0], reach.limit > ends[0] + tile
+    return Plan(n, iterations, rows, between // rows, left + between % rows, right, reads)
 
 
 def _extent(carries: Sequence[Value]) -> int:
@@ -252,10 +277,6 @@ class _Held:
     def __init__(self, pieces: Iterable[tuple[Range, Value]]):
         self.pieces = [*pieces]
 
-    @staticmethod
-    def of(x: Value, ranges: Sequence[Range]) -> _Held:
-        return _Held((r, part(x, 0, r)) for r in merged(ranges))
-
     def rows(self, r: Range) -> Value:
         for held, x in self.pieces:
             inner = r.moved(held.start * -1)
@@ -269,24 +290,128 @@ class _Held:
 
 def _results(loop: Loop, plan: Plan) -> tuple[Value, ...]:
     """What a loop carries in the end: blocks of iterations by tiles, and iterations that are left over."""
-    size, n = plan.iterations, loop.carried
-    blocks, rest = divmod(loop.trips, size)  # type: ignore[operator]
-    params, index = tuple(param(p.type, p.name) for p in loop.body.params), _name(loop, "block")
-    outs = _block(loop, plan, params, Poly.symbol(index) * size)
-    found = Loop(loop.xs, Graph(params, outs, loop.body.name), blocks, index, n).results()
-    if rest:
+    n, trips = loop.carried, loop.trips
+    assert isinstance(trips, int)
+    blocks = trips // plan.iterations
+    found, done = _by_sections(loop, plan, blocks) or _whole(loop, plan, blocks), blocks * plan.iterations
+    if done < trips:
         last = _name(loop, "rest")
-        body = loop.body.substitute({loop.index: blocks * size + Poly.symbol(last)})
-        left = Loop((*found, *loop.xs[n:]), body, rest, last, n)
+        body = loop.body.substitute({loop.index: done + Poly.symbol(last)})
+        left = Loop((*found, *loop.xs[n:]), body, trips - done, last, n)
         found = tiled(left) or left.results()
     return found
 
 
-def _block(loop: Loop, plan: Plan, xs: Sequence[Value], first: Dim) -> tuple[Value, ...]:
+class Grid(NamedTuple):
+    """Where tiles lie in arrays that begin with row `base` of the whole ones: `trips` of them from number `start` on,
+    and how often the rows before (`first`) and behind them (`last`) are computed; the base is `last_base` there."""
+
+    base: Dim
+    start: Dim
+    trips: Dim
+    first: Dim
+    last: Dim
+    last_base: Dim
+    known: Known
+
+
+def _whole(loop: Loop, plan: Plan, blocks: int) -> tuple[Value, ...]:
+    """What is carried after blocks of all rows."""
+    return _blocks(loop, plan, loop.xs, blocks, 0, lambda _: Grid(0, 0, plan.count, 1, 1, 0, {}))
+
+
+def _blocks(
+    loop: Loop, plan: Plan, xs: Sequence[Value], blocks: int, done: Dim, grid: Callable[[Dim], Grid]
+) -> tuple[Value, ...]:
+    """What is carried after `blocks` blocks. `grid`: for the number of a block."""
+    params, index = tuple(param(x.type) for x in xs), _name(loop, "block")
+    number = Poly.symbol(index)
+    outs = _block(loop, plan, params, done + number * plan.iterations, grid(number))
+    return Loop(tuple(xs), Graph(params, outs, loop.body.name), blocks, index, loop.carried).results()
+
+
+class Sections(NamedTuple):
+    """Two halves of the rows, of which each runs `blocks` blocks on its own. Their arrays have `tiles` tiles, of which
+    the halves begin with `before` (first half) and `behind`; the first half has `cut` of them in the end. A block has a
+    tile less than the one before at the side where the halves meet."""
+
+    blocks: int
+    tiles: int
+    before: int
+    behind: int
+    cut: int
+
+
+def _sections(loop: Loop, plan: Plan, blocks: int) -> Sections | None:
+    """How rows are cut in two for two threads; None if they are not."""
+    if any(not p.shape for p in loop.body.params[: loop.carried]) or plan.count < LEAST_SECTION_TILES:
+        return None
+    most = int(2 * MOST_COMMON * plan.count)
+    each = max((b for b in range(1, min(most, blocks) + 1) if blocks % b == 0), default=0)
+    if each < min(blocks, LEAST_SECTION_BLOCKS):
+        return None
+    low, high = plan.reads
+    cut = (plan.count + (low - high) * (each - 1) // 2) // 2
+    before, behind = cut + high * (each - 1), plan.count - cut + low * (each - 1)
+    return Sections(each, max(before, behind), before, behind, cut)
+
+
+def _by_sections(loop: Loop, plan: Plan, blocks: int) -> tuple[Value, ...] | None:
+    """What is carried after blocks of all rows, by sections; None if rows are not cut in sections."""
+    sections = _sections(loop, plan, blocks)
+    if sections is None:
+        return None
+    times, index = blocks // sections.blocks, _name(loop, "turn")
+    done = Poly.symbol(index) * (sections.blocks * plan.iterations)
+    try:
+        if times == 1:
+            return _turn(loop, plan, sections, loop.xs, 0)
+        params = tuple(param(x.type) for x in loop.xs)
+        body = Graph(params, _turn(loop, plan, sections, params, done), loop.body.name)
+        return Loop(loop.xs, body, times, index, loop.carried).results()
+    except Unfit:
+        return None
+
+
+def _turn(loop: Loop, plan: Plan, sections: Sections, xs: Sequence[Value], done: Dim) -> tuple[Value, ...]:
+    """What is carried after as many blocks as sections run, the first one of which begins after `done` iterations."""
+    n, index = loop.carried, _name(loop, "section")
+    half = Poly.symbol(index)
+    first = plan.rows * (plan.count - sections.tiles)  # row of the second half
+    base, rows = half * first, plan.left + plan.right + plan.rows * sections.tiles
+    low, high = plan.reads
+
+    def grid(block: Dim) -> Grid:
+        start = half * (sections.tiles - sections.behind) + half * block * int(low)
+        trips = sections.before + half * (sections.behind - sections.before)
+        trips = trips - half * block * int(low) - (1 - half) * block * int(high)
+        known = {index: (0, 1), _name(loop, "block"): (0, sections.blocks - 1)}
+        return Grid(base, start, trips, 1 - half, half, first, known)
+
+    def local(x: Value) -> Value:
+        if len(x.shape) != 1:
+            return x
+        return part(x, 0, Range(base, base + rows + (x.shape[0] - plan.n)))
+
+    written = tuple(param(x.type) for x in xs[:n])
+    read = tuple(param(x.type) for x in xs)
+    found = _blocks(loop, plan, [local(x) for x in read], sections.blocks, done, grid)
+    cut = plan.left + plan.rows * sections.cut
+    outs = []
+    for y, x in zip(written, found, strict=True):
+        count = cut + half * (y.shape[0] - 2 * cut)
+        mine = part(x, 0, Range(half * (cut - first), half * (cut - first) + count))
+        outs.append(ops.put.emit(y, mine, starts=(half * cut,), strides=(1,)))
+    body = Graph((*written, *read), tuple(outs), loop.body.name)
+    start = tuple(zeros(x.type) for x in xs[:n])
+    return Loop((*start, *xs), body, 2, index, n, parallel=True).results()
+
+
+def _block(loop: Loop, plan: Plan, xs: Sequence[Value], first: Dim, grid: Grid) -> tuple[Value, ...]:
     """The carry after the iterations of a block, as a branch of its own: what it computes is not kept, but computed
     again by its derivative."""
     params = tuple(param(x.type, x.name) for x in xs)
-    graph = Graph(params, _Block(loop, plan, params, first).results(), loop.body.name)
+    graph = Graph(params, _Block(loop, plan, params, first, grid).results(), loop.body.name)
     return ops.switch.emit_results(constant(0, INT64), *xs, branches=(graph,))
 
 
@@ -316,8 +441,8 @@ class _Iteration:
 class _Block:
     """The iterations from `first` on, by tiles. `params`: what a block is given."""
 
-    def __init__(self, loop: Loop, plan: Plan, params: Sequence[Value], first: Dim):
-        self.loop, self.plan = loop, plan
+    def __init__(self, loop: Loop, plan: Plan, params: Sequence[Value], first: Dim, grid: Grid):
+        self.loop, self.plan, self.grid = loop, plan, grid
         self.carries, constants = params[: loop.carried], params[loop.carried :]
         self.rows = [k for k, p in enumerate(self.carries) if p.shape]
         numbers = {k: p for k, p in enumerate(self.carries) if not p.shape}
@@ -329,87 +454,108 @@ class _Block:
 
     def results(self) -> tuple[Value, ...]:
         """What is carried after the block."""
-        plan, index = self.plan, _name(self.loop, "tile")
-        first, last = plan.left, plan.left + plan.count * plan.rows
-        start = first + Poly.symbol(index) * plan.rows
+        plan, grid, index = self.plan, self.grid, _name(self.loop, "tile")
         new = {k: ops.empty.emit(shape=self.carries[k].shape, dtype=self.carries[k].dtype) for k in self.rows}
-        tile = Range(start, start + plan.rows)
-        new = self.with_tiles(new, dict.fromkeys(self.rows, tile), plan.count, index)
-        for name, a, b in (("first", 0, first), ("last", last, None)):
-            edge = {k: Range(a, self.carries[k].shape[0] if b is None else b) for k in self.rows}
-            new = self.with_tiles(new, {k: r for k, r in edge.items() if r.rows != 0}, 1, _name(self.loop, name))
+        start = grid.base + plan.left + (grid.start + Poly.symbol(index)) * plan.rows
+        tile = dict.fromkeys(self.rows, Range(start, start + plan.rows))
+        new = self.with_tiles(new, tile, grid.trips, index, grid.base)
+        if plan.left:
+            first = dict.fromkeys(self.rows, Range(0, plan.left))
+            new = self.with_tiles(new, first, grid.first, _name(self.loop, "first"), 0)
+        last = {k: Range(plan.n - plan.right, self.loop.body.params[k].shape[0]) for k in self.rows}
+        last = {k: r for k, r in last.items() if r.rows != 0}
+        if last:
+            new = self.with_tiles(new, last, grid.last, _name(self.loop, "last"), grid.last_base)
         return tuple((new | self.numbers)[k] for k in range(len(self.carries)))
 
     def with_tiles(
-        self, new: Mapping[int, Value], wanted: Mapping[int, Range], count: int, index: str
+        self, new: Mapping[int, Value], wanted: Mapping[int, Range], count: Dim, index: str, base: Dim
     ) -> dict[int, Value]:
         """Arrays with the rows of `count` tiles after the block."""
-        if not wanted:
-            return dict(new)
         leaves: dict[Value, None] = {}
-        found = self.tile(wanted, {index: (0, count - 1)}, leaves)
+        known: Known = {**self.grid.known, index: (0, count - 1)}
+        found = _Tile(self, base, known, leaves).rows(wanted)
         written = {k: param(new[k].type) for k in found}
         read = {x: param(x.type) for x in leaves}
         rows = rebuilt(found.values(), dict(read))
-        outs = tuple(_with_rows(written[k], wanted[k], y) for k, y in zip(found, rows, strict=True))
+        outs = tuple(_with_rows(written[k], wanted[k].start - base, y) for k, y in zip(found, rows, strict=True))
         body = Graph((*written.values(), *read.values()), outs, self.loop.body.name)
-        attrs: dict[str, Any] = {"trips": count, "index": index, "carried": len(written), "parallel": True}
-        ends = ops.for_.emit_results(*(new[k] for k in written), *leaves, body=body, **attrs)
-        return dict(new) | dict(zip(written, ends, strict=True))
+        tiles = Loop((*(new[k] for k in written), *leaves), body, count, index, len(written), parallel=True)
+        return dict(new) | dict(zip(written, tiles.results(), strict=True))
 
-    def tile(self, wanted: Mapping[int, Range], known: Known, leaves: dict[Value, None]) -> dict[int, Value]:
-        """Rows of the arrays that are carried, after the block. `leaves` learns what they are computed from."""
-        reads, parts = self._reads(wanted, known)
-        held = {k: _Held.of(self.carries[k], ranges) for k, ranges in reads[0].items()}
-        leaves |= dict.fromkeys([self.carries[k] for k in held])
-        others = {x: _Held.of(x, ranges) for x, ranges in parts.items()}
-        for iteration, ranges in zip(self.iterations, reads[1:], strict=True):
-            held = _after(iteration, ranges, held, others, known, leaves)
+
+class _Tile:
+    """One tile of a block. `base`: the row with which arrays begin; `leaves` learns what is read."""
+
+    def __init__(self, block: _Block, base: Dim, known: Known, leaves: dict[Value, None]):
+        self.block, self.base, self.known, self.leaves = block, base, known, leaves
+
+    def rows(self, wanted: Mapping[int, Range]) -> dict[int, Value]:
+        """Rows of the arrays that are carried, after the block."""
+        carries = self.block.carries
+        reads, parts, asked = self._reads(wanted)
+        held = {k: self._held(carries[k], ranges) for k, ranges in reads[0].items()}
+        others = {x: self._held(x, ranges) for x, ranges in parts.items()}
+        for iteration, ranges, rows in zip(self.block.iterations, reads[1:], asked, strict=True):
+            held = self._after(iteration, ranges, held, others, rows)
         return {k: held[k].rows(r) for k, r in wanted.items()}
 
-    def _reads(self, wanted: Mapping[int, Range], known: Known) -> tuple[list[Wanted], dict[Value, list[Range]]]:
-        """The rows of carries that are needed before each iteration and after the last one, and of other arrays."""
+    def _held(self, x: Value, ranges: Sequence[Range]) -> _Held:
+        self.leaves[x] = None
+        pieces = [(r, r.moved(self.base * -1)) for r in merged(ranges)]
+        if any(_is_outside(r, x.shape[0]) for _, r in pieces):
+            raise Unfit  # of rows that another section has
+        return _Held((r, part(x, 0, here)) for r, here in pieces)
+
+    def _reads(self, wanted: Mapping[int, Range]) -> tuple[list[Wanted], dict[Value, list[Range]], list[Rows]]:
+        """The rows of carries that are needed before each iteration and after the last one, of other arrays, and of
+        what iterations compute."""
+        asked: list[Rows] = []
         carries: list[Wanted] = [{k: [r] for k, r in wanted.items()}]
         others: dict[Value, list[Range]] = {}
-        for iteration in reversed(self.iterations):
-            reads = _Reads(iteration.body, self.loop.carried, iteration.varying, known)
+        for iteration in reversed(self.block.iterations):
+            reads = _Reads(iteration.body, self.block.loop.carried, iteration.varying, self.known)
             reads.of(carries[0])
             carries.insert(0, {k: merged(ranges) for k, ranges in reads.carries.items()})
+            asked.insert(0, reads.rows)
             for v, ranges in reads.others.items():
                 x = iteration.whole(v)
                 assert x is not None
                 others.setdefault(x, []).extend(ranges)
-        return carries, others
+        return carries, others, asked
+
+    def _after(
+        self,
+        iteration: _Iteration,
+        wanted: Wanted,
+        before: Mapping[int, _Held],
+        others: Mapping[Value, _Held],
+        asked: Rows,
+    ) -> dict[int, _Held]:
+        """Rows of what is carried, after an iteration."""
+        number = {p: k for k, p in enumerate(iteration.body.params[: iteration.loop.carried])}
+
+        def whole(v: Value) -> Value | None:
+            x = iteration.whole(v)
+            if x is not None and x.op is not const:
+                self.leaves[x] = None
+            return x
+
+        def read(v: Value, axis: int, r: Range) -> Value:
+            if v in number:
+                return before[number[v]].rows(r)
+            x = whole(v)
+            assert x is not None
+            return others[x].rows(r) if x in others else part(x, axis, r)
+
+        rows = Rows(iteration.varying, self.known, read, whole).like(asked)
+        outs = iteration.body.outs
+        return {k: _Held((r, rows.of(outs[k], 0, r)) for r in ranges) for k, ranges in wanted.items()}
 
 
-def _after(
-    iteration: _Iteration,
-    wanted: Wanted,
-    before: Mapping[int, _Held],
-    others: Mapping[Value, _Held],
-    known: Known,
-    leaves: dict[Value, None],
-) -> dict[int, _Held]:
-    """Rows of what is carried, after an iteration."""
-    number = {p: k for k, p in enumerate(iteration.body.params[: iteration.loop.carried])}
-
-    def whole(v: Value) -> Value | None:
-        x = iteration.whole(v)
-        if x is not None and x.op is not const:
-            leaves[x] = None
-        return x
-
-    def read(v: Value, axis: int, r: Range) -> Value:
-        if v in number:
-            return before[number[v]].rows(r)
-        x = whole(v)
-        assert x is not None
-        return others[x].rows(r) if x in others else part(x, axis, r)
-
-    rows = Rows(iteration.varying, known, read, whole)
-    outs = iteration.body.outs
-    return {k: _Held((r, rows.of(outs[k], 0, r)) for r in ranges) for k, ranges in wanted.items()}
+def _is_outside(r: Range, n: Dim) -> bool:
+    return any(isinstance(d, int) and d < 0 for d in (r.start, n - r.limit))
 
 
-def _with_rows(x: Value, r: Range, rows: Value) -> Value:
-    return ops.put.emit(x, rows, starts=(r.start,), strides=(1,))
+def _with_rows(x: Value, start: Dim, rows: Value) -> Value:
+    return ops.put.emit(x, rows, starts=(start,), strides=(1,))

@@ -8,18 +8,21 @@ from __future__ import annotations
 
 import functools
 import math
+import operator
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
-from tapefuse._errors import ConcretizationError, DTypeError, ShapeError
+from tapefuse._errors import ConcretizationError, DTypeError, ShapeError, StagingError
+from tapefuse._tree import flatten
 from tapefuse.ir.halves import kind_of
 from tapefuse.ir.types import Poly
 from tapefuse.tracer.control_counting import trips_of
 from tapefuse.tracer.operators import functions
 from tapefuse.tracer.source import user_loc
+from tapefuse.tracer.surroundings import is_same
 from tapefuse.tracer.tensor import Readable, Tensor, TracedTensor, as_tensor, weakened
 
 Extent = int | Poly
@@ -65,7 +68,7 @@ class Range(Items):
         self.start, self.stop, self.step = start, stop, step
         known = all(isinstance(x, int) for x in (start, stop, step))
         self.extent = len(range(start, stop, step)) if known else None
-        if not known and isinstance(start, int) and start == 0 and step == 1 and isinstance(stop, Poly):
+        if isinstance(stop, Poly) and is_same(start, 0) and is_same(step, 1):
             self.extent = stop
 
     @property
@@ -151,10 +154,16 @@ def _least(a: Any, b: Any) -> Any:
     return functions.minimum(*[functions.astype(as_tensor(n), "int64") for n in (a, b)])
 
 
+_ITERATORS = type(iter(range(0))), type(iter(range(1 << 100)))
+
+
 def items_of(x: Any) -> Items | None:
     """`x` as items that can be made from a traced number; None for other iterables."""
     if isinstance(x, Items):
         return x
+    if isinstance(x, _ITERATORS):  # `reversed(range(n))`
+        whole = x.__reduce__()[1][0]
+        x = whole[len(whole) - operator.length_hint(x) :]
     if isinstance(x, range):
         return Range(x.start, x.stop, x.step)
     is_array = isinstance(x, (Tensor, Readable)) or (isinstance(x, np.ndarray) and kind_of(x.dtype) in "biufc")
@@ -199,6 +208,13 @@ def counting(f: Any) -> Callable[..., Any] | None:
     return call
 
 
+def counting_items(f: Any) -> Callable[..., Any] | None:
+    """What a `for` calls in place of `enumerate` and `zip`, whose items it can make in any order."""
+    if f is enumerate:
+        return functools.partial(_enumerate, always=True)
+    return functools.partial(_zip, always=True) if f is zip else None
+
+
 def _is_open(items: Items | None) -> bool:
     """Whether there is something traced in them."""
     if isinstance(items, Rows):
@@ -232,14 +248,14 @@ def _bound(x: Any, what: str) -> Any:
     return x if unknown(x) else int(x)
 
 
-def _enumerate(iterable: Any, start: Any = 0) -> Any:
+def _enumerate(iterable: Any, start: Any = 0, always: bool = False) -> Any:
     items = items_of(iterable)
-    return Enumerated(items, start) if items is not None and _is_open(items) else enumerate(iterable, start)
+    return Enumerated(items, start) if items is not None and (always or _is_open(items)) else enumerate(iterable, start)
 
 
-def _zip(*iterables: Any, strict: bool = False) -> Any:
+def _zip(*iterables: Any, strict: bool = False, always: bool = False) -> Any:
     parts = [items_of(x) for x in iterables]
-    if None in parts or not any(map(_is_open, parts)):
+    if not parts or None in parts or not (always or any(map(_is_open, parts))):
         return zip(*iterables, strict=strict)
     if strict and len({p.extent for p in parts if p is not None}) > 1:
         raise ValueError(f"zip(strict=True) at {user_loc()}: the arguments have different lengths")
@@ -260,12 +276,54 @@ def _len(x: Any) -> Any:
 
 
 def _extreme(plain: Callable[..., Any], name: str) -> Callable[..., Any]:
-    def extreme(*xs: Any, **options: Any) -> Any:
+    def extreme(*given: Any, **options: Any) -> Any:
+        xs = given
+        if len(xs) == 1 and isinstance(xs[0], (list, tuple)):
+            xs = tuple(xs[0])
         if options or len(xs) < 2 or not any(map(unknown, xs)) or not all(_is_scalar(x) for x in xs):
-            return plain(*xs, **options)
+            return plain(*given, **options)
         return functools.reduce(getattr(functions, f"{name}imum"), xs)
 
     return extreme
+
+
+def _truths(plain: Callable[..., Any], combine: str, decides: bool) -> Callable[..., Any]:
+    """`any` and `all`: items that are known are looked at first to last, as Python does."""
+
+    def truths(iterable: Any) -> Any:
+        found: Any = None
+        for x in iterable:
+            if not unknown(x):
+                if bool(x) is decides:
+                    return decides
+                continue
+            if x.shape != ():
+                raise ShapeError(
+                    f"an item of {plain.__name__} at {user_loc()} is {x!r}, of shape {list(x.shape)}: it has to be one "
+                    f"bool; use tp.any(...) or tp.all(...)"
+                )
+            test = x if x.dtype.kind == "b" else functions.not_equal(x, 0)
+            found = test if found is None else getattr(functions, combine)(found, test)
+        return (not decides) if found is None else found
+
+    return truths
+
+
+def contains(x: Any, xs: Any) -> Any:
+    """`x in xs`, where `x`, or what is in a list, a tuple or an array, may be traced."""
+    if isinstance(xs, (Tensor, Readable, np.ndarray)) and (unknown(x) or unknown(xs)):
+        return functions.any(functions.equal(as_tensor(xs), x))
+    plain = isinstance(xs, (list, tuple, set, frozenset, range, dict))
+    if not plain or not (unknown(x) or (not isinstance(xs, range) and any(map(unknown, xs)))):
+        return x in xs
+    if isinstance(xs, range):
+        inside = functions.logical_and(min(xs, default=1) <= x, x <= max(xs, default=0))
+        return functions.logical_and(inside, (x - xs.start) % xs.step == 0)
+    return _truths(any, "logical_or", True)(y is x or _equal(x, y) for y in xs)
+
+
+def _equal(x: Any, y: Any) -> Any:
+    return x == y if _is_scalar(x) and _is_scalar(y) else False
 
 
 def _is_scalar(x: Any) -> bool:
@@ -302,6 +360,7 @@ def _table() -> dict[Any, Callable[..., Any]]:
         len: _len,
     }
     table |= {max: _extreme(max, "max"), min: _extreme(min, "min")}
+    table |= {any: _truths(any, "logical_or", True), all: _truths(all, "logical_and", False)}
     return table | {getattr(math, n): _math(n) for n in _MATH if hasattr(functions, _IN_NUMPY.get(n, n))}
 
 
@@ -311,6 +370,32 @@ def replaced(f: Any) -> Callable[..., Any] | None:
         return _table().get(f)
     except TypeError:  # a method of something that cannot be hashed
         return None
+
+
+# -- stores ---------------------------------------------------------------------------------------------------------
+
+
+class NumPyTarget:
+    """A NumPy array that is stored into: it cannot hold traced values. `label`: how it is written."""
+
+    def __init__(self, x: np.ndarray, label: str):
+        self._x, self._label = x, label
+
+    def __getitem__(self, index: Any) -> Any:
+        self._check(index)
+        return self._x[index]
+
+    def __setitem__(self, index: Any, value: Any) -> None:
+        self._check((index, value))
+        self._x[index] = value
+
+    def _check(self, used: Any) -> None:
+        if any(map(unknown, flatten(used)[0])):
+            raise StagingError(
+                f"{self._label!r} at {user_loc()} is a NumPy array, of shape {list(self._x.shape)} and dtype "
+                f"{self._x.dtype}, which cannot hold traced values; make it a tensor: tp.zeros(shape, dtype), "
+                f"np.zeros_like(x) of a tensor, or tp.constant({self._label})"
+            )
 
 
 # -- what users say of one loop ---------------------------------------------------------------------------------------

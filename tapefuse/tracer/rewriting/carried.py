@@ -22,7 +22,16 @@ from tapefuse.tracer.operators import functions
 from tapefuse.tracer.rewriting.jumps import RESULT, is_flag
 from tapefuse.tracer.rewriting.syntax import Statement
 from tapefuse.tracer.state import state
-from tapefuse.tracer.surroundings import CONTENTS, UNDEFINED, Place, Slot, Surroundings, changed_in_place, is_same
+from tapefuse.tracer.surroundings import (
+    CONTENTS,
+    UNDEFINED,
+    Place,
+    Slot,
+    Surroundings,
+    changed_in_place,
+    is_same,
+    is_users,
+)
 from tapefuse.tracer.tensor import Tensor, TracedTensor, as_tensor, assume, key_of, weakened
 
 # -- names ------------------------------------------------------------------------------------------------------------
@@ -226,17 +235,19 @@ def difference(statement: Statement, name: str, before: Form, after: Form, when:
                 path = one if after.tree == NONE else other
                 return StagingError(f"the {place} returns a value {path} only; return one on every path")
             cure = "return the same structure on every path"
-        if before.tree is not None and before.tree.kind in (list, dict):
+        if NONE in (before.tree, after.tree):
+            cure = "start with a tensor or number of the shape and dtype that it gets, in place of None"
+        elif before.tree is not None and before.tree.kind in (list, dict):
             cure = (
                 "a list or dict cannot grow in a loop of the compiled program: make tp.zeros((n, ...)) before the loop "
                 "and assign out[i] = value, or use tp.scan, or tp.unroll(range(...)) if the number of steps is fixed"
             )
-        if before.tree is not None and before.tree.kind is None:
-            cure = "start with a tensor of the shape and dtype that it gets, instead of None"
         return StagingError(f"{what} is {before} {one} and {after} {other}; {cure}")
     for path, a, b in _unlike(name, before, after):
         if a.type is None or b.type is None:
             cure = "use numbers for it, or tp.unroll(range(...)) if the number of steps is fixed"
+            if any(is_users(x.value) for x in (a, b)):
+                cure = "assign its attributes, x.a = ..., in place of a new object, or use tuples and dicts"
             return StagingError(
                 f"{shown(path)} in the {place} is {a} {one} and {b} {other}; only tensors and numbers can depend on "
                 f"traced values: {cure}"

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import linecache
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
-from tapefuse._errors import ConcretizationError, TapefuseError
+from tapefuse._errors import ConcretizationError, StagingError, TapefuseError
 from tapefuse.tracer.debugging import require
 from tapefuse.tracer.operators import functions
 from tapefuse.tracer.rewriting.logic import condition, is_unknown
@@ -23,7 +25,9 @@ def holds(test: Any, message: Thunk | None) -> Any:
     where = user_loc()
     text = linecache.getline(where.file, where.line).strip() if message is None else _made(message)
     arguments = () if text == "" else (text if isinstance(text, _CONSTANTS) else str(text),)
-    require(condition(test, f"the condition of assert at {where}"), AssertionError(*arguments), str(where))
+    error = AssertionError(*arguments)
+    _refuse_caught(error)
+    require(condition(test, f"the condition of assert at {where}"), error, str(where))
     return True
 
 
@@ -41,8 +45,50 @@ def forbid(test: Any, error: Any) -> None:
     error = error() if isinstance(error, type) and issubclass(error, Exception) else error
     if not isinstance(error, Exception):
         raise TypeError(f"exceptions must derive from Exception, got {error!r} at {where}")
+    _refuse_caught(error)
     test = condition(test, f"the condition of the raise at {where}")
     require(functions.logical_not(test), error, str(where))
+
+
+# -- handlers ---------------------------------------------------------------------------------------------------------
+
+
+class _Handlers(threading.local):
+    """Of the `try` statements under way: what they catch, and the errors of those that would."""
+
+    caught: tuple[tuple[Thunk, list[StagingError]], ...] = ()
+
+
+_handlers = _Handlers()
+
+
+@contextmanager
+def handling(kinds: Thunk) -> Iterator[None]:
+    """In the block a `try` catches exceptions of these kinds. Raises StagingError if it should have caught one that
+    the compiled function raises, whatever the handler has made of it."""
+    found: list[StagingError] = []
+    outer, _handlers.caught = _handlers.caught, (*_handlers.caught, (kinds, found))
+    try:
+        yield
+    finally:
+        _handlers.caught = outer
+        if found:
+            raise found[0]
+
+
+def _refuse_caught(error: Exception) -> None:
+    for kinds, found in _handlers.caught:
+        if isinstance(error, kinds()):
+            found.append(
+                StagingError(
+                    f"{type(error).__name__} at {user_loc()} depends on a traced value and is raised when the compiled "
+                    "function runs, and then ends it: the `except` around it cannot catch it; use `if` and `else`"
+                )
+            )
+            raise found[0]
+
+
+# -- what is raised ---------------------------------------------------------------------------------------------------
 
 
 def raised(body: Thunk) -> Exception:

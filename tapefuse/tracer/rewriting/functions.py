@@ -31,7 +31,8 @@ from tapefuse.tracer.source import PACKAGE, is_users_file
 _AS_WRITTEN = "__tapefuse_as_written__"
 _FUTURE = functools.reduce(int.__or__, [getattr(__future__, n).compiler_flag for n in __future__.all_feature_names])
 _JUMPS = frozenset([*dis.hasjrel, *dis.hasjabs])
-_CALLS = frozenset(code for name, code in dis.opmap.items() if name.startswith(("CALL", "MAKE_FUNCTION", "UNARY_NOT")))
+_OTHERS = "CALL", "MAKE_FUNCTION", "UNARY_NOT", "STORE_SUBSCR", "CONTAINS_OP"
+_CALLS = frozenset(code for name, code in dis.opmap.items() if name.startswith(_OTHERS))
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +113,7 @@ def _make(function: FunctionType) -> _Made:
     else:
         node = source.node
         rewriting.function(_without_defaults(node))
+        node.name = f"{STAGER}_function"  # a function that calls itself means the variable, not this definition
     new = _compiled(node, source.owner, code)
     if new is None or STAGER not in new.co_freevars:
         return alone
@@ -171,7 +173,7 @@ def _without_defaults(node: Any) -> Any:
 
 
 def _may_need(code: CodeType) -> bool:
-    """Whether there is a jump, a call or a `not` in the bytecode; told without looking for the source."""
+    """Whether there is a jump, a call, a `not` or a store in the bytecode; told without looking for the source."""
     return any(op in _JUMPS or op in _CALLS for op in code.co_code[::2]) or any(
         isinstance(c, CodeType) for c in code.co_consts
     )

@@ -18,8 +18,8 @@ from collections.abc import Iterator, Sequence
 
 from tapefuse._records import dataclass
 from tapefuse.tracer.rewriting.names import SCOPES, own_nodes
+from tapefuse.tracer.source import STAGER
 
-STAGER = "_tapefuse"  # the name under which generated code knows `staging.Stager`
 RESULT, RETURNED = f"{STAGER}_result", f"{STAGER}_returned"
 BREAK, CONTINUE = f"{STAGER}_break", f"{STAGER}_continue"
 COMPOUND = (ast.If, ast.For, ast.While, ast.With, ast.Try, ast.Match)

@@ -12,7 +12,7 @@ from tapefuse.tracer.operators import functions
 from tapefuse.tracer.rewriting.calls import unknown
 from tapefuse.tracer.source import user_loc
 from tapefuse.tracer.state import state
-from tapefuse.tracer.tensor import Readable, Tensor, TracedTensor
+from tapefuse.tracer.tensor import Readable, Tensor, TracedTensor, weakened
 
 Thunk = Callable[[], Any]
 
@@ -46,6 +46,10 @@ def and_(plain: bool, first: Any, *rest: Thunk) -> Any:
     return first
 
 
+def not_(x: Any) -> Any:
+    return functions.logical_not(condition(x, f"the operand of 'not' at {user_loc()}")) if is_unknown(x) else not x
+
+
 def continued(operator: Callable[..., Any], plain: bool, rest: Sequence[Thunk]) -> Any:
     return operator(plain, rest[0](), *rest[1:])
 
@@ -59,9 +63,17 @@ def logical(combine: Callable[..., Any], plain: bool, test: Any, first: Any, res
             return test
         if isinstance(other, bool) or (isinstance(other, Tensor) and other.dtype.kind == "b" and other.shape == ()):
             return combine(test, other)
-        rest = partial(_itself, other)
+        rest, first = partial(_itself, other), _as_number(first, other)
     keep = partial(_itself, first)
     return control.cond(test, keep, rest) if swap else control.cond(test, rest, keep)
+
+
+def _as_number(first: Tensor, other: Any) -> Tensor:
+    """A bool as the number that it is to Python where the other operand is one."""
+    if type(other) in (int, float):
+        return weakened(functions.astype(first, "int64"))
+    is_number = isinstance(other, Tensor) and other.shape == () and other.dtype.kind != "b"
+    return functions.astype(first, other.dtype) if is_number else first
 
 
 def _itself(x: Any) -> Any:

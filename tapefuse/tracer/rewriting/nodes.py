@@ -18,7 +18,13 @@ UNTOUCHED = {"locals", "eval", "exec", "vars", "dir"}  # functions that call the
 def has_control_flow(node: ast.AST) -> bool:
     """Whether there is anything in it that rewriting would change, calls left aside."""
     kinds = (ast.If, ast.While, ast.For, ast.Assert, ast.BoolOp, ast.IfExp, ast.Not)
-    return any(isinstance(n, kinds) or (isinstance(n, ast.Compare) and len(n.ops) > 1) for n in ast.walk(node))
+    return any(isinstance(n, kinds) or _is_changed(n) for n in ast.walk(node))
+
+
+def _is_changed(node: ast.AST) -> bool:
+    if isinstance(node, ast.Compare):
+        return len(node.ops) > 1 or isinstance(node.ops[0], (ast.In, ast.NotIn))
+    return isinstance(node, ast.Subscript) and isinstance(node.ctx, ast.Store)
 
 
 def is_static(test: ast.expr) -> bool:

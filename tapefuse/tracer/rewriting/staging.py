@@ -6,9 +6,12 @@ import dis
 import linecache
 import operator
 from collections.abc import Callable, Iterator, Sequence, Sized
+from contextlib import AbstractContextManager
 from functools import partial
 from types import FunctionType, MethodType
 from typing import Any
+
+import numpy as np
 
 from tapefuse._errors import StagingError
 from tapefuse._tree import flatten
@@ -16,10 +19,20 @@ from tapefuse.tracer import control
 from tapefuse.tracer.operators import functions
 from tapefuse.tracer.rewriting import notes
 from tapefuse.tracer.rewriting.branches import Forms, StagedIf
-from tapefuse.tracer.rewriting.calls import Items, Range, Wish, counting, items_of, named_range
+from tapefuse.tracer.rewriting.calls import (
+    Items,
+    NumPyTarget,
+    Range,
+    Wish,
+    contains,
+    counting,
+    counting_items,
+    items_of,
+    named_range,
+)
 from tapefuse.tracer.rewriting.carried import Names, Unforeseen
-from tapefuse.tracer.rewriting.demands import forbid, holds, raises
-from tapefuse.tracer.rewriting.logic import and_, condition, continued, is_unknown, logical
+from tapefuse.tracer.rewriting.demands import forbid, handling, holds, raises
+from tapefuse.tracer.rewriting.logic import and_, condition, continued, is_unknown, logical, not_
 from tapefuse.tracer.rewriting.loops import StagedLoop
 from tapefuse.tracer.rewriting.syntax import Statement
 from tapefuse.tracer.source import PACKAGE, user_loc
@@ -39,8 +52,8 @@ _OPERATORS: dict[str, Callable[[Any, Any], Any]] = {
     "GtE": operator.ge,
     "Is": operator.is_,
     "IsNot": operator.is_not,
-    "In": lambda a, b: a in b,
-    "NotIn": lambda a, b: a not in b,
+    "In": contains,
+    "NotIn": lambda a, b: not_(contains(a, b)),
 }
 Thunk = Callable[[], Any]
 
@@ -114,6 +127,11 @@ class Stager:
                 f"tp.stage at {user_loc()} got a {type(iterable).__name__}; only ranges and the rows of tensors and "
                 "arrays can become one native loop"
             )
+        if wish is False and isinstance(iterable, Items) and not isinstance(iterable.extent, int):
+            raise StagingError(
+                f"tp.unroll at {user_loc()} got a number of iterations that is known only when the compiled function "
+                "runs; leave tp.unroll out for one native loop, or give a Python number"
+            )
         why = "tp.unroll asks for it" if wish is False else "its items are Python's"
         if items is not None and (wish or not isinstance(items.extent, int)):
             runs, guesses = isinstance(items.extent, int) and items.extent > 0, self._guesses[k]
@@ -186,7 +204,7 @@ class Stager:
 
     def count(self, f: Any) -> Any:
         """What to call in place of `f` for the items of a loop."""
-        return counting(f) or self.fn(f)
+        return counting(f) or counting_items(f) or self.fn(f)
 
     def range_(self, f: Any, *labels: str) -> Any:
         """What to call in place of `range` (or what goes by its name), with its arguments as they are written."""
@@ -230,7 +248,11 @@ class Stager:
         return first
 
     def not_(self, x: Any) -> Any:
-        return functions.logical_not(condition(x, f"the operand of 'not' at {user_loc()}")) if is_unknown(x) else not x
+        return not_(x)
+
+    def target(self, x: Any, label: str) -> Any:
+        """What `x[i] = v` is said of."""
+        return NumPyTarget(x, label) if type(x) is np.ndarray else x
 
     def if_exp(self, test: Any, body: Thunk, orelse: Thunk) -> Any:
         if is_unknown(test):
@@ -242,6 +264,10 @@ class Stager:
         """`a < b < c ...`"""
         first = _OPERATORS[signs[0]](a, b)
         return and_(plain, first, lambda: self.compare(plain, signs[1:], b, rest[0](), *rest[1:])) if rest else first
+
+    def handling(self, kinds: Thunk) -> AbstractContextManager[None]:
+        """Around a `try` that catches exceptions of these kinds."""
+        return handling(kinds)
 
     def holds(self, test: Any, message: Thunk | None) -> Any:
         return holds(test, message)

@@ -250,6 +250,15 @@ class Rewriting(ast.NodeTransformer):
             setattr(made, "type_params", [])  # noqa: B010  (Python 3.12)
         return placed(made, at)
 
+    def visit_Try(self, node: ast.Try) -> ast.AST:
+        self.generic_visit(node)
+        if not node.handlers or not any(map(_may_raise, node.body)):
+            return node
+        everything = name_of("BaseException")
+        kinds = ast.Tuple([copy.deepcopy(h.type or everything) for h in node.handlers], ast.Load())
+        item = ast.withitem(call_of("handling", [thunk(placed(kinds, node))]))
+        return placed(ast.With([item], [node]), node)
+
     def visit_Assert(self, node: ast.Assert) -> Any:
         if not __debug__:
             return node
@@ -284,11 +293,20 @@ class Rewriting(ast.NodeTransformer):
     def visit_Compare(self, node: ast.Compare) -> ast.AST:
         plain = all(map(is_total, node.comparators[1:]))
         self.generic_visit(node)
-        if len(node.ops) == 1 or has_binding(node.comparators[1:]):
+        is_plain = len(node.ops) == 1 and not isinstance(node.ops[0], (ast.In, ast.NotIn))
+        if is_plain or has_binding(node.comparators[1:]):
             return node
         signs = ast.Tuple([ast.Constant(type(op).__name__) for op in node.ops], ast.Load())
         rest = [thunk(c) for c in node.comparators[1:]]
         return placed(call_of("compare", [ast.Constant(plain), signs, node.left, node.comparators[0], *rest]), node)
+
+    def visit_Subscript(self, node: ast.Subscript) -> ast.AST:
+        """`x[i] = v` as `_tapefuse.target(x, "x")[i] = v`"""
+        label = ast.Constant(ast.unparse(node.value)) if isinstance(node.ctx, ast.Store) else None
+        self.generic_visit(node)
+        if label is not None:
+            node.value = placed(call_of("target", [node.value, label]), node.value)
+        return node
 
     def visit_Call(self, node: ast.Call) -> ast.AST:
         labels = [ast.Constant(ast.unparse(a)) for a in node.args] if is_named(node.func, "range") else []
@@ -301,6 +319,10 @@ class Rewriting(ast.NodeTransformer):
         if not (isinstance(node.func, ast.Name) and node.func.id in ("super", "isinstance")):
             node.func = placed(call_of("fn", [node.func]), node.func)
         return node
+
+
+def _may_raise(node: ast.stmt) -> bool:
+    return any(isinstance(n, (ast.Raise, ast.Assert, ast.Call)) for n in ast.walk(node))
 
 
 def _is_raise(body: Sequence[ast.stmt]) -> bool:
