@@ -17,6 +17,8 @@ from tapefuse.ir.passes import tiles
 
 PROGRAMS = int(os.environ.get("TAPEFUSE_EXAMPLES", "2000")) * 3 // 100
 PARTS = 3
+SMALL = {"TILE_BYTES": 192, "LANES": 4, "LEAST_BYTES": 0, "MOST_WORK": 999, "LEAST_SECTION_TILES": 8}
+SMALL |= {"LEAST_SECTION_BLOCKS": 2, "MOST_COMMON": 0.3}
 ENDS = ("kept", "zero", "copied", "wrapped", "padded")
 
 
@@ -43,7 +45,7 @@ class Stencil:
 
 def drawn(rng: np.random.Generator) -> Stencil:
     count = int(rng.choice([1, 1, 1, 2, 3]))
-    n = int(rng.integers(100, 220))
+    n = int(rng.integers(100, 400))
     lengths = tuple(n + int(rng.integers(0, 2)) for _ in range(count))
     updates = tuple(_update(rng, count) for _ in lengths)
     flags = [bool(rng.random() < 0.3) for _ in range(3)]
@@ -116,7 +118,8 @@ def program(xp: Any, stencil: Stencil) -> Any:
         state = tuple(x.copy() for x in state)
         for k in range(stencil.steps):
             state = stepped(xp, stencil, state, c, force, number, k)
-            number = number * 0.99
+            if stencil.has_number:
+                number = number * 0.99
         return state
 
     return run
@@ -134,9 +137,8 @@ def weighted(stencil: Stencil) -> Any:
 @pytest.fixture(autouse=True)
 def small_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
     """Arrays of a few rows are cut."""
-    monkeypatch.setattr(tiles, "TILE_BYTES", 192)
-    monkeypatch.setattr(tiles, "LANES", 4)
-    monkeypatch.setattr(tiles, "LEAST_BYTES", 0)
+    for name, value in SMALL.items():
+        monkeypatch.setattr(tiles, name, value)
 
 
 def compiled(function: Any, engine: str) -> Any:

@@ -12,7 +12,7 @@ A masked load costs what others do, a choice costs an instruction more, and keep
 from __future__ import annotations
 
 import operator
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 
@@ -22,6 +22,7 @@ from tapefuse.codegen.llvm_loop_shapes import REGISTER, Slopes, address_step
 from tapefuse.codegen.loops import For, Let, Load, Num, Scalar, Stmt, Store, Update, Var
 from tapefuse.ir.types import size
 
+MOST = 64  # statements that a choice is made of
 _OPS = {"add": operator.add, "sub": operator.sub, "mul": operator.mul}
 
 
@@ -45,38 +46,51 @@ class Zeroed:
         self.made: dict[Scalar, Let | Load] = {t.dst: t for t in s.body if isinstance(t, Let | Load)}
         self.place: dict[Scalar, int] = {t.dst: k for k, t in enumerate(s.body) if isinstance(t, Let | Load)}
         has_masks = registers().nbytes == REGISTER
-        found = [self._choice(t) for t in s.body if has_masks and isinstance(t, Let) and t.op == "select"]
-        kept = self._kept([c for c in found if c is not None])
+        wanted = [t for t in s.body if has_masks and isinstance(t, Let) and self._is_choice(t)]
+        zeros = self._zeros() if wanted else {}
+        kept = self._kept([c for t in wanted if (c := self._choice(t, zeros)) is not None])
         self.choices = frozenset(c.let.dst for c in kept)
         self.loads: dict[Scalar, Scalar] = {
             x: c.condition for c in kept for x in c.made if isinstance(self.made[x], Load)
         }
 
-    def _choice(self, t: Let) -> _Choice | None:
-        """A choice between zero and what is zero if all that it loads is."""
-        condition, _, other = t.args
-        if t.dst not in self.slopes or t.dst.dtype.kind != "f" or not isinstance(condition, Var) or not _is_zero(other):
-            return None
-        zeros: dict[Scalar, np.floating] = {}
-        with np.errstate(all="ignore"):
-            value = self._at_zero(t.args[1], zeros)
-        if value is None or value != 0 or np.signbit(value):
-            return None
-        loads = (u for x in zeros if isinstance(u := self.made[x], Load))
-        return _Choice(t, frozenset(zeros)) if all(self._may_be_masked(u, condition) for u in loads) else None
+    def _is_choice(self, t: Let) -> bool:
+        """Whether a statement chooses between a float that varies and zero."""
+        if t.op != "select" or t.dst not in self.slopes or t.dst.dtype.kind != "f":
+            return False
+        return isinstance(t.args[0], Var) and _is_zero(t.args[2])
 
-    def _at_zero(self, x: Scalar, zeros: dict[Scalar, np.floating]) -> np.floating | None:
-        """What a scalar is if every element that it is made of is 0; `zeros` gets those. None if that is not known."""
-        if isinstance(x, Num):
-            return x.dtype.type(x.value)
-        t = self.made.get(x)
-        if x in zeros or t is None or x not in self.slopes or x.dtype.kind != "f":
-            return zeros.get(x)
-        if isinstance(t, Load):
-            zeros[x] = x.dtype.type(0)
-        elif t.op in _OPS and (args := [self._at_zero(a, zeros) for a in t.args]) and None not in args:
-            zeros[x] = _OPS[t.op](*args)
-        return zeros.get(x)
+    def _zeros(self) -> dict[Scalar, np.floating]:
+        """What scalars would be if every element that is loaded were 0, where that is known."""
+        found: dict[Scalar, np.floating] = {}
+        with np.errstate(all="ignore"):
+            for x, t in self.made.items():
+                if x not in self.slopes or x.dtype.kind != "f":
+                    continue
+                if isinstance(t, Load):
+                    found[x] = x.dtype.type(0)
+                elif t.op in _OPS and all(a in found or isinstance(a, Num) for a in t.args):
+                    values = (a.dtype.type(a.value) if isinstance(a, Num) else found[a] for a in t.args)
+                    found[x] = _OPS[t.op](*values)
+        return found
+
+    def _choice(self, t: Let, zeros: Mapping[Scalar, np.floating]) -> _Choice | None:
+        """A choice between zero and what is zero if all that it loads is."""
+        condition, value, _ = t.args
+        if value not in zeros or zeros[value] != 0 or np.signbit(zeros[value]):
+            return None
+        made, wanted = set[Scalar](), [value]
+        while wanted and len(made) <= MOST:
+            x = wanted.pop()
+            if x in made or isinstance(x, Num):
+                continue
+            made.add(x)
+            u = self.made[x]
+            if isinstance(u, Let):
+                wanted += u.args
+            elif not self._may_be_masked(u, condition):
+                return None
+        return None if wanted else _Choice(t, frozenset(made))
 
     def _may_be_masked(self, t: Load, condition: Scalar) -> bool:
         """Whether elements lie side by side where a condition holds, which is known before."""
@@ -101,9 +115,14 @@ class Zeroed:
 
     def _implied(self, condition: Scalar) -> set[Scalar]:
         """A condition and those that hold where it does."""
-        t = self.made.get(condition)
-        both = t.args if isinstance(t, Let) and t.op == "and" else ()
-        return {condition}.union(*map(self._implied, both))
+        found, wanted = set[Scalar](), [condition]
+        while wanted:
+            x = wanted.pop()
+            t = self.made.get(x)
+            if x not in found and isinstance(t, Let) and t.op == "and":
+                wanted += t.args
+            found.add(x)
+        return found
 
     def _kept(self, choices: list[_Choice]) -> list[_Choice]:
         """The choices of whose parts nothing else is made."""

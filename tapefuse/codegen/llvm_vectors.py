@@ -16,7 +16,7 @@ from tapefuse.codegen.llvm_loop_shapes import Shape, examined, is_strictly_scala
 from tapefuse.codegen.llvm_multiply_adds import repeated
 from tapefuse.codegen.llvm_neighbours import aligned_start, aligned_store, lead, mask_text
 from tapefuse.codegen.llvm_regions import RegionWriter
-from tapefuse.codegen.llvm_small_arrays import Printing
+from tapefuse.codegen.llvm_small_loops import Printing
 from tapefuse.codegen.llvm_vector_memory import VectorMemory
 from tapefuse.codegen.loops import INT, For, Kernel, Let, Load, Num, Stmt, Store, Update, Var, identity
 from tapefuse.codegen.small_arrays import small_arrays

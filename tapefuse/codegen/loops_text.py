@@ -112,7 +112,7 @@ def _line(s: Stmt) -> str:
             return f"if {condition}:"
         case View(buffer, source, first):
             offset = "" if first == ZERO else f" from {first}"
-            return f"{buffer.name} = view {source.name}{offset} : {buffer.type}"
+            return f"{buffer.name} = view {source.name}{offset} : {buffer.type}" + " local" * s.local
         case Move(targets, sources):
             return " = ".join(", ".join(b.name for b in buffers) for buffers in (targets, sources))
         case Launch():

@@ -41,8 +41,8 @@ class ParallelLoop(ForLoop):
         return min(self.attributes["trips"], CHUNKS)
 
     def begin(self, p: Plan, odd: Scalar) -> None:
-        self.is_cut = all(self.is_in_place(p, k) for k in self.carried)
         super().begin(p, odd)
+        self.is_cut = not self.slots and all(self.is_in_place(p, k) for k in self.carried)
 
     def repeat(self, count: Scalar, each: Dim, step: Callable[[], None]) -> None:
         self.code.defined.add(self.attributes["index"])

@@ -11,7 +11,7 @@ What is carried is small too, or large arrays of which an iteration changes smal
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import pairwise
 
@@ -32,8 +32,9 @@ from tapefuse.ir.types import Dim, Shape, Type
 
 MOST = 128  # elements of a small array
 MOST_NODES = 1000
-MOST_VECTORS = 4000  # of 8 elements, that a body computes: LLVM takes long for more
+MOST_VECTORS = 4000  # of LANES elements, that a body computes: LLVM takes long for more
 LEAST_ARRAYS = 2  # that are handed on within an iteration, or to the next one
+LANES = 8
 DTYPES = ("float64", "float32", "int64", "int32", "int16", "int8", "uint64", "uint32", "uint16", "uint8", "bool")
 PARTS = ("pad", "put", "put_add", "concat")
 
@@ -105,10 +106,10 @@ class SmallLoop(ForLoop):
         self.emit([v for v in small.nodes if v not in small.fixed])
         for v, array in self.copies.items():
             self.fill(array, v)
-        for update in small.updates:
-            self.update(update)
         outs, before = self.graph.outs, dict(self.storage)
         self.storage |= self.copies
+        for update in small.updates:
+            self.update(update, before)
         values = {k: self._at(outs[k], (ZERO,) * len(outs[k].shape)) for k in self.slots}
         self.loaded.clear()
         for k, slot in self.slots.items():
@@ -151,11 +152,11 @@ class SmallLoop(ForLoop):
     def _moved(self, i: Scalar, by: int) -> Scalar:
         return self.code.op("add", i, Num(by, INT)) if by else i
 
-    def update(self, v: Value) -> None:
+    def update(self, v: Value, memory: Mapping[Value, Storage]) -> None:
         """Write into a large array that is carried."""
         assert v.op is not None
         base, new = v.args
-        storage = self.storage[_root(base)]
+        storage = memory[_root(base)]
         assert isinstance(storage, Array)
         code, a = self.code, v.attributes
 
@@ -232,7 +233,7 @@ class Small:
     def _is_updated(self, k: int) -> bool:
         """Whether what is carried is the array that it was with some parts changed, which nothing else reads."""
         out, users = self.graph.outs[k], self.graph.users
-        chain = [*_chain(out)]
+        chain = [*_chain(out)] if out.type.size != 1 else []
         if not chain or chain[-1].args[0] is not self.graph.params[k] or _is_row(out) and all(map(_fits_parts, chain)):
             return False
         inner = all(users[old] == (new,) for new, old in pairwise(chain))
@@ -275,17 +276,17 @@ class Small:
 
     @property
     def exchanged(self) -> list[Value]:
-        """Carried arrays that become others as they are."""
+        """Carried arrays that others become, or are written elsewhere, as they are."""
         carried = {self.graph.params[k] for k in self.carried}
-        outs = (self.graph.outs[k] for k in self.carried)
-        return [v for v in dict.fromkeys(outs) if v in carried and v.type.size != 1]
+        read = (*(self.graph.outs[k] for k in self.carried), *(u.args[1] for u in self.updates))
+        return [v for v in dict.fromkeys(read) if v in carried and v.type.size != 1]
 
     @property
     def is_useful(self) -> bool:
         """Whether something is handed on, and it is not too much."""
         outs, handed_on = self.graph.outs, len(self.arrays)
         handed_on += sum(k not in self.updated and outs[k].type.size != 1 for k in self.carried)
-        vectors = {v: -(-count(v) // 8) for v in self.nodes if not _is_view(v)}
+        vectors = {v: -(-count(v) // LANES) for v in self.nodes if not _is_view(v)}
         calls = sum(k for v, k in vectors.items() if weight(v) > CALL)
         return handed_on >= LEAST_ARRAYS and sum(vectors.values()) <= MOST_VECTORS and calls <= COPIES
 
@@ -293,6 +294,8 @@ class Small:
     def fits(self) -> bool:
         outs = self.graph.outs
         carried = [k for k in self.carried if k not in self.updated]
+        if not all(v.dtype.name in DTYPES for v in (*self.graph.params, *self.graph.nodes)):
+            return False
         if not all(map(_is_row, (*(outs[k] for k in carried), *self.exchanged))):
             return False
         return all(map(_fits, self.nodes)) and all(map(_fits_update, self.updates))
@@ -302,9 +305,9 @@ class Small:
         return 1 + sum(time(v) * count(v) for v in self.nodes if not _is_view(v))
 
 
-def is_small(token: Value, strict: bool) -> bool:
-    """Whether the body of a loop computes with small arrays alone, and hands some on."""
-    if token.op is None or token.op.name != "for" or strict:
+def is_small(token: Value) -> bool:
+    """Whether a region is a loop that computes with small arrays alone, and hands some on."""
+    if token.op is not OPS["for"]:
         return False
     body = token.attributes["body"]
     if len(body.nodes) > MOST_NODES or any(v.op.is_region for v in body.nodes):
@@ -337,10 +340,10 @@ def _root(v: Value) -> Value:
 
 
 def _is_row(v: Value) -> bool:
-    """Whether all elements lie along one axis, few of them, of a dtype that vectors have."""
+    """Whether all elements lie along one axis, few of them."""
     if not isinstance(v.type.size, int) or not 0 < v.type.size <= MOST:
         return False
-    return sum(d != 1 for d in v.shape) <= 1 and v.dtype.name in DTYPES
+    return sum(d != 1 for d in v.shape) <= 1
 
 
 def _is_view(v: Value) -> bool:

@@ -34,7 +34,7 @@ def lowering(
     a = token.attributes
     is_parallel = a.get("parallel") and not plan.serial and isinstance(a["trips"], int)
     question = f"small arrays in {plan.groups.index(group)}"
-    if is_small(token, strict) and plan.choices.decide(question, True):
+    if is_small(token) and plan.choices.decide(question, True):
         kind: type[Body] = SmallParallelLoop if is_parallel else SmallLoop
     else:
         kind = ParallelLoop if is_parallel else _KINDS[token.op.name]

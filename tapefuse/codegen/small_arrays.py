@@ -125,6 +125,11 @@ def small_arrays(body: Sequence[Stmt], strict: bool) -> SmallArrays | None:
     )
 
 
+def integer(x: Scalar) -> int:
+    assert isinstance(x, Num)
+    return int(x.value)
+
+
 def elements(buffer: Buffer) -> int:
     """Of a small array."""
     assert isinstance(buffer.type.size, int)

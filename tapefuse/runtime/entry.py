@@ -134,12 +134,19 @@ class Table(np.ndarray):
 
     keep: tuple
 
-    def __del__(self, free=ctypes.pythonapi.PyMem_RawFree, forget=ctypes.pythonapi.Py_DecRef, void=ctypes.c_void_p):
+    def __del__(  # may run when Python ends and this module's names are gone
+        self,
+        free=ctypes.pythonapi.PyMem_RawFree,
+        forget=ctypes.pythonapi.Py_DecRef,
+        void=ctypes.c_void_p,
+        fields=(ARENA_SLOT, N_OUTPUTS, RECYCLED),
+    ):
         if "keep" not in self.__dict__:
             return
-        if block := int(self[ARENA_SLOT]):
+        block, outputs, recycled = (int(self[k]) for k in fields)
+        if block:
             free(void(void.from_address(block - 16).value))
-        remembered = (void * (2 * int(self[N_OUTPUTS]))).from_address(int(self[RECYCLED]))
+        remembered = (void * (2 * outputs)).from_address(recycled)
         for array in filter(None, remembered):
             forget(void(array))
 

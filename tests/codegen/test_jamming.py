@@ -77,7 +77,7 @@ def test_a_condition_of_another_kind():
     assert list(jammed(body)) == body
 
 
-# -- rows of two loops --------------------------------------------------------------------------------------------------
+# -- rows of two loops -------------------------------------------------------------------------------------------------
 
 K, BEYOND = Var("k", INT), Var("nextk", INT)
 CUBE, NEW = (Buffer(name, Type(F8, (30, 40, 64))) for name in ("b0", "b1"))
@@ -103,7 +103,8 @@ def test_two_rows_of_two_planes_load_eight():
 
 
 def test_rows_that_planes_do_not_share_are_four_of_one():
-    text = show(Kernel("k0", (CUBE, NEW), (), jammed([planes(*ALONG, TERMS[0], Store(NEW, (K, I, J), Var("s", F8)))]), 29, 0))
+    nest = planes(*ALONG, TERMS[0], Store(NEW, (K, I, J), Var("s", F8)))
+    text = show(Kernel("k0", (CUBE, NEW), (), jammed([nest]), 29, 0))
     assert "kblock" not in text and "iblocks = floordiv 39 4" in text
 
 

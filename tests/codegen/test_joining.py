@@ -107,7 +107,7 @@ def test_left_apart(why: str, row) -> None:
 
 
 def test_short_loops_are_left_apart(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(regions, "is_small", lambda token, strict: False)
+    monkeypatch.setattr(regions, "is_small", lambda token: False)
     graph = recorded(40, upwind, slope)
     assert len(long_loops(graph)) == 2
     check(graph, 40)

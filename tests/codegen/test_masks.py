@@ -24,7 +24,7 @@ I, C, D, BOTH, T, U, V, W = (
 BEFORE, PLACE, CHOSEN = (Var(n, INT) for n in ("before", "place", "chosen"))
 X, Y = (Buffer(name, Type(F8, (64,))) for name in ("b0", "b1"))
 ZERO = Num(0.0, F8)
-ASKED = Let(C, "lt", (I, Num(38, INT)))
+ASKED, OTHER = Let(C, "lt", (I, Num(38, INT))), Let(D, "ge", (I, Num(9, INT)))
 LOADED, SCALED = Load(T, X, (I,)), Let(U, "mul", (T, Num(0.125, F8)))
 CHOICE, STORED = Let(V, "select", (C, U, ZERO)), Store(Y, (I,), V)
 
@@ -84,8 +84,7 @@ def scaled(by: float) -> Let:
         ("the condition comes later", (LOADED, SCALED, ASKED, choice(), STORED)),
         (
             "another choice reads it",
-            (ASKED, Let(D, "ge", (I, Num(9, INT))), LOADED, SCALED, choice(), Let(W, "select", (D, U, ZERO)), STORED)
-            + (Store(Y, (I,), W),),
+            (ASKED, OTHER, LOADED, SCALED, choice(), Let(W, "select", (D, U, ZERO)), STORED, Store(Y, (I,), W)),
         ),
     ],
 )

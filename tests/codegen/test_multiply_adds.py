@@ -18,7 +18,7 @@ from tapefuse.ir.types import Type
 from tests import engines
 
 F8 = np.dtype(np.float64)
-I = Var("i", INT)  # noqa: E741
+I = Var("i", INT)
 X = Buffer("b0", Type(F8, (9, 64)))
 Y = Buffer("b1", Type(F8, (9, 64)))
 

@@ -288,7 +288,7 @@ class TestCode:
         assert sum(isinstance(s, Load) for s in walk(body)) == 1  # the first value
 
     def test_arrays_change_roles_without_being_copied(self) -> None:
-        (body,) = kernels(stencil(100, 10))
+        (body,) = kernels(stencil(200, 10))
         assert sum(isinstance(s, Move) for s in walk(body)) == 1
 
     def test_elements_are_updated_in_place(self) -> None:
@@ -308,12 +308,12 @@ class TestCode:
         assert not any(hasattr(s, "buffer") and not isinstance(s, Load) for s in innermost.body)
 
     def test_loops_are_cut_where_joined_arrays_meet(self) -> None:
-        k, x, b = region.fresh("k"), p(40), p(40)
-        halves = [ops.slice_(b, starts=(s,), limits=(s + 20,), strides=(1,)) for s in (20, 0)]
+        k, x, b = region.fresh("k"), p(140), p(140)
+        halves = [ops.slice_(b, starts=(s,), limits=(s + 70,), strides=(1,)) for s in (70, 0)]
         body = Graph((b,), (ops.concat(ops.sin(halves[0]), ops.cos(halves[1]), axis=0),))
         (found,) = kernels(Graph((x,), for_((x,), body, 9, k)))
-        parts = [s for s in walk(found) if isinstance(s, For) and s.start == Num(20, INT)]
-        assert [s.stop for s in parts] == [Num(40, INT)]
+        parts = [s for s in walk(found) if isinstance(s, For) and s.start == Num(70, INT)]
+        assert [s.stop for s in parts] == [Num(140, INT)]
         assert sum(isinstance(t, Load) for t in parts[0].body) == 1  # of the second array alone
 
     def test_short_loops_do_not_look_for_interrupts(self) -> None:

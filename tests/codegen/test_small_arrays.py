@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from tapefuse.codegen.loops import View
-from tapefuse.codegen.pipeline import compiled
+from tapefuse.codegen.pipeline import Request, compiled
 from tapefuse.codegen.plan import plan
 from tapefuse.ir import ops
 from tapefuse.ir.graph import Graph, Value, param
@@ -23,7 +23,7 @@ from tapefuse.ir.types import Poly, Type
 from tapefuse.runtime import compile as compiler
 from tapefuse.runtime.llvm_library import Library, path
 from tests.codegen.test_regions import for_, walk
-from tests.engines import ENGINES, request, scheduled, threaded
+from tests.engines import ENGINES, LOADS, request, runner, scheduled, threaded
 
 F64, F32, I64 = (np.dtype(t) for t in (np.float64, np.float32, np.int64))
 K, TRIPS = Poly.symbol("k"), 5
@@ -239,6 +239,36 @@ def test_arrays_that_change_their_roles() -> None:
     graph = Graph((x, y), for_((x, y), body, 7, "k", carried=2))
     assert kept(graph) > 2
     check(graph)
+
+
+@pytest.mark.parametrize("n", [5, 8, 11, 16])
+@pytest.mark.parametrize("function", ["sin", "cos", "exp", "log1p"])
+def test_functions_see_iterations_alone(n: int, function: str) -> None:
+    """Other lanes hold whatever was there; a function of vectors may branch on what is in any lane."""
+    x, a = p(n), p(n)
+    y = OPS[function].emit(ops.abs(padded(cut(a, 1, n), 1, 0)))
+    graph = Graph((x,), for_((x,), Graph((a,), (ops.add(y, padded(cut(y, 0, n - 1), 1, 0)),)), 3, "k"))
+    assert kept(graph) > 1
+    check(graph)
+
+
+@pytest.mark.parametrize("place", [1, K])
+def test_what_is_carried_is_recorded_before_it_changes(place) -> None:
+    """Arrays that an iteration changes where they are, at a place that is known and at one that is not."""
+    x, stack, a, b = p(8), p(9 * TRIPS), p(8), p(9 * TRIPS)
+    total = ops.add(cut(a, 0, 3), cut(a, 3, 6))
+    changed = ops.put(a, ops.add(total, padded(cut(total, 1, 3), 0, 1)), starts=(place,), strides=(1,))
+    body = Graph((a, b), (changed, ops.put(b, a, starts=(9 * K,), strides=(1,))))
+    graph = Graph((x, stack), for_((x, stack), body, TRIPS, "k", carried=2))
+    assert kept(graph) > 1
+    check(graph)
+
+
+def test_strict_programs() -> None:
+    graph = tiles(40, 4)
+    given = arrays_of(graph)
+    run = runner(LOADS["llvm"], Request(graph, 2, strict=True), [])
+    np.testing.assert_array_equal(run(*given)[0], evaluate(graph, *given)[0])
 
 
 def test_large_bodies_and_costly_functions_are_left_alone() -> None:

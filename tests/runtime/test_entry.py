@@ -14,6 +14,7 @@ import pytest
 import tapefuse as tp
 from tapefuse._errors import CompileError
 from tapefuse.ir.types import Poly
+from tapefuse.runtime import entry
 from tapefuse.runtime.abi import Layout, check_abi, slot_offset
 from tapefuse.runtime.entry import build_table
 from tapefuse.runtime.llvm_engine import Loaded, load
@@ -378,3 +379,15 @@ class TestOutputsUsedAgain:
         del f
         gc.collect()
         assert sys.getrefcount(array) == count - 1
+
+
+def test_a_program_that_outlives_the_names_of_its_module(monkeypatch):
+    """When Python ends, a module's names may be gone before the programs that others keep."""
+    run = loaded(add())
+    complaints = []
+    monkeypatch.setattr(sys, "unraisablehook", complaints.append)
+    for name in ("ARENA_SLOT", "N_OUTPUTS", "RECYCLED"):
+        monkeypatch.setattr(entry, name, None)
+    del run
+    gc.collect()
+    assert not complaints

@@ -12,7 +12,6 @@ of rows that tiles have in common.
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -26,12 +25,20 @@ from tapefuse.ir.passes.adjoint import adjoint, records_of, zeros
 from tapefuse.ir.passes.bodies import deep, depending, inside, rebuilt
 from tapefuse.ir.passes.checks import Known
 from tapefuse.ir.passes.loop_chunks import Loop
-from tapefuse.ir.passes.residuals import is_repeatable
+from tapefuse.ir.passes.residuals import bytes_of, is_repeatable
 from tapefuse.ir.passes.simplify import RULES
 from tapefuse.ir.passes.tile_rows import Range, Rows, Unfit, merged, part
 from tapefuse.ir.types import Dim, Poly, symbols
 
-ENABLED = bool(os.environ.get("TILES"))
+LEAST_BYTES = 4 << 20  # of all states of a loop
+MOST_WORK = 4  # operations on a row in an iteration: with 3, value and gradient took 0.37 ns a row, not 1.0; with 5 as long
+DEAR = 8  # operations that others than these take the time of
+CHEAP = frozenset(
+    (
+        *(ops.add, ops.sub, ops.mul, ops.neg, ops.abs, ops.maximum, ops.minimum, ops.relu, ops.sign, ops.select),
+        *(ops.eq, ops.ne, ops.lt, ops.le, ops.gt, ops.ge, ops.and_, ops.or_, ops.not_, ops.cast),
+    )
+)
 TILE_BYTES = 512  # of an array's rows in a tile: eight registers of 64 bytes
 MOST_OVERLAP = 8  # rows of a tile that its neighbours compute as well
 MOST_ITERATIONS = 8  # of a tile
@@ -84,7 +91,10 @@ def _loop(v: Value, args: tuple[Value, ...]) -> Loop:
 
 def tiled(loop: Loop) -> tuple[Value, ...] | None:
     """The results of a loop, by tiles; None if that does not pay, or cannot be."""
-    if not ENABLED or not _is_plain(loop):
+    same = [k for k in range(loop.carried) if loop.body.outs[k] is loop.body.params[k]]
+    if same:
+        return _tiled_but(loop, same)
+    if not _is_plain(loop) or not _pays(loop):
         return None
     try:
         loop = _with_operands(loop)
@@ -92,6 +102,19 @@ def tiled(loop: Loop) -> tuple[Value, ...] | None:
         return None if plan is None else _results(loop, plan)
     except Unfit:
         return None
+
+
+def _tiled_but(loop: Loop, same: Sequence[int]) -> tuple[Value, ...] | None:
+    """`tiled` where some carries stay what they are."""
+    n, body = loop.carried, loop.body
+    order = [*(k for k in range(n) if k not in same), *same, *range(n, len(loop.xs))]
+    changing = n - len(same)
+    graph = Graph(tuple(body.params[k] for k in order), tuple(body.outs[k] for k in order[:changing]), body.name)
+    found = tiled(replace(loop, xs=tuple(loop.xs[k] for k in order), body=graph, carried=changing))
+    if found is None:
+        return None
+    new = dict(zip(order, found, strict=False))
+    return tuple(new.get(k, loop.xs[k]) for k in range(n))
 
 
 def _is_plain(loop: Loop) -> bool:
@@ -105,6 +128,14 @@ def _is_plain(loop: Loop) -> bool:
     if not all(v.op is not None and not v.op.is_region and is_repeatable(v) for v in body.nodes):
         return False
     return not any(isinstance(d, Poly) for v in (*body.params, *body.nodes) for d in v.shape)
+
+
+def _pays(loop: Loop) -> bool:
+    """Whether states are more than caches hold, and fetching them is what an iteration takes its time for."""
+    assert isinstance(loop.trips, int)
+    carried, nodes = sum(bytes_of(p) for p in loop.body.params[: loop.carried]), _varying(loop)
+    work = sum(1 if v.op in CHEAP else DEAR for v in nodes if v.op is not None and v.op.elementwise and v.shape)
+    return loop.trips * carried >= LEAST_BYTES and work <= MOST_WORK
 
 
 # -- what is computed before the loop ---------------------------------------------------------------------------------

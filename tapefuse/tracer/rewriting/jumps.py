@@ -22,6 +22,7 @@ from tapefuse.tracer.source import STAGER
 
 RESULT, RETURNED = f"{STAGER}_result", f"{STAGER}_returned"
 BREAK, CONTINUE = f"{STAGER}_break", f"{STAGER}_continue"
+PLAIN, ASKED = 1, 2  # how `and` and `or` are meant, see `logic.logical`
 COMPOUND = (ast.If, ast.For, ast.While, ast.With, ast.Try, ast.Match)
 Block = list[ast.stmt]
 

@@ -10,6 +10,7 @@ from tapefuse._errors import ShapeError
 from tapefuse.tracer import control
 from tapefuse.tracer.operators import functions
 from tapefuse.tracer.rewriting.calls import unknown
+from tapefuse.tracer.rewriting.jumps import ASKED, PLAIN
 from tapefuse.tracer.source import user_loc
 from tapefuse.tracer.state import state
 from tapefuse.tracer.tensor import Readable, Tensor, TracedTensor, weakened
@@ -35,11 +36,11 @@ def condition(x: Any, what: str) -> Any:
     return x if x.dtype.kind == "b" else functions.not_equal(x, 0)
 
 
-def and_(plain: bool, first: Any, *rest: Thunk) -> Any:
+def and_(how: int, first: Any, *rest: Thunk) -> Any:
     for k, operand in enumerate(rest):
         if is_unknown(first):
             test = condition(first, f"an operand of 'and' at {user_loc()}")
-            return logical(functions.logical_and, plain, test, first, partial(continued, and_, plain, rest[k:]))
+            return logical(functions.logical_and, how, test, first, partial(continued, and_, how, rest[k:]))
         if not first:
             return first
         first = operand()
@@ -50,14 +51,17 @@ def not_(x: Any) -> Any:
     return functions.logical_not(condition(x, f"the operand of 'not' at {user_loc()}")) if is_unknown(x) else not x
 
 
-def continued(operator: Callable[..., Any], plain: bool, rest: Sequence[Thunk]) -> Any:
-    return operator(plain, rest[0](), *rest[1:])
+def continued(operator: Callable[..., Any], how: int, rest: Sequence[Thunk]) -> Any:
+    return operator(how, rest[0](), *rest[1:])
 
 
-def logical(combine: Callable[..., Any], plain: bool, test: Any, first: Any, rest: Thunk, swap: bool = False) -> Any:
-    """`first and rest()`, or the same for `or`. `plain`: the rest may be computed in vain."""
+def logical(combine: Callable[..., Any], how: int, test: Any, first: Any, rest: Thunk, swap: bool = False) -> Any:
+    """`first and rest()`, or the same for `or`. `how`: PLAIN if the rest may be computed in vain, ASKED if the truth of
+    the result alone matters."""
+    if how & ASKED:
+        first, rest = test, partial(_truth, rest)
     is_bool = isinstance(first, Tensor) and first.dtype.kind == "b"
-    if is_bool and plain:
+    if is_bool and how & PLAIN:
         other = rest()
         if other is (not swap):  # `x and True`, `x or False`
             return test
@@ -66,6 +70,11 @@ def logical(combine: Callable[..., Any], plain: bool, test: Any, first: Any, res
         rest, first = partial(_itself, other), _as_number(first, other)
     keep = partial(_itself, first)
     return control.cond(test, keep, rest) if swap else control.cond(test, rest, keep)
+
+
+def _truth(operand: Thunk) -> Any:
+    x = operand()
+    return condition(x, f"an operand of a condition at {user_loc()}") if is_unknown(x) else bool(x)
 
 
 def _as_number(first: Tensor, other: Any) -> Tensor:

@@ -89,12 +89,12 @@ class Stager:
         _carrying(statement, Names(cells), lambda s, names: StagedIf(s, names, guesses).run(test, body, orelse))
         notes.note(statement, "staged: the condition is traced")
 
-    def while_(self, k: int, plain: bool, test: Thunk, body: Thunk, cells: FunctionType, goes_on: Thunk | None) -> None:
+    def while_(self, k: int, how: int, test: Thunk, body: Thunk, cells: FunctionType, goes_on: Thunk | None) -> None:
         statement, count = self._statements[k], 0
         while True:
-            asked = test() if goes_on is None or not count else and_(plain, goes_on(), test)
+            asked = test() if goes_on is None or not count else and_(how, goes_on(), test)
             if is_unknown(asked):
-                return self._staged_while(k, _both(plain, goes_on, test), body, cells, count)
+                return self._staged_while(k, _both(how, goes_on, test), body, cells, count)
             if not asked:
                 break
             body()
@@ -227,19 +227,19 @@ class Stager:
             )
         return result
 
-    def and_(self, plain: bool, first: Any, *rest: Thunk) -> Any:
-        return and_(plain, first, *rest)
+    def and_(self, how: int, first: Any, *rest: Thunk) -> Any:
+        return and_(how, first, *rest)
 
-    def or_(self, plain: bool, first: Any, *rest: Thunk) -> Any:
+    def or_(self, how: int, first: Any, *rest: Thunk) -> Any:
         for k, operand in enumerate(rest):
             if is_unknown(first):
                 test = condition(first, f"an operand of 'or' at {user_loc()}")
                 return logical(
                     functions.logical_or,
-                    plain,
+                    how,
                     test,
                     first,
-                    partial(continued, self.or_, plain, rest[k:]),
+                    partial(continued, self.or_, how, rest[k:]),
                     swap=True,
                 )
             if first:
@@ -260,10 +260,10 @@ class Stager:
             return control.cond(test, body, orelse)
         return body() if test else orelse()
 
-    def compare(self, plain: bool, signs: Sequence[str], a: Any, b: Any, *rest: Thunk) -> Any:
+    def compare(self, how: int, signs: Sequence[str], a: Any, b: Any, *rest: Thunk) -> Any:
         """`a < b < c ...`"""
         first = _OPERATORS[signs[0]](a, b)
-        return and_(plain, first, lambda: self.compare(plain, signs[1:], b, rest[0](), *rest[1:])) if rest else first
+        return and_(how, first, lambda: self.compare(how, signs[1:], b, rest[0](), *rest[1:])) if rest else first
 
     def handling(self, kinds: Thunk) -> AbstractContextManager[None]:
         """Around a `try` that catches exceptions of these kinds."""
@@ -294,8 +294,8 @@ def _carrying(statement: Statement, names: Names, run: Callable[[Statement, Name
             statement = names.with_places(statement, found.places)
 
 
-def _both(plain: bool, goes_on: Thunk | None, test: Thunk) -> Thunk:
-    return test if goes_on is None else lambda: and_(plain, goes_on(), test)
+def _both(how: int, goes_on: Thunk | None, test: Thunk) -> Thunk:
+    return test if goes_on is None else lambda: and_(how, goes_on(), test)
 
 
 # -- questions about values -------------------------------------------------------------------------------------------

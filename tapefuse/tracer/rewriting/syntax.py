@@ -19,7 +19,7 @@ from typing import Any
 
 from tapefuse._records import dataclass
 from tapefuse.tracer.rewriting import names
-from tapefuse.tracer.rewriting.jumps import STAGER, Block, supported, without_jumps
+from tapefuse.tracer.rewriting.jumps import ASKED, PLAIN, STAGER, Block, supported, without_jumps
 from tapefuse.tracer.rewriting.names import Liveness, Names, bound, changed, extra_test, reads
 from tapefuse.tracer.rewriting.nodes import (
     call_of,
@@ -82,6 +82,7 @@ class Rewriting(ast.NodeTransformer):
     def __init__(self, file: str):
         self.file = file
         self.statements: list[Statement] = []
+        self._asked: set[ast.expr] = set()  # `and` and `or` of which the truth alone matters
         self._scope: Scope | None = None
         self._in_class = False
 
@@ -140,7 +141,16 @@ class Rewriting(ast.NodeTransformer):
         return out
 
     # -- statements ---------------------------------------------------------------------------------------------------
+    def _ask(self, test: ast.expr) -> None:
+        if isinstance(test, ast.BoolOp):
+            self._asked.add(test)
+            for x in test.values:
+                self._ask(x)
+        elif isinstance(test, ast.UnaryOp):
+            self._ask(test.operand)
+
     def visit_If(self, node: ast.If) -> Any:
+        self._ask(node.test)
         if _is_raise(node.orelse) and not _is_raise(node.body):
             node.test, node.body, node.orelse = _negated(node.test), node.orelse, node.body
         if _is_raise(node.body):
@@ -178,7 +188,8 @@ class Rewriting(ast.NodeTransformer):
 
     def visit_While(self, node: ast.While) -> Any:
         k, cells = self._statement("while", node)
-        plain = ast.Constant(is_total(node.test))
+        plain = ast.Constant(is_total(node.test) * PLAIN + ASKED)
+        self._ask(node.test)
         test = self._inner(TEST, [], [ast.Return(node.test)], node, also=bound(node.test))
         body = self._inner(BODY, [], node.body, node)
         call = self._call(
@@ -262,6 +273,7 @@ class Rewriting(ast.NodeTransformer):
     def visit_Assert(self, node: ast.Assert) -> Any:
         if not __debug__:
             return node
+        self._ask(node.test)
         message = ast.Constant(None) if node.msg is None else thunk(copy.deepcopy(node.msg))
         self.generic_visit(node)
         node.test = placed(call_of("holds", [node.test, message]), node)
@@ -273,25 +285,28 @@ class Rewriting(ast.NodeTransformer):
     # -- expressions --------------------------------------------------------------------------------------------------
     def visit_BoolOp(self, node: ast.BoolOp) -> ast.AST:
         lazy = node.values[1:]
-        plain = all(map(is_total, lazy))
+        how = ast.Constant(all(map(is_total, lazy)) * PLAIN + (node in self._asked) * ASKED)
         self.generic_visit(node)
         if has_binding(lazy):
             return node
         method = "and_" if isinstance(node.op, ast.And) else "or_"
-        return placed(call_of(method, [ast.Constant(plain), node.values[0], *map(thunk, node.values[1:])]), node)
+        return placed(call_of(method, [how, node.values[0], *map(thunk, node.values[1:])]), node)
 
     def visit_UnaryOp(self, node: ast.UnaryOp) -> ast.AST:
+        if isinstance(node.op, ast.Not):
+            self._ask(node.operand)
         self.generic_visit(node)
         return placed(call_of("not_", [node.operand]), node) if isinstance(node.op, ast.Not) else node
 
     def visit_IfExp(self, node: ast.IfExp) -> ast.AST:
+        self._ask(node.test)
         self.generic_visit(node)
         if has_binding([node.body, node.orelse]):
             return node
         return placed(call_of("if_exp", [node.test, thunk(node.body), thunk(node.orelse)]), node)
 
     def visit_Compare(self, node: ast.Compare) -> ast.AST:
-        plain = all(map(is_total, node.comparators[1:]))
+        plain = all(map(is_total, node.comparators[1:])) * PLAIN
         self.generic_visit(node)
         is_plain = len(node.ops) == 1 and not isinstance(node.ops[0], (ast.In, ast.NotIn))
         if is_plain or has_binding(node.comparators[1:]):
