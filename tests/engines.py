@@ -7,13 +7,16 @@ from functools import lru_cache, partial
 from typing import Any
 
 import numpy as np
+from numba.core import config as numba_config
 
 from tapefuse.codegen.choices import AS_MEASURED, AsMeasured, Drawn
 from tapefuse.codegen.pipeline import Request, compiled
 from tapefuse.ir.graph import Graph
 from tapefuse.ir.passes import optimise
 from tapefuse.ir.passes.checks import with_checks
-from tapefuse.runtime import llvm_engine, numba_engine
+from tapefuse.ir.program import Program
+from tapefuse.runtime import linking, llvm_engine, numba_engine
+from tapefuse.runtime.compile import QUICK, compile_object
 from tapefuse.runtime.entry import Layout
 
 Run = Callable[..., tuple[np.ndarray, ...]]
@@ -62,13 +65,39 @@ LOADS: dict[str, Callable[..., Any]] = {"llvm": llvm_engine.load, "numba": numba
 
 
 def run_of(engine: str, wanted: Request) -> Run:
-    """The program that is requested, on an engine."""
-    return runner(LOADS[engine], wanted, [])
+    """The program that is requested, on an engine: one of `LOADS`, or "quick llvm" or "quick numba".
+
+    Quick ones have LLVM do without its optimisations, which takes half of the time: for tests of the code that LLVM is
+    given, where others test the same as users have it.
+    """
+    if engine == "quick llvm":
+        return runner(_quickly_built, wanted, [])
+    run = runner(LOADS[engine.removeprefix("quick ")], wanted, [])
+    return _unoptimised(run) if engine == "quick numba" else run
+
+
+def _quickly_built(program: Program, *arguments: Any) -> Any:
+    code = linking.code_of(compile_object(program.llvm(), QUICK))
+    return llvm_engine.load(program, *arguments, built=llvm_engine.Built(code, True, 0.0))
+
+
+def _unoptimised(run: Run) -> Run:
+    """Numba compiles in the first call."""
+
+    def without(*arrays: np.ndarray) -> tuple[np.ndarray, ...]:
+        before = numba_config.OPT
+        numba_config.OPT = type(before)(0)
+        try:
+            return run(*arrays)
+        finally:
+            numba_config.OPT = before
+
+    return without
 
 
 def scheduled(graph: Graph, seed: int) -> Run:
     """The program on the LLVM engine with one of its legal schedules, drawn at random."""
-    return runner(llvm_engine.load, request(graph, Drawn(seed)), [])
+    return run_of("quick llvm", request(graph, Drawn(seed)))
 
 
 def threaded(graph: Graph, threads: int) -> Run:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+import itertools
 import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -58,6 +59,18 @@ def _rendered(lines: Sequence[Line], depth: int) -> Iterator[str]:
         yield "    " * depth + line.head
         if line.head.endswith(":"):
             yield from _rendered(line.body, depth + 1) if line.body else ["    " * (depth + 1) + "pass"]
+
+
+def lines_of(text: str) -> list[Line]:
+    """Statements from their indented text: a program that was found and is kept."""
+    lines: list[Line] = []
+    for k, line in enumerate(rest := text.splitlines()):
+        depth = len(line) - len(line.lstrip())
+        if depth > len(rest[0]) - len(rest[0].lstrip()):
+            continue  # in the body of the one before
+        inner = itertools.takewhile(lambda x, d=depth: len(x) - len(x.lstrip()) > d, rest[k + 1 :])
+        lines.append(Line(line.strip(), tuple(lines_of("\n".join(inner)))))
+    return lines
 
 
 def load(program: Program, directory: Path) -> FunctionType:

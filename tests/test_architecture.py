@@ -135,8 +135,13 @@ def layer(module: str, layers: dict[str, tuple[str, ...]] = LAYERS) -> str | Non
     return next((name for k in range(len(parts), 0, -1) if (name := ".".join(parts[:k])) in layers), None)
 
 
+@cache
+def imports(file: str) -> list[tuple[str, bool, int]]:
+    return list(run_time_imports(tree(file), file))
+
+
 def edges(file: str) -> set[str]:
-    return {name for full, _, _ in run_time_imports(tree(file), file) if (name := own(full)) is not None}
+    return {name for full, _, _ in imports(file) if (name := own(full)) is not None}
 
 
 @pytest.mark.parametrize("file", FILES)
@@ -170,7 +175,7 @@ def test_no_cycles() -> None:
 
 @pytest.mark.parametrize("file", FILES)
 def test_imports_stand_at_the_top(file: str) -> None:
-    for name, inside, line in run_time_imports(tree(file), file):
+    for name, inside, line in imports(file):
         package = name.split(".")[0]
         if not inside or package in STANDARD:
             continue

@@ -225,6 +225,29 @@ def test_a_long_loop_over_a_large_variable_is_ended(alarm):
         assert not v.numpy().any() and holders(v) == 1
 
 
+def test_a_loop_of_unknown_length_over_a_large_variable_is_ended(alarm):
+    """If one iteration takes so long that copies do not matter. Others are not: see docs/decisions/0013."""
+    v = tp.Variable(np.zeros(3 << 20, np.float32))
+
+    def steps(inner):
+        @tp.tape_function
+        def train(limit):
+            k = 0.0
+            while k < limit:
+                for _ in range(inner):
+                    v.assign(tp.sin(v) + tp.max(v + 1.0))
+                k = k + 1.0
+
+        return train
+
+    short, long, limit = steps(1), steps(2000), tp.constant(3.0)
+    assert short.memory_report(limit).scratch < 1.5 * v.numpy().nbytes < long.memory_report(limit).scratch
+    assert callable(long.specialise(limit).entry)
+    for _ in range(2):
+        assert interrupted(lambda: long(limit), alarm) < 3
+        assert not v.numpy().any() and holders(v) == 1
+
+
 def test_a_loop_that_keeps_rows_is_ended(alarm):
     """In the middle of a loop of unknown length whose derivative follows; what it has kept is given back."""
     v = tp.Variable(np.full(1000, 0.5))

@@ -1,6 +1,7 @@
 """Random programs with loops and branches as operations on graphs: what `test_random_programs` says, for regions too.
 
-500 programs run on the LLVM engine and 10 on the Numba engine; TAPEFUSE_EXAMPLES=20000 draws ten times as many.
+500 programs run on the LLVM engine and 10 on the Numba engine, half of them without LLVM's own optimisations;
+TAPEFUSE_EXAMPLES=20000 draws ten times as many.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from tests.test_random_programs import (
     budget,
     changed_meaning,
     check_meaning,
+    of_part,
     small,
     ways,
     wrong_slope,
@@ -48,13 +50,13 @@ RUNS = [pytest.param(engine, part, id=f"{engine}-{part}") for engine, n in PARTS
 def test_random_regions(engine: str, part: int) -> None:
     """Text, passes and compiled code keep the meaning of a program and of its gradient; the gradient is right."""
     drawn = cases(f"regions {engine} {part}", smallest=2, largest=LARGEST[engine], grow=mixed)
-    agree(drawn, engine, PROGRAMS * SHARES[engine] / PARTS[engine])
+    agree(drawn, of_part(engine, part), PROGRAMS * SHARES[engine] / PARTS[engine])
 
 
 @pytest.mark.parametrize("part", range(2))
 def test_random_complex_regions(part: int) -> None:
     drawn = cases(f"complex regions {part}", smallest=2, largest=LARGEST["llvm"], grow=mixed, is_complex=True)
-    agree(drawn, "llvm", PROGRAMS / 8)
+    agree(drawn, of_part("llvm", part), PROGRAMS / 8)
 
 
 @pytest.mark.parametrize("part", range(2))
@@ -99,13 +101,13 @@ def test_gradients_of_regions(part: int) -> None:
 
 
 def test_every_region_is_drawn_in_every_other() -> None:
-    pairs = {
-        (outer.op.name, inner.op.name)
-        for seed in range(3000)
-        for outer, inner in _nested(random_case(seed, 2, 10, mixed).graph)
-    }
     names = {name for name, op in OPS.items() if op.is_region} - {"recording"}  # the last pass makes those
-    assert pairs == {(a, b) for a in names for b in names}
+    missing = {(a, b) for a in names for b in names}
+    for seed in range(3000):
+        missing -= {(outer.op.name, inner.op.name) for outer, inner in _nested(random_case(seed, 2, 10, mixed).graph)}
+        if not missing:
+            return
+    assert not missing
 
 
 def _nested(graph: Graph) -> Iterator[tuple[Value, Value]]:

@@ -1,6 +1,6 @@
-"""Random time loops over one-dimensional stencils, by tiles: NumPy's values, and the gradients of the loops as they are.
+"""Random time loops over one-dimensional stencils, by tiles: NumPy's values, and gradients of the loops as they are.
 
-60 programs run on the LLVM engine and 2 on the Numba engine; TAPEFUSE_EXAMPLES=20000 draws ten times as many.
+20 programs run on the LLVM engine and 1 on the Numba engine; TAPEFUSE_EXAMPLES=20000 draws ten times as many.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 
 import tapefuse as tp
-from tapefuse.ir.passes import tiles
+from tapefuse.ir.passes import tile_plan
 
-PROGRAMS = int(os.environ.get("TAPEFUSE_EXAMPLES", "2000")) * 3 // 100
-PARTS = 3
+PROGRAMS = int(os.environ.get("TAPEFUSE_EXAMPLES", "2000")) // 100
+PARTS = 2
 SMALL = {"TILE_BYTES": 192, "LANES": 4, "LEAST_BYTES": 0, "MOST_WORK": 999, "LEAST_SECTION_TILES": 8}
 SMALL |= {"LEAST_SECTION_BLOCKS": 2, "MOST_COMMON": 0.3}
 ENDS = ("kept", "zero", "copied", "wrapped", "padded")
@@ -74,7 +74,7 @@ def stepped(xp: Any, stencil: Stencil, state: tuple, c: Any, force: Any, number:
 
 def _updated(xp: Any, stencil: Stencil, x: Any, other: Any, c: Any, force: Any, number: Any, k: Any, u: Update) -> Any:
     n = min(x.shape[0], other.shape[0])
-    before, after = max(0, -min(u.shifts)), max(0, max(u.shifts))
+    before, after = max(0, -min(u.shifts)), max(0, *u.shifts)
     if u.ends == "wrapped":
         rolled = [xp.roll(other[:n], -s) for s in u.shifts]
         return xp.concatenate([_formula(xp, stencil, x[:n], rolled, c[:n], force[k, :n], number, k, u), x[n:]])
@@ -138,11 +138,12 @@ def weighted(stencil: Stencil) -> Any:
 def small_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
     """Arrays of a few rows are cut."""
     for name, value in SMALL.items():
-        monkeypatch.setattr(tiles, name, value)
+        monkeypatch.setattr(tile_plan, name, value)
 
 
 def compiled(function: Any, engine: str) -> Any:
-    return tp.tape_function(function, engine=engine, strict=True)  # in the order that is written, without fused additions
+    """In the order that is written, without fused additions."""
+    return tp.tape_function(function, engine=engine, strict=True)
 
 
 def check(stencil: Stencil, arrays: list[np.ndarray], engine: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -151,7 +152,7 @@ def check(stencil: Stencil, arrays: list[np.ndarray], engine: str, monkeypatch: 
     gradient = tp.value_and_grad(weighted(stencil), argnums=tuple(range(len(arrays))))
     by_tiles = compiled(gradient, engine)(*arrays)
     with monkeypatch.context() as patch:
-        patch.setattr(tiles, "LEAST_TILES", 1 << 60)
+        patch.setattr(tile_plan, "LEAST_TILES", 1 << 60)
         whole = compiled(program(tp, stencil), engine)(*arrays)
         plain = compiled(gradient, engine)(*arrays)
     for x, y, z in zip(value, whole, expected, strict=True):
@@ -172,7 +173,7 @@ def test_random_tiles(part: int, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_random_tiles_on_the_other_engine(monkeypatch: pytest.MonkeyPatch) -> None:
-    for k in range(2):
+    for k in range(1):
         rng = np.random.default_rng(1000 + k)
         stencil = drawn(rng)
         check(stencil, inputs(stencil, rng), "numba", monkeypatch)

@@ -13,10 +13,11 @@ from tapefuse import numpy as tp
 from tapefuse._errors import ShapeError
 from tapefuse.ir.halves import kind_of
 from tapefuse.ir.types import Poly
+from tapefuse.tracer.arrays import python_kind
 from tapefuse.tracer.exchange import on_cpu
 from tapefuse.tracer.interchange import from_dlpack
 from tapefuse.tracer.operators import Operators
-from tapefuse.tracer.tensor import Tensor, as_tensor, python_kind
+from tapefuse.tracer.tensor import Tensor, as_tensor
 
 DEFAULTS: dict[Any, np.dtype] = {
     bool: np.dtype(bool),

@@ -225,7 +225,8 @@ class Code:
     def _viewed(self, buffer: Buffer, source: Buffer, depth: int, at: Scalar = ZERO, local: bool = False) -> View:
         self.symbols |= symbols(buffer.type.shape)
         self._homes[buffer.name] = depth
-        self.same_memory(buffer, source)
+        if not local:
+            self.same_memory(buffer, source)
         return View(buffer, source, at, local)
 
     def same_memory(self, a: Buffer, b: Buffer) -> None:
@@ -350,11 +351,11 @@ class Code:
         stored: dict[str, set[tuple]] = {}
         for t in s.body:
             if isinstance(t, Store):
-                stored.setdefault(self.memory(t.buffer), set()).add((t.buffer, t.index))
+                stored.setdefault(self.memory(t.buffer), set()).add((t.buffer.name, t.index))
         inside = self.depth(s.var)
         for t in s.body:
             if isinstance(t, Load):
-                same = {(t.buffer, t.index)}
+                same = {(t.buffer.name, t.index)}
                 if all(self.depth(x) < inside for x in t.index) or stored.get(self.memory(t.buffer), same) != same:
                     return True
         return False

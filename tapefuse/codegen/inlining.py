@@ -65,8 +65,9 @@ def inline(
 def needs_memory(body: Sequence[Stmt]) -> Iterator[Buffer]:
     """Buffers that are not just loaded from and stored to, element by element."""
     for s in body:
-        if not isinstance(s, Load | Store):
-            yield from buffers((s,))
+        if isinstance(s, Load | Store | Let):
+            continue
+        yield from buffers((s,))
         for inner in bodies(s):
             yield from needs_memory(inner)
 

@@ -261,7 +261,7 @@ class If:
 class View:
     """`buffer` is, to the end of this scope, the memory of `source` from byte `at` on, seen as its own type.
 
-    `local`: nothing that is written there is read in any other way, so that it need not be in memory at all.
+    `local`: what is written there is read in no other way, so that it need not be in memory at all.
     """
 
     buffer: Buffer

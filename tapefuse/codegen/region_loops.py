@@ -50,8 +50,8 @@ class Loop(Body):
         p = self.inner("body", body, len(self.constant), [graph.params[k].type for k in self.carried])
         self.new = dict(zip(self.carried, p.graph.outs, strict=True))
         self.state = dict(zip((*self.constant, *self.carried), p.graph.params, strict=True))
-        self.addressed = addressed | {k for k, v in self.state.items() if v in in_memory(p)}
-        self.addressed |= {k for k, v in self.new.items() if v in in_memory(p)}
+        taken = in_memory(p)
+        self.addressed = addressed | {k for values in (self.state, self.new) for k, v in values.items() if v in taken}
         self.slots: dict[int, Var] = {}
         self.pairs: dict[int, _Pair] = {}
         self.arrays: dict[int, Array] = {}

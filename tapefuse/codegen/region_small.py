@@ -32,7 +32,7 @@ from tapefuse.ir.types import Dim, Shape, Type
 
 MOST = 128  # elements of a small array
 MOST_NODES = 1000
-MOST_VECTORS = 4000  # of LANES elements, that a body computes: LLVM takes long for more
+MOST_VECTORS = 2000  # of LANES elements, that a body computes: LLVM takes long for more
 LEAST_ARRAYS = 2  # that are handed on within an iteration, or to the next one
 LANES = 8
 DTYPES = ("float64", "float32", "int64", "int32", "int16", "int8", "uint64", "uint32", "uint16", "uint8", "bool")

@@ -6,17 +6,18 @@ that no index reaches, if rows are long: every thread adds all sources, each to 
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from functools import reduce
 
 from tapefuse.codegen.access import Operand, at
 from tapefuse.codegen.context import Context, Place, Step
 from tapefuse.codegen.costs import CHUNKS, GRAIN, TRANSFER
-from tapefuse.codegen.guards import guarded
-from tapefuse.codegen.loops import HI, LO, Scalar
+from tapefuse.codegen.loops import HI, INT, LO, ZERO, Num, Scalar
 from tapefuse.codegen.schedule import chained
 from tapefuse.codegen.updates import replaces_most
 from tapefuse.ir.graph import Value
-from tapefuse.ir.types import Dim, size
+from tapefuse.ir.types import Dim, Poly, Shape, size
 
 PIECES = 4  # most pieces of the columns: each goes through all indices
 SPAN = 1024  # bytes that a piece's part of a row should have at least: shorter ones cost more in misses than they save
@@ -51,12 +52,23 @@ class Scatter(Context):
         assert node.op is not None and node.op.push is not None
         b, place, source = self.b, self.place(result), node.args[_has_base(node)]
         before = len(source.shape) - (len(node.shape) - cut)  # axes of the sources before the one that is cut
-        with b.loops(source.shape[:before]) as j, b.piece(source.shape[before:]) as rest:
-            target, value = node.op.push(b, (*j, *rest), *map(self.operand, node.args), **node.attributes)
-            where = guarded(b, target)
+        inner, rows = source.shape[:before], source.shape[before:]
+        with self._unless_empty(node.shape[:cut]), b.loops(inner) as j, b.piece(rows) as rest:
+            where, value = node.op.push(b, (*j, *rest), *map(self.operand, node.args), **node.attributes)
             if not node.op.overwrites:
                 value = b.op("add", b.reload(self.buffer(place), where), value)
             self.store(place, where, value)
+
+    @contextmanager
+    def _unless_empty(self, extents: Shape) -> Iterator[None]:
+        """What is inside does not run where one of the axes that indices reach is empty: no index is right there."""
+        b, symbolic = self.b, [n for n in extents if isinstance(n, Poly)]
+        if not symbolic:
+            yield
+            return
+        least = reduce(lambda x, y: b.op("minimum", x, y), map(b.dim, symbolic))
+        with b.loop(ZERO, b.op("minimum", least, Num(1, INT))):
+            yield
 
     def operand(self, value: Value) -> Operand:
         return Operand(value, lambda index: self._pull(value, index))

@@ -49,7 +49,7 @@ def allocates(v: Value) -> bool:
 def work(v: Value) -> int:
     """About how long a node takes, in 1/64 ns."""
     if v.op in (ops.while_, ops.sized, ops.recording):
-        return LONG
+        return max(LONG, sum(map(_work_of, region.graphs(v))))  # of one iteration, of which there may be no more
     if v.op is ops.for_:
         return typical(v.attributes["trips"]) * _work_of(v.attributes["body"])
     if v.op is ops.switch:

@@ -6,11 +6,12 @@ from types import TracebackType
 from typing import Any
 
 from tapefuse._tree import flatten
+from tapefuse.tracer.arrays import python_kind
 from tapefuse.tracer.source import user_loc
 from tapefuse.tracer.state import state
 from tapefuse.tracer.tape import GradientTape
 from tapefuse.tracer.tape_arguments import UnconnectedGradients
-from tapefuse.tracer.tensor import Tensor, as_tensor, python_kind
+from tapefuse.tracer.tensor import Tensor, as_tensor
 from tapefuse.tracer.variable import Variable
 
 

@@ -29,11 +29,13 @@ from tapefuse.numpy.shape import (
     moveaxis,
     reshape,
 )
+from tapefuse.tracer.applying import apply
+from tapefuse.tracer.arrays import check_dtype, python_kind
 from tapefuse.tracer.operators import Operators
 from tapefuse.tracer.rewriting.calls import counts
 from tapefuse.tracer.source import called, user_loc
 from tapefuse.tracer.state import state
-from tapefuse.tracer.tensor import Tensor, apply, as_tensor, check_dtype, constant, python_kind
+from tapefuse.tracer.tensor import Tensor, as_tensor, constant
 
 # -- filled ---------------------------------------------------------------------------------------------------------
 

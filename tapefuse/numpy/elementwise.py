@@ -15,10 +15,11 @@ from tapefuse.ir.halves import kind_of, of_ufunc
 from tapefuse.ir.op import Op
 from tapefuse.numpy import lexicographic
 from tapefuse.tracer import eager
+from tapefuse.tracer.arrays import check_dtype
 from tapefuse.tracer.promote import cast as _cast
 from tapefuse.tracer.promote import common, floats, operands, strength
 from tapefuse.tracer.source import called, user_loc, user_stacklevel
-from tapefuse.tracer.tensor import Tensor, as_tensor, check_dtype, still
+from tapefuse.tracer.tensor import Tensor, as_tensor, still
 
 _ON_BOOL: dict[Any, Op] = {ops.add: ops.or_, ops.mul: ops.and_, ops.maximum: ops.or_, ops.minimum: ops.and_}
 _ORDER = {ops.lt, ops.le, ops.gt, ops.ge}

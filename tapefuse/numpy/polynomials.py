@@ -24,9 +24,10 @@ from tapefuse.numpy.shape import (
     reshape,
 )
 from tapefuse.numpy.sorting import argsort, searchsorted
+from tapefuse.tracer.arrays import python_kind
 from tapefuse.tracer.promote import common
 from tapefuse.tracer.source import called
-from tapefuse.tracer.tensor import Tensor, as_tensor, python_kind
+from tapefuse.tracer.tensor import Tensor, as_tensor
 
 _FLOAT = np.dtype(np.float64)
 

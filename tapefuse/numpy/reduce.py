@@ -34,12 +34,13 @@ from tapefuse.numpy.elementwise import (
     where,
 )
 from tapefuse.numpy.shape import Axis, _axes, _axis, _refuse, broadcast_to, dim, ravel, squeeze
+from tapefuse.tracer.arrays import F32, F64
 from tapefuse.tracer.promote import cast as _cast
 from tapefuse.tracer.promote import operands
 from tapefuse.tracer.shortcuts import moved
 from tapefuse.tracer.source import called
 from tapefuse.tracer.state import state
-from tapefuse.tracer.tensor import F32, F64, Deferred, Tensor, as_tensor
+from tapefuse.tracer.tensor import Deferred, Tensor, as_tensor
 
 
 def _kept(y: Tensor, x: Tensor, axes: tuple[int, ...], keepdims: bool) -> Tensor:

@@ -33,10 +33,11 @@ from tapefuse.numpy.shape import (
     ravel,
     reshape,
 )
+from tapefuse.tracer.arrays import python_kind
 from tapefuse.tracer.promote import common
 from tapefuse.tracer.source import called, user_loc
 from tapefuse.tracer.state import state
-from tapefuse.tracer.tensor import Tensor, as_tensor, python_kind
+from tapefuse.tracer.tensor import Tensor, as_tensor
 
 
 def values(x: Any, cure: str) -> np.ndarray:

@@ -16,12 +16,14 @@ from tapefuse.ir.types import Dim, Poly, Shape, show_shape
 from tapefuse.ir.types import broadcast_shapes as _broadcast_shapes
 from tapefuse.ir.types import divide as _divide
 from tapefuse.ir.types import size as _size
+from tapefuse.tracer.applying import apply
+from tapefuse.tracer.arrays import python_kind
 from tapefuse.tracer.indexing import getitem, setitem
 from tapefuse.tracer.operators import Operators
 from tapefuse.tracer.shortcuts import moved
 from tapefuse.tracer.source import called, user_loc
 from tapefuse.tracer.state import state
-from tapefuse.tracer.tensor import Deferred, Tensor, apply, as_tensor, python_kind, still
+from tapefuse.tracer.tensor import Deferred, Tensor, as_tensor, still
 
 Axis = int | Sequence[int] | None
 

@@ -28,10 +28,11 @@ from tapefuse.numpy.shape import _axis
 from tapefuse.random.continuous import standard_gumbel, unit
 from tapefuse.random.keys import UINT64, as_key, constant_of, words_of
 from tapefuse.random.parameters import FLOAT32, check, check_probability, drawn_shape, float_dtype, known, parameter
+from tapefuse.tracer.arrays import check_dtype
 from tapefuse.tracer.operators import Operators
 from tapefuse.tracer.promote import cast, converted
 from tapefuse.tracer.source import called
-from tapefuse.tracer.tensor import Tensor, as_tensor, check_dtype
+from tapefuse.tracer.tensor import Tensor, as_tensor
 
 HALF = constant_of(32, UINT64)
 

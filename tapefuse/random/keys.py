@@ -18,10 +18,11 @@ from tapefuse._errors import DTypeError, ShapeError
 from tapefuse.ir import ops
 from tapefuse.ir.types import Shape, show_shape, size
 from tapefuse.numpy.shape import _shape, _whole, reshape
+from tapefuse.tracer.applying import apply
 from tapefuse.tracer.operators import Operators
 from tapefuse.tracer.source import called
 from tapefuse.tracer.state import state
-from tapefuse.tracer.tensor import Tensor, apply, as_tensor, wrap
+from tapefuse.tracer.tensor import Tensor, as_tensor, wrap
 
 UINT32, UINT64 = np.dtype(np.uint32), np.dtype(np.uint64)
 WIDTHS = {8: np.dtype(np.uint8), 16: np.dtype(np.uint16), 32: UINT32, 64: UINT64}

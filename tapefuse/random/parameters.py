@@ -11,10 +11,11 @@ from tapefuse._errors import DTypeError, ShapeError
 from tapefuse.ir.halves import is_bfloat16, kind_of, promoted
 from tapefuse.ir.types import Shape, broadcast_shapes, show_shape
 from tapefuse.numpy.shape import _shape
+from tapefuse.tracer.arrays import check_dtype
 from tapefuse.tracer.operators import Operators
 from tapefuse.tracer.promote import converted, strength
 from tapefuse.tracer.source import called
-from tapefuse.tracer.tensor import Tensor, TracedTensor, as_tensor, check_dtype
+from tapefuse.tracer.tensor import Tensor, TracedTensor, as_tensor
 from tapefuse.tracer.variable import Variable
 
 FLOAT32, FLOAT64 = np.dtype(np.float32), np.dtype(np.float64)

@@ -11,9 +11,10 @@ from tapefuse.ir.graph import Graph, here, param
 from tapefuse.ir.op import OPS
 from tapefuse.ir.ops import region
 from tapefuse.ir.types import Dim, Poly, Type
+from tapefuse.tracer.applying import apply
 from tapefuse.tracer.operators import functions
 from tapefuse.tracer.promote import converted
-from tapefuse.tracer.tensor import Tensor, apply, as_tensor, weakened
+from tapefuse.tracer.tensor import Tensor, as_tensor, weakened
 
 INT64 = np.dtype(np.int64)
 

@@ -11,12 +11,13 @@ import numpy as np
 from tapefuse._errors import DTypeError, TapefuseError
 from tapefuse._tree import Container, Tree, flatten, unflatten
 from tapefuse.ir.types import Type
+from tapefuse.tracer.arrays import python_kind
 from tapefuse.tracer.control_arguments import labels_of
 from tapefuse.tracer.operators import Operators
 from tapefuse.tracer.promote import converted
 from tapefuse.tracer.source import user_loc
 from tapefuse.tracer.state import state
-from tapefuse.tracer.tensor import Tensor, as_tensor, number, python_kind, settled, strengthened, weakened
+from tapefuse.tracer.tensor import Tensor, as_tensor, number, settled, strengthened, weakened
 
 _WIDTH = {"b": 0, "i": 1, "u": 1, "f": 2, "c": 3}  # of kinds of numbers
 

@@ -10,6 +10,7 @@ from tapefuse._tree import Tree, flatten, unflatten
 from tapefuse.ir.op import OPS
 from tapefuse.ir.ops import region
 from tapefuse.ir.types import Dim, Poly, Type, show_shape
+from tapefuse.tracer.arrays import python_kind
 from tapefuse.tracer.control_arguments import Names, condition, labels_of, python_int, where_is
 from tapefuse.tracer.control_counting import index_at, repeat, rows_of, stacking, trips_of, zeros_of
 from tapefuse.tracer.control_kinds import (
@@ -29,7 +30,7 @@ from tapefuse.tracer.operators import functions
 from tapefuse.tracer.promote import converted
 from tapefuse.tracer.source import user_loc
 from tapefuse.tracer.state import state
-from tapefuse.tracer.tensor import Tensor, as_tensor, python_kind, settled, strengthened, weakened
+from tapefuse.tracer.tensor import Tensor, as_tensor, settled, strengthened, weakened
 
 
 class Loop:

@@ -20,6 +20,7 @@ from tapefuse._errors import MissingGradientError, ShapeError, TapeError
 from tapefuse._tree import flatten, unflatten
 from tapefuse.ir.op import OPS
 from tapefuse.ir.types import Type, has_derivatives, show_shape
+from tapefuse.tracer.arrays import python_kind
 from tapefuse.tracer.custom_rules import Rule, linked, moved
 from tapefuse.tracer.operators import Operators, functions
 from tapefuse.tracer.record import Node, Pullback, Pushforward, Record
@@ -27,7 +28,7 @@ from tapefuse.tracer.rows import dense
 from tapefuse.tracer.source import current_loc, user_loc
 from tapefuse.tracer.state import state, tracing
 from tapefuse.tracer.tape import GradientTape
-from tapefuse.tracer.tensor import Tensor, as_tensor, key_of, python_kind, still, wrap
+from tapefuse.tracer.tensor import Tensor, as_tensor, key_of, still, wrap
 from tapefuse.tracer.variable import Variable, alias
 
 

@@ -16,10 +16,11 @@ from tapefuse.ir.graph import here
 from tapefuse.ir.op import OPS
 from tapefuse.ir.ops.effects import error_name
 from tapefuse.ir.types import has_derivatives
+from tapefuse.tracer.applying import apply
 from tapefuse.tracer.operators import Operators, functions
 from tapefuse.tracer.source import current_loc, user_loc
 from tapefuse.tracer.state import state
-from tapefuse.tracer.tensor import Tensor, TracedTensor, apply, as_tensor
+from tapefuse.tracer.tensor import Tensor, TracedTensor, as_tensor
 
 
 def check_finite(x: Any, name: str | None = None) -> Any:

@@ -36,13 +36,14 @@ from tapefuse.ir.graph import Graph, Value, param, reachable
 from tapefuse.ir.op import Op, constant
 from tapefuse.ir.passes.adjoint import OpRecord, adjoint
 from tapefuse.ir.types import Type
+from tapefuse.tracer.arrays import normal
 from tapefuse.tracer.eager import number
 from tapefuse.tracer.lines import Line, lean
 from tapefuse.tracer.shortcuts import SHORTCUTS, parts
 from tapefuse.tracer.source import line_of
 from tapefuse.tracer.state import new_key, state
 from tapefuse.tracer.structure import Step, Structure
-from tapefuse.tracer.tensor import Deferred, Tensor, normal
+from tapefuse.tracer.tensor import Deferred, Tensor
 from tapefuse.tracer.trace import Traced
 from tapefuse.tracer.variable import Variable, identity
 

@@ -1,6 +1,6 @@
 """The short way of operations on eager tensors of float32 and float64: NumPy's function, a tensor, a line on the tapes.
 
-Everything else (other dtypes, traced tensors, variables, operands that do not fit) goes the long way, `tensor.apply`.
+Everything else (other dtypes, traced tensors, variables, operands that do not fit) goes the long way, `applying.apply`.
 What is kept of an operation is a `Line`, a plain tuple with the arrays themselves: types, locations and derivative
 rules are looked at when somebody asks for derivatives (`record`, `backward`).
 """
@@ -14,8 +14,10 @@ from typing import Any
 import numpy as np
 
 from tapefuse.ir.op import Op
+from tapefuse.tracer.applying import taped
+from tapefuse.tracer.arrays import F32, F64, normal
 from tapefuse.tracer.state import state
-from tapefuse.tracer.tensor import F32, F64, Deferred, Readable, Tensor, normal, taped
+from tapefuse.tracer.tensor import Deferred, Readable, Tensor
 
 _NONE: dict[str, Any] = {}
 _FLOATS = F32, F64

@@ -15,10 +15,12 @@ from tapefuse._records import dataclass
 from tapefuse.ir.op import OPS
 from tapefuse.ir.types import Dim, Poly, Shape, broadcast_shapes, show_dtype, show_shape
 from tapefuse.tracer import shortcuts
+from tapefuse.tracer.applying import apply
+from tapefuse.tracer.arrays import python_kind, takes
 from tapefuse.tracer.cuts import AxisCut, as_dim, cut, known_cut, position
 from tapefuse.tracer.operators import Operators, functions
 from tapefuse.tracer.source import user_loc
-from tapefuse.tracer.tensor import Deferred, Readable, Tensor, TracedTensor, apply, as_tensor, python_kind, still, takes
+from tapefuse.tracer.tensor import Deferred, Readable, Tensor, TracedTensor, as_tensor, still
 
 
 def getitem(x: Any, index: Any) -> Tensor:

@@ -6,9 +6,10 @@ from typing import Any
 
 import numpy as np
 
+from tapefuse.tracer.arrays import check_dtype, normal
 from tapefuse.tracer.exchange import on_cpu
 from tapefuse.tracer.source import user_loc
-from tapefuse.tracer.tensor import Tensor, check_dtype, normal, wrap
+from tapefuse.tracer.tensor import Tensor, wrap
 
 
 def from_dlpack(x: Any, /, *, device: Any = None, copy: bool | None = None) -> Tensor:

@@ -12,9 +12,10 @@ from tapefuse._errors import DTypeError
 from tapefuse.ir.halves import of_ufunc, promoted
 from tapefuse.ir.op import OPS
 from tapefuse.ir.types import Poly, has_derivatives
+from tapefuse.tracer.arrays import PYTHON_DEFAULTS, check_dtype, python_kind
 from tapefuse.tracer.operators import Operators
 from tapefuse.tracer.source import user_loc
-from tapefuse.tracer.tensor import PYTHON_DEFAULTS, Number, Tensor, as_tensor, check_dtype, python_kind, weakened
+from tapefuse.tracer.tensor import Number, Tensor, as_tensor, weakened
 
 _WEAK = {"i": int, "u": int, "f": float, "c": complex}
 DTypeLike = Any  # np.dtype, or int, float or complex (the types) for weak Python numbers

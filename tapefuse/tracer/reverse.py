@@ -17,10 +17,11 @@ from tapefuse.ir import ops
 from tapefuse.ir.graph import here
 from tapefuse.ir.op import Op
 from tapefuse.ir.ops.family import unbroadcast
+from tapefuse.tracer.arrays import F32, F64
 from tapefuse.tracer.lines import Line
 from tapefuse.tracer.record import Entry, Node
 from tapefuse.tracer.state import state
-from tapefuse.tracer.tensor import F32, F64, Tensor, wrap
+from tapefuse.tracer.tensor import Tensor, wrap
 
 
 def gradients(

@@ -24,10 +24,11 @@ from tapefuse._tree import Container, flatten, tree_map
 from tapefuse.ir import ops
 from tapefuse.ir.op import Op
 from tapefuse.ir.types import Dim, Shape, Type, show_shape, size
+from tapefuse.tracer.applying import apply
 from tapefuse.tracer.operators import functions
 from tapefuse.tracer.source import user_loc, user_stacklevel
 from tapefuse.tracer.state import state
-from tapefuse.tracer.tensor import Readable, Tensor, apply, as_tensor
+from tapefuse.tracer.tensor import Readable, Tensor, as_tensor
 
 HUGE = 10**8  # elements of a dense array that is made with a warning
 

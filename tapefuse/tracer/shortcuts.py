@@ -18,8 +18,10 @@ from tapefuse.ir.graph import here
 from tapefuse.ir.op import Op
 from tapefuse.ir.ops.family import quiet, shape_of
 from tapefuse.ir.types import Shape, Type
+from tapefuse.tracer.applying import taped
+from tapefuse.tracer.arrays import F32, F64, normal
 from tapefuse.tracer.state import state
-from tapefuse.tracer.tensor import F32, F64, Deferred, Readable, Tensor, normal, taped
+from tapefuse.tracer.tensor import Deferred, Readable, Tensor
 
 
 def _unbatched(*args: Any, **attrs: Any) -> Any:

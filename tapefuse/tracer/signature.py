@@ -18,9 +18,10 @@ from tapefuse._errors import DTypeError
 from tapefuse._records import dataclass
 from tapefuse._tree import Tree, flatten, leaves_with_paths, tree_map, unflatten
 from tapefuse.ir.types import Poly, Type
+from tapefuse.tracer.arrays import check_dtype, python_kind
 from tapefuse.tracer.rows import opened
 from tapefuse.tracer.source import user_loc
-from tapefuse.tracer.tensor import Tensor, as_tensor, check_dtype, python_kind
+from tapefuse.tracer.tensor import Tensor, as_tensor
 from tapefuse.tracer.variable import Variable
 
 # ("tensor", dtype, shape) | ("variable", dtype, shape, number) | ("value", type, value) | ("object", type, id)

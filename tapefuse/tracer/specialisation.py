@@ -13,13 +13,14 @@ from tapefuse._locks import Lock
 from tapefuse._tree import Tree, unflatten
 from tapefuse.ir.graph import Graph
 from tapefuse.ir.interp import evaluate
+from tapefuse.tracer.arrays import normal
 from tapefuse.tracer.call import GraphCall
 from tapefuse.tracer.direct import direct
 from tapefuse.tracer.interpreted import Entry
 from tapefuse.tracer.retracing import Arguments, Retrace
 from tapefuse.tracer.signature import Call, show_leaf, weak_guards
 from tapefuse.tracer.state import state
-from tapefuse.tracer.tensor import Tensor, TracedTensor, as_tensor, key_of, leaked, normal, wrap
+from tapefuse.tracer.tensor import Tensor, TracedTensor, as_tensor, key_of, leaked, wrap
 from tapefuse.tracer.trace import Traced
 from tapefuse.tracer.variable import Variable, unshare
 

@@ -36,6 +36,7 @@ from tapefuse.tracer.source import OURS, is_users_file
 from tapefuse.tracer.tensor import Tensor, TracedTensor
 
 MOST = 500  # so many objects are looked at
+LONGEST = 4096  # entries of containers that are compared; of longer ones the number alone
 LARGEST = 1 << 16  # bytes of NumPy arrays whose elements are compared
 CONTENTS = "cell_contents"
 
@@ -129,7 +130,7 @@ class Surroundings:
 
     # -- before -----------------------------------------------------------------------------------------------------
     def _note(self, path: str, x: Any, direct: bool) -> None:
-        if isinstance(x, (list, deque, dict, tuple)):
+        if isinstance(x, (list, deque, dict, tuple)) and len(x) <= LONGEST:
             self._values(path, x, direct)
         elif isinstance(x, FunctionType):
             self._function(path, x)
@@ -139,7 +140,7 @@ class Surroundings:
             self._next += [(path, x.func, False), (path, x.args, False), (path, x.keywords, False)]
         elif isinstance(x, (CellType, _Globals)) or is_users(x):
             self._values(path, x, False)
-        elif isinstance(x, (set, bytearray, np.ndarray, Iterator)):
+        elif isinstance(x, (set, bytearray, np.ndarray, Iterator, list, deque)):
             self._seen.add(id(x))
             if (state := _state(x)) is not None:
                 self._noted.append(_Noted(path, x, state, direct))
@@ -302,6 +303,8 @@ def _attribute(x: Any, name: str) -> Any:
 
 def _state(x: Any) -> Any:
     """What tells whether an object without values of Python's has changed; None if nothing does."""
+    if isinstance(x, (list, deque)):
+        return len(x)
     if isinstance(x, set):
         return frozenset(x)
     if isinstance(x, bytearray):
@@ -317,7 +320,10 @@ def _state(x: Any) -> Any:
 
 def _give_back(noted: _Noted) -> None:
     x, old = noted.object, noted.old
-    if isinstance(x, (list, bytearray)):
+    if isinstance(old, int):
+        while isinstance(x, (list, deque)) and len(x) > old:
+            x.pop()
+    elif isinstance(x, (list, bytearray)):
         x[:] = old.values() if isinstance(old, dict) else old
     elif isinstance(x, deque):
         x.clear()

@@ -9,12 +9,13 @@ from typing import Any
 from tapefuse._errors import DTypeError, ShapeError
 from tapefuse._tree import flatten, leaves_with_paths
 from tapefuse.ir.types import Shape, has_derivatives, show_shape
+from tapefuse.tracer.arrays import python_kind
 from tapefuse.tracer.operators import functions
 from tapefuse.tracer.record import Node
 from tapefuse.tracer.row_targets import seeded
 from tapefuse.tracer.rows import IndexedRows
 from tapefuse.tracer.source import user_loc
-from tapefuse.tracer.tensor import Tensor, as_tensor, python_kind
+from tapefuse.tracer.tensor import Tensor, as_tensor
 from tapefuse.tracer.variable import Variable
 
 

@@ -14,38 +14,24 @@ value stays what it is: an earlier `y = x[1:]`, and what tapes recorded.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tapefuse._errors import ConcretizationError, DTypeError, LeakedValueError, ShapeError, reworded
+from tapefuse._errors import ConcretizationError, LeakedValueError, ShapeError
 from tapefuse._tree import flatten
-from tapefuse.ir.graph import Value, here
-from tapefuse.ir.halves import is_bfloat16, kind_of
-from tapefuse.ir.interp import evaluate_region
+from tapefuse.ir.graph import Value
 from tapefuse.ir.op import Op
-from tapefuse.ir.ops.effects import has_effects, require
-from tapefuse.ir.ops.region import graphs
-from tapefuse.ir.types import Poly, Shape, Type, has_derivatives, real_dtype
-from tapefuse.tracer.lines import enter
+from tapefuse.ir.types import Poly, Shape, Type
+from tapefuse.tracer.arrays import array_of, check_dtype, normal, python_array, python_kind, shortened
 from tapefuse.tracer.operators import Operators, functions
-from tapefuse.tracer.source import called, current_loc, made_here, user_loc, without_staging
+from tapefuse.tracer.source import made_here, user_loc, without_staging
 from tapefuse.tracer.state import new_key, state
 
 if TYPE_CHECKING:
     from tapefuse.tracer.deferring import Run
     from tapefuse.tracer.trace import Trace
-
-PYTHON_DEFAULTS = {
-    bool: np.dtype(bool),
-    int: np.dtype(np.int32),
-    float: np.dtype(np.float32),
-    complex: np.dtype(np.complex128),
-}
-_NUMERIC = "biufc"
-F32, F64 = np.dtype(np.float32), np.dtype(np.float64)
-_EXACT = frozenset(map(np.dtype, "?bhilqBHILQ"))  # dtypes of integers and bools
 
 
 class Tensor(Operators):
@@ -179,11 +165,8 @@ class Tensor(Operators):
         value = self._array if self._array.ndim else self._array[()]
         return f"tp.Tensor({value!s}, shape={self.shape}, dtype={self.dtype})"
 
-    def __tapefuse_apply__(self, op: Op, args: tuple, attrs: dict[str, Any]) -> Tensor:
-        return apply(op, args, attrs)
-
-    def __tapefuse_region__(self, op: Op, args: tuple, attrs: dict[str, Any]) -> tuple[Tensor, ...]:
-        return apply_region(op, args, attrs)
+    __tapefuse_apply__: Callable[..., Tensor]  # `applying` says how operations find their tensors
+    __tapefuse_region__: Callable[..., tuple[Tensor, ...]]
 
 
 class TracedTensor(Tensor):
@@ -259,7 +242,7 @@ class Deferred(Tensor):
 
     def __tapefuse_apply__(self, op: Op, args: tuple, attrs: dict[str, Any]) -> Tensor:
         later = self._run.next(op, attrs, args)
-        return apply(op, args, attrs) if later is None else later
+        return Tensor.__tapefuse_apply__(self, op, args, attrs) if later is None else later
 
     @property
     def dtype(self) -> np.dtype:
@@ -278,11 +261,24 @@ class Deferred(Tensor):
         return self.type.size
 
 
-class Number(Tensor):
-    """A number that a loop or branch carries: it takes the dtype of what it meets, as a Python number does."""
+class _PythonNumber(Tensor):
+    """What takes the dtype of what it meets, as a Python number does; what NumPy's functions give for it does not:
+    `np.sin(0.5)` is a float64."""
 
     __slots__ = ()
     weak = True
+
+    def __array_ufunc__(self, *args: Any, **options: Any) -> Any:
+        return _strong(super().__array_ufunc__(*args, **options))
+
+    def __array_function__(self, *args: Any) -> Any:
+        return _strong(super().__array_function__(*args))
+
+
+class Number(_PythonNumber):
+    """A number that a loop or branch carries."""
+
+    __slots__ = ()
 
     @property
     def exact(self) -> Any:
@@ -290,11 +286,10 @@ class Number(Tensor):
         return getattr(self, "_value", None)
 
 
-class TracedNumber(TracedTensor):
+class TracedNumber(_PythonNumber, TracedTensor):
     """A `Number` whose value is known only when the traced program runs."""
 
     __slots__ = ()
-    weak = True
 
 
 def number(x: int | float | complex) -> Tensor:
@@ -324,6 +319,12 @@ def weakened(x: Tensor) -> Tensor:
 def strengthened(x: Tensor) -> Tensor:
     """The same value with the dtype that it has."""
     return _same_as(x, TracedTensor if isinstance(x, TracedTensor) else Tensor) if x.weak else x
+
+
+def _strong(found: Any) -> Any:
+    if type(found) is tuple:
+        return tuple(map(_strong, found))
+    return strengthened(found) if isinstance(found, Tensor) else found
 
 
 def still(x: Tensor) -> Tensor:
@@ -381,8 +382,7 @@ class Readable(Operators):
     def read(self) -> Tensor:
         raise TypeError(f"{type(self).__name__} does not say what it reads as")
 
-    def __tapefuse_apply__(self, op: Op, args: tuple, attrs: dict[str, Any]) -> Tensor:
-        return apply(op, args, attrs)
+    __tapefuse_apply__: Callable[..., Tensor]
 
 
 def wrap(array: np.ndarray) -> Tensor:
@@ -394,22 +394,6 @@ def wrap(array: np.ndarray) -> Tensor:
     return tensor
 
 
-def normal(array: Any) -> np.ndarray:
-    """The same array if it is C-contiguous, aligned and in native byte order, else such a copy."""
-    array = np.asarray(array, order="C")
-    if id(array.dtype) not in _NATIVE:
-        array = array if is_bfloat16(array.dtype) else array.astype(native(array.dtype))
-    return array if array.flags.aligned else array.copy()
-
-
-def native(dtype: np.dtype) -> np.dtype:
-    """NumPy's own object for a dtype of this kind and size, in native byte order; compiled code compares identities."""
-    return dtype if id(dtype) in _NATIVE or is_bfloat16(dtype) else np.dtype(f"{dtype.kind}{dtype.itemsize}")
-
-
-_NATIVE = {id(np.dtype(t)) for t in (bool, *"bhilBHILefdFD")}
-
-
 def key_of(x: Tensor) -> int:
     """The identity of a tensor on tapes."""
     try:
@@ -417,37 +401,6 @@ def key_of(x: Tensor) -> int:
     except AttributeError:
         x._key = new_key()
         return x._key
-
-
-def check_dtype(dtype: Any, what: str) -> np.dtype:
-    """`dtype` as a NumPy dtype that tensors can have. Raises DTypeError."""
-    try:
-        dtype = np.dtype(dtype)
-    except TypeError:
-        raise TypeError(f"{called()}: {dtype!r} is not a dtype; give one such as np.float32, or its name") from None
-    if id(dtype) in _NATIVE or is_bfloat16(dtype):
-        return dtype
-    if dtype.kind not in _NUMERIC or real_dtype(dtype).itemsize > 8:
-        raise DTypeError(
-            f"{called()}: {what} of dtype {dtype} cannot become a tensor; tensors hold bool, integer, bfloat16, "
-            "float16/32/64 and complex64/128"
-        )
-    return native(dtype)
-
-
-def python_kind(x: Any) -> type | None:
-    """bool, int, float or complex if `x` is built of Python numbers only (the widest of them), else None."""
-    if type(x) in PYTHON_DEFAULTS:
-        return type(x)
-    if not isinstance(x, (list, tuple)):
-        return None
-    kinds = set(map(type, flatten(x)[0]))
-    return max(kinds, key=list(PYTHON_DEFAULTS).index, default=float) if kinds <= PYTHON_DEFAULTS.keys() else None
-
-
-def takes(dtype: np.dtype, number: np.dtype) -> bool:
-    """Whether a Python number of the kind of `number` may become one of `dtype`: nothing but its precision changes."""
-    return number.kind not in "fc" or kind_of(dtype) in ("fc" if number.kind == "f" else "c")
 
 
 def as_tensor(x: Any, dtype: Any = None) -> Tensor:
@@ -464,36 +417,12 @@ def as_tensor(x: Any, dtype: Any = None) -> Tensor:
         return functions.dim(x, dtype or np.int64)
     kind = python_kind(x)
     if kind is not None:
-        return wrap(_python_array(x, kind, dtype))
+        return wrap(python_array(x, kind, dtype))
     if isinstance(x, (list, tuple)) and any(isinstance(leaf, Operators) for leaf in flatten(x)[0]):
         return functions.stack([as_tensor(part, dtype) for part in x])
-    array = _array(x)
-    what = "an array" if isinstance(x, (np.ndarray, np.generic)) else f"{_short(x)} (a {type(x).__name__})"
+    array = array_of(x)
+    what = "an array" if isinstance(x, (np.ndarray, np.generic)) else f"{shortened(x)} (a {type(x).__name__})"
     return wrap(np.array(array, check_dtype(array.dtype, what), order="C"))
-
-
-def _array(x: Any, dtype: Any = None) -> np.ndarray:
-    """A new array, if `x` is none. Raises ValueError for lists of different lengths."""
-    try:
-        return np.asarray(x, dtype)
-    except ValueError as error:
-        raise ValueError(f"{called()}: {_short(x)} cannot become a tensor: {error}") from None
-
-
-def _python_array(x: Any, kind: type, dtype: Any) -> np.ndarray:
-    """Integers that do not fit into 32 bits become int64."""
-    if dtype is None and kind is int:
-        array = _array(x)
-        check_dtype(array.dtype, f"the number {_short(x)}")
-        small = np.iinfo(np.int32)
-        fits = array.size == 0 or (array.min() >= small.min and array.max() <= small.max)
-        return array.astype(np.int32) if fits else array
-    return _array(x, dtype or PYTHON_DEFAULTS[kind])
-
-
-def _short(x: Any) -> str:
-    text = repr(x)
-    return text if len(text) <= 40 else text[:37] + "..."
 
 
 def constant(value: Any, dtype: Any = None) -> Tensor:
@@ -511,93 +440,6 @@ def constant(value: Any, dtype: Any = None) -> Tensor:
     return tensor
 
 
-def apply(op: Op, args: tuple, attrs: dict[str, Any]) -> Tensor:
-    """`op(*args, **attrs)`: run now on eager tensors, a node of the trace on traced ones; recorded by the tapes.
-
-    Python scalars take the dtype of the first operand that is not bool, like `Op.emit`.
-    """
-    trace = state.trace
-    if trace is None and (quick := _quickly(op, args, attrs)) is not None:
-        return quick
-    operands, traced = _operands(args)
-    if traced or (trace is not None and (trace.captures or not args or is_symbolic(tuple(attrs.values())))):
-        here.loc = current_loc()
-        if trace is None:
-            raise leaked(next(x for x in operands if isinstance(x, TracedTensor)))
-        result: Tensor = TracedTensor(op.emit(*[trace.value_of(x) for x in operands], **attrs), trace)
-    else:
-        result = _run(op, operands, attrs)
-    for x in operands:
-        if x.weak and _stays_weak(op, operands):
-            result = weakened(result)
-            break
-    if state.tapes:
-        record(op, operands, attrs, result)
-    return result
-
-
-def _quickly(op: Op, args: tuple, attrs: dict[str, Any]) -> Tensor | None:
-    """The result on eager floats, integers and bools; None for what is not to go this way, and where it fails."""
-    if not args or not op.interned or (op.name == "gather" and len(args) == 2):  # of which tapes keep the rows
-        return None
-    arrays = []
-    for x in args:
-        if type(x) is not Tensor:
-            return x.__tapefuse_apply__(op, args, attrs) if type(x) is Deferred else None
-        array = x._array
-        if not ((t := array.dtype) is F32 or t is F64 or t in _EXACT):
-            return None
-        arrays.append(array)
-    try:
-        array = op.ref(*arrays, **attrs) if op.ref is op.raw else state.quietly(op.raw, *arrays, **attrs)
-    except Exception:  # whatever it is, the long way meets it again and says why
-        return None
-    y = Tensor.__new__(Tensor)
-    y._array = array = normal(array)
-    if tapes := state.tapes:
-        taped(tapes, op, attrs, args, y, (array, *arrays))
-    return y
-
-
-def _stays_weak(op: Op, operands: tuple[Tensor, ...]) -> bool:
-    """Whether a result is a number as its operands are; a choice between numbers is one."""
-    return op.name != "cast" and all(x.weak or x.dtype.kind == "b" for x in operands)
-
-
-def apply_region(op: Op, args: tuple, attrs: dict[str, Any]) -> tuple[Tensor, ...]:
-    """The results of an operation with graphs inside: run now on eager tensors, nodes of the trace inside of one;
-    tapes record all of them as one operation."""
-    operands, traced = _operands(args)
-    trace = state.trace
-    if traced or trace is not None:
-        here.loc = current_loc()
-        if trace is None:
-            raise leaked(next(x for x in operands if isinstance(x, TracedTensor)))
-        values = op.emit_results(*[trace.value_of(x) for x in operands], **attrs)
-        results: tuple[Tensor, ...] = tuple([TracedTensor(v, trace) for v in values])
-        if values and not state.pinned and any(map(has_effects, graphs(values[0].args[0]))):
-            trace.effects.append(values[0])
-    else:
-        results = tuple([wrap(np.asarray(y)) for y in evaluate_region(op, [x._array for x in operands], attrs)])
-    if state.tapes and any(has_derivatives(y.dtype) for y in results):
-        keys, _ = [key_of(x) for x in operands], [key_of(y) for y in results]
-        held, given = tuple([still(x) for x in operands]), tuple([still(y) for y in results])
-        for tape in [tape for tape in state.tapes if tape.tracks(keys)]:
-            tape.add_region(op, keys, held, attrs, given, current_loc())
-        for tape in state.tapes:
-            if tape.lost:
-                for y in given:
-                    tape.missed(op.name, keys, key_of(y))
-    return results
-
-
-def is_symbolic(attribute: Any) -> bool:
-    """Whether there is a symbolic extent in it: what `broadcast` to `[B]` gives is known at run time only."""
-    if isinstance(attribute, tuple):
-        return any(map(is_symbolic, attribute))
-    return isinstance(attribute, Poly)
-
-
 def _is_under_way(trace: Trace) -> bool:
     current = state.trace
     while current is not None and current is not trace:
@@ -610,84 +452,3 @@ def leaked(x: TracedTensor) -> LeakedValueError:
         f"{x!r} belongs to the tracing of {x._trace.name!r}, which is over, and is used at {user_loc()}; "
         "return it from the function, or keep state in a tp.Variable, instead of storing it in an outer object"
     )
-
-
-def _operands(args: tuple) -> tuple[tuple[Tensor, ...], bool]:
-    traced, weak, ready = False, None, True
-    for x in args:
-        if isinstance(x, Tensor):
-            traced = traced or isinstance(x, TracedTensor)
-        else:
-            ready = False
-    if ready:
-        return args, traced
-    for x in args:
-        dtype = getattr(x, "dtype", None)
-        if dtype is not None and dtype.kind != "b":
-            weak = dtype
-            break
-    operands = tuple([_wrap_value(x) if isinstance(x, Value) else as_tensor(x, weak) for x in args])
-    return operands, any(isinstance(x, TracedTensor) for x in operands)
-
-
-def _wrap_value(value: Value) -> Tensor:
-    """Derivative rules emit nullary ops (`iota`, `dim`) as IR values, which belong to the trace under way."""
-    assert state.trace is not None, "an IR value met a tensor outside a trace"
-    return TracedTensor(value, state.trace)
-
-
-def _run(op: Op, operands: tuple[Tensor, ...], attrs: dict[str, Any]) -> Tensor:
-    try:
-        return wrap(op.compute([x._array for x in operands], attrs))
-    except (TypeError, ValueError, IndexError) as error:
-        if op is require:  # whatever the user raises
-            raise
-        outer, here.loc = here.loc, current_loc()
-        try:
-            op.infer(*[x.type for x in operands], **attrs)  # says what is wrong with the types, if that is the cause
-            where = f"{op.name} at {here.loc}" if state.pinned else called(op.name)
-        finally:
-            here.loc = outer
-        raise reworded(error, f"{where}: {str(error).removeprefix(f'{op.name}: ')}") from error
-
-
-def taped(
-    tapes: tuple, op: Op, attrs: dict[str, Any], xs: tuple[Any, ...], y: Tensor, held: tuple[np.ndarray, ...]
-) -> None:
-    """Show `y = op(*xs, **attrs)` on eager floats to the tapes. `held`: the arrays of `y` and `xs`, which may be Python
-    numbers."""
-    dtype = held[0].dtype
-    if not (dtype is F32 or dtype is F64) or state.pinned or state.overrides:
-        tensors = [x if type(x) is Tensor else wrap(a) for x, a in zip(xs, held[1:], strict=True)]
-        record(op, tuple(tensors), attrs, y)
-        return
-    try:
-        if len(xs) == 2:
-            x, z = xs
-            keys: tuple[int, ...] = x._key if type(x) is Tensor else 0, z._key if type(z) is Tensor else 0
-        else:
-            keys = tuple([x._key for x in xs]) if len(xs) > 1 else (xs[0]._key,)
-    except AttributeError:  # an operand that has none yet
-        keys = tuple([key_of(x) if type(x) is Tensor else 0 for x in xs])
-    y._key = key = new_key()
-    enter(tapes, op, attrs, keys, key, held)
-
-
-def record(op: Op, operands: tuple[Tensor, ...], attrs: dict[str, Any], result: Tensor) -> None:
-    """Show an operation to the tapes of this thread. Results that are integers or bools have no derivatives."""
-    if has_derivatives(result.dtype):
-        keys = [key_of(x) for x in operands]
-        tapes = [tape for tape in state.tapes if tape.tracks(keys)]
-        if tapes:
-            loc = current_loc()
-            key_of(result)
-            result, operands = still(result), tuple([still(x) for x in operands])
-            for tape in tapes:
-                tape.add(op, keys, operands, attrs, result, loc)
-        for tape in state.tapes:
-            if tape.lost:
-                tape.missed(op.name, keys, key_of(result))
-    else:
-        keys = [key_of(x) for x in operands]
-        for tape in state.tapes:
-            tape.note("dtype", (op.name, result.dtype), keys, result)

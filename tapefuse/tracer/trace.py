@@ -20,9 +20,10 @@ from tapefuse.ir.interp import evaluate
 from tapefuse.ir.op import OPS, Literal
 from tapefuse.ir.passes.bodies import rebuilt
 from tapefuse.ir.types import Dim, Type, has_derivatives
+from tapefuse.tracer.applying import is_symbolic
 from tapefuse.tracer.source import current_loc, refuse_overrides, user_loc
 from tapefuse.tracer.state import state, tracing
-from tapefuse.tracer.tensor import Tensor, TracedTensor, as_tensor, is_symbolic, key_of, leaked
+from tapefuse.tracer.tensor import Tensor, TracedTensor, as_tensor, key_of, leaked
 from tapefuse.tracer.variable import Variable
 
 LITERAL_ELEMENTS = 16  # larger arrays become inputs of the program instead of text in it

@@ -19,24 +19,13 @@ from tapefuse._errors import DTypeError, ShapeError, VariableError
 from tapefuse._locks import Lock
 from tapefuse.ir.op import Op
 from tapefuse.ir.types import Shape, Type, has_derivatives, show_shape
+from tapefuse.tracer.arrays import F32, F64, python_kind, takes
 from tapefuse.tracer.lines import enter
 from tapefuse.tracer.operators import functions
 from tapefuse.tracer.rows import IndexedRows
 from tapefuse.tracer.source import made_here, user_loc
 from tapefuse.tracer.state import new_key, state
-from tapefuse.tracer.tensor import (
-    F32,
-    F64,
-    Readable,
-    Tensor,
-    TracedTensor,
-    as_tensor,
-    constant,
-    key_of,
-    python_kind,
-    takes,
-    wrap,
-)
+from tapefuse.tracer.tensor import Readable, Tensor, TracedTensor, as_tensor, constant, key_of, wrap
 
 
 def _same(x: Any) -> Any:

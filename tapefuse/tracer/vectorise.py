@@ -13,9 +13,10 @@ from tapefuse.ir import ops
 from tapefuse.ir.op import Op
 from tapefuse.ir.passes.batching import Flagged, batched
 from tapefuse.ir.types import Type
+from tapefuse.tracer.applying import apply
 from tapefuse.tracer.record import Entry, Node, backward, forward, pinned
 from tapefuse.tracer.source import user_loc
-from tapefuse.tracer.tensor import Tensor, apply, as_tensor
+from tapefuse.tracer.tensor import Tensor, as_tensor
 from tapefuse.tracer.trace import trace_pure
 
 

@@ -258,7 +258,15 @@ def in_a_function_of_scan(x, n):
     return tp.scan(step, n, x[:, None])
 
 
+def appended_to_a_long_list(x, n):
+    found = [0.0] * 10_000
+    for _ in range(n):
+        found.append(x)
+    return x * len(found)
+
+
 REFUSED = [
+    (appended_to_a_long_list, "'found', a list", "tp.scan"),
     (appended, "'m.seen', a list", "tp.zeros((n, ...))"),
     (appended_by_attribute, "'m.seen', a list", "tp.scan"),
     (appended_by_a_closure, "'found', a list", "tp.scan"),

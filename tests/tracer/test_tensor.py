@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 import tapefuse as tp
-from tapefuse.tracer.tensor import key_of, normal
+from tapefuse.tracer.arrays import normal
+from tapefuse.tracer.tensor import key_of
 
 
 def test_print():

@@ -23,8 +23,8 @@ from tapefuse.ir.passes.loop_chunks import Loop, in_chunks
 from tapefuse.ir.passes.loop_finals import Part
 from tapefuse.ir.passes.loop_products import Products
 from tapefuse.ir.passes.loop_ranges import Box
-from tapefuse.ir.passes.loop_terms import Terms
 from tapefuse.ir.passes.loop_sources import Sources, Stack, Step, sources_of
+from tapefuse.ir.passes.loop_terms import Terms
 from tapefuse.ir.passes.simplify import RULES
 from tapefuse.ir.passes.updates import is_zero
 from tapefuse.ir.rewrite import Pattern, Rewriter, rule
@@ -125,9 +125,9 @@ def reverse_step(loop: Loop, given: Sequence[bool], wanted: Sequence[bool]) -> S
 def _before(loop: Loop, k: int, seed: Value, g: Value | None, wanted: bool) -> Value:
     """The cotangent of a carry before an iteration, `seed` after it."""
     p = loop.body.params[k]
-    if loop.parallel and (written := _written(loop.body, k)) is not None:
-        if not wanted or _is_empty(loop.xs[k], written, {loop.index: (0, loop.trips - 1)}):
-            return seed  # nobody reads it where it would have to be zero
+    written = _written(loop.body, k) if loop.parallel else None
+    if written is not None and (not wanted or _is_empty(loop.xs[k], written, {loop.index: (0, loop.trips - 1)})):
+        return seed  # nobody reads it where it would have to be zero
     return zeros(p.type) if g is None else g
 
 

@@ -1,4 +1,4 @@
-"""Sums over the iterations of a loop that runs on threads: each iteration keeps its terms, which are added up afterwards.
+"""Sums over iterations that run on threads: each iteration keeps its terms, which are added up afterwards.
 
     for k: s[8 k : 8 k + 9] += v     ->     for k: terms[k] = v;     s[0:9] += terms[0]; s[8:17] += terms[1]; ...
 """

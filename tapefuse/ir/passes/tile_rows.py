@@ -9,12 +9,13 @@ arrays is then somewhere else for every t, or `Unfit`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from tapefuse.ir import ops
-from tapefuse.ir.graph import Value
+from tapefuse.ir.graph import Graph, Value
 from tapefuse.ir.op import constant
+from tapefuse.ir.passes.bodies import depending
 from tapefuse.ir.passes.checks import Known, never_negative
 from tapefuse.ir.types import Dim, Poly, Shape, size
 
@@ -247,3 +248,46 @@ def part(x: Value, axis: int, r: Range) -> Value:
 def at(dims: Shape, axis: int, d: Dim) -> Shape:
     """Dimensions with one of them replaced."""
     return (*dims[:axis], d, *dims[axis + 1 :])
+
+
+# -- what is read -----------------------------------------------------------------------------------------------------
+
+Wanted = Mapping[int, Sequence[Range]]  # by carry
+
+
+class Reads:
+    """The rows that an iteration reads."""
+
+    def __init__(self, body: Graph, carried: int, varying: set[Value], known: Known):
+        self.body = body
+        self.number = {p: k for k, p in enumerate(body.params[:carried])}
+        self.carries: dict[int, list[Range]] = {}
+        self.others: dict[Value, list[Range]] = {}
+        of_rows = depending(body, [p for p in self.number if p.shape])
+        self.rows = Rows(varying, known, self.read, lambda v: None if v in of_rows else v)
+
+    def of(self, wanted: Wanted) -> None:
+        for k, ranges in wanted.items():
+            for r in ranges:
+                self.rows.of(self.body.outs[k], 0, r)
+
+    def read(self, v: Value, axis: int, r: Range) -> Value:
+        if v in self.number:
+            self.carries.setdefault(self.number[v], []).append(r)
+        elif len(v.shape) == 1:
+            self.others.setdefault(v, []).append(r)
+        return part(v, axis, r)
+
+
+class Held:
+    """Some ranges of the rows of an array."""
+
+    def __init__(self, pieces: Iterable[tuple[Range, Value]]):
+        self.pieces = [*pieces]
+
+    def rows(self, r: Range) -> Value:
+        for held, x in self.pieces:
+            inner = r.moved(held.start * -1)
+            if all(isinstance(d, int) and d >= 0 for d in (inner.start, x.shape[0] - inner.limit)):
+                return part(x, 0, inner)
+        raise Unfit
