@@ -26,15 +26,16 @@ def program(traced: Traced, options: Options = Options()) -> Program:  # noqa: B
 def request(traced: Traced, options: Options = Options()) -> Request:  # noqa: B008
     """What is compiled for a traced function: its optimised graph, which raises before it changes anything."""
     strict = options.strict or config.strict
-    graph, checks = optimised(traced.graph, strict)
+    graph, checks = optimised(traced.graph, strict, options.memory_budget)
     return Request(
         graph, traced.n_inputs, states(traced), traced.arrays, checks, graph.name, strict, options.memory_budget
     )
 
 
-def optimised(graph: Graph, strict: bool = False) -> tuple[Graph, tuple[Check, ...]]:
+def optimised(graph: Graph, strict: bool = False, budget: int | None = None) -> tuple[Graph, tuple[Check, ...]]:
     graph, checks = with_checks(graph)
-    return optimise(graph, EXACT if strict else PASSES), checks
+    passes = EXACT if strict else PASSES
+    return optimise(graph, passes if budget is None else [p for p in passes if not p.spends_memory]), checks
 
 
 def states(traced: Traced) -> tuple[State, ...]:

@@ -6,6 +6,7 @@ import gc
 import os
 import shutil
 import tempfile
+from collections.abc import Generator
 
 import pytest
 
@@ -20,14 +21,18 @@ settings.register_profile("fixed", derandomize=True, deadline=None, database=Non
 settings.register_profile("explore", deadline=None)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "fixed"))
 
-gc.disable()  # until all tests are collected: nearly everything made before stays
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """Nearly everything that collecting tests makes stays: no collection of garbage looks through it, now or later."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Random programs take longest; short tests in the end leave no worker idle."""
     items.sort(key=lambda item: not item.path.name.startswith("test_random_"))
-
-
-def pytest_collection_finish() -> None:
-    gc.freeze()  # what is collected is not looked through again by each collection of garbage
-    gc.enable()

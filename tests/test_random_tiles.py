@@ -141,20 +141,16 @@ def small_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(tile_plan, name, value)
 
 
-def compiled(function: Any, engine: str) -> Any:
-    """In the order that is written, without fused additions."""
-    return tp.tape_function(function, engine=engine, strict=True)
-
-
 def check(stencil: Stencil, arrays: list[np.ndarray], engine: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Values in the order that is written, without fused additions, are the same to the bit."""
     expected = program(np, stencil)(*arrays)
-    value = compiled(program(tp, stencil), engine)(*arrays)
     gradient = tp.value_and_grad(weighted(stencil), argnums=tuple(range(len(arrays))))
-    by_tiles = compiled(gradient, engine)(*arrays)
+    value = tp.tape_function(program(tp, stencil), engine=engine, strict=True)(*arrays)
+    by_tiles = tp.tape_function(gradient, engine=engine)(*arrays)
     with monkeypatch.context() as patch:
         patch.setattr(tile_plan, "LEAST_TILES", 1 << 60)
-        whole = compiled(program(tp, stencil), engine)(*arrays)
-        plain = compiled(gradient, engine)(*arrays)
+        whole = tp.tape_function(program(tp, stencil), engine=engine, strict=True)(*arrays)
+        plain = tp.tape_function(gradient, engine=engine)(*arrays)
     for x, y, z in zip(value, whole, expected, strict=True):
         np.testing.assert_array_equal(np.asarray(x), np.asarray(y))
         np.testing.assert_allclose(np.asarray(x), z, rtol=1e-9, atol=1e-12)

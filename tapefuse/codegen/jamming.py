@@ -96,23 +96,24 @@ class _Block:
         """The indices of the first of its rows."""
         return tuple(Var(f"{s.var.name}first", INT) for s in self.nest)
 
-    def side_by_side(self, loop: For, counts: tuple[int, ...]) -> For:
-        """A loop over columns for so many rows, from the first ones on."""
+    def copies(self, body: tuple[Stmt, ...], counts: tuple[int, ...]) -> _Copies:
+        """What is asked, and `body`, for so many rows from the first ones on."""
         found = _Copies()
         for number, at in enumerate(product(*map(range, counts))):
             names: dict[Scalar, Scalar] = {
                 s.var: found.let(f"{s.var.name}r{k}", INT, "add", first, Num(k, INT))
                 for s, first, k in zip(self.nest, self.firsts, at, strict=True)
             }
-            found.copy((*self.row.asked, *loop.body), number, names)
-        return replace(loop, body=used((*found.body, *found.stores)))
+            found.copy((*self.row.asked, *body), number, names)
+        return found
 
     def loops(self, ends: Sequence[Scalar]) -> list[For]:
         """The loops over columns: of rows side by side, unless they are a small part of the row."""
         found = list[For]()
         for loop in self.row.loops:
             if SMALL * _trips(loop) > sum(map(_trips, self.row.loops)):
-                found.append(self.side_by_side(loop, self.counts))
+                together = self.copies(loop.body, self.counts)
+                found.append(replace(loop, body=used((*together.body, *together.stores))))
                 continue
             body: tuple[Stmt, ...] = (*self.row.asked, loop)
             for s, first, end in reversed(list(zip(self.nest, self.firsts, ends, strict=True))):
@@ -123,9 +124,11 @@ class _Block:
 
     def lines(self, counts: tuple[int, ...]) -> int:
         """Rows of arrays that so many rows load from side by side, where they depend on the loops over them."""
-        loop = self.side_by_side(max(self.row.loops, key=_trips), counts)
-        along, across = _moving(loop.body, (loop.var,)), _moving(loop.body, self.firsts)
-        loads = (t for t in loop.body if isinstance(t, Load) and not across.isdisjoint(t.index))
+        longest = max(self.row.loops, key=_trips)
+        indices = (t for t in longest.body if isinstance(t, Load) or isinstance(t, Let) and t.dst.dtype.kind != "f")
+        body = self.copies(tuple(indices), counts).body
+        along, across = _moving(body, (longest.var,)), _moving(body, self.firsts)
+        loads = (t for t in body if isinstance(t, Load) and not across.isdisjoint(t.index))
         return len({(t.buffer, *(None if x in along else x for x in t.index)) for t in loads})
 
     def pays(self) -> bool:
@@ -216,11 +219,13 @@ def _written(block: _Block) -> list[Stmt] | None:
         _cut(s, span, count, [fixed.get(c, c) for c in middle.conditions], b)
         for s, span, count in zip(block.nest, spans, block.counts, strict=True)
     ]
-    loops = _over_blocks(block, spans, made)
-    if sum(len(loop.body) for loop in block.loops(block.firsts)) > MOST_STATEMENTS:
+    ends: list[Scalar] = [Var(f"{s.var.name}end", INT) for s in block.nest]
+    loops = block.loops(ends)
+    if sum(len(loop.body) for loop in loops) > MOST_STATEMENTS:
         return None
     rests = [(start, rest) for (start, _), (_, rest) in zip(spans, made, strict=True)]
-    return [*b.body, loops, *_others(block.nest, rests)]
+    over = _over_blocks(block, [start for start, _ in spans], [blocks for blocks, _ in made], loops)
+    return [*b.body, over, *_others(block.nest, rests)]
 
 
 def _between(s: For, middle: _Range, b: _Copies) -> tuple[Scalar, Scalar]:
@@ -247,21 +252,17 @@ def _cut(
     return blocks, b.let(f"{name}rest", INT, "add", start, b.let(f"{name}rows", INT, "mul", blocks, Num(size, INT)))
 
 
-def _over_blocks(block: _Block, spans: Sequence[tuple[Scalar, Scalar]], made: Sequence[tuple[Scalar, Scalar]]) -> For:
-    """The loops over blocks, one inside the other."""
-    heads: list[tuple[Stmt, ...]] = []
-    ends: list[Scalar] = []
-    numbers = [Var(f"{s.var.name}block", INT) for s in block.nest]
-    for s, number, first, (start, _), size in zip(block.nest, numbers, block.firsts, spans, block.counts, strict=True):
-        each = _Copies()
-        at = each.let(f"{s.var.name}at", INT, "mul", number, Num(size, INT))
-        each.body.append(Let(first, "add", (start, at)))
-        ends.append(each.let(f"{s.var.name}end", INT, "add", first, Num(size, INT)))
-        heads.append(tuple(each.body))
-    body: tuple[Stmt, ...] = tuple(block.loops(ends))
-    for number, (blocks, _), head in reversed(list(zip(numbers, made, heads, strict=True))):
-        body = (For(number, ZERO, blocks, (*head, *body)),)
-    return body[0]  # type: ignore[return-value]
+def _over_blocks(block: _Block, starts: Sequence[Scalar], counts: Sequence[Scalar], loops: Sequence[For]) -> For:
+    """The loops over so many blocks, one inside the other, around those over columns."""
+    found = tuple[Stmt, ...](loops)
+    for s, first, start, count, rows in reversed(
+        list(zip(block.nest, block.firsts, starts, counts, block.counts, strict=True))
+    ):
+        each, name, number = _Copies(), s.var.name, Var(f"{s.var.name}block", INT)
+        each.body.append(Let(first, "add", (start, each.let(f"{name}at", INT, "mul", number, Num(rows, INT)))))
+        each.let(f"{name}end", INT, "add", first, Num(rows, INT))
+        found = (For(number, ZERO, count, (*each.body, *found)),)
+    return found[0]  # type: ignore[return-value]
 
 
 def _others(nest: tuple[For, ...], rests: Sequence[tuple[Scalar, Scalar]]) -> list[Stmt]:

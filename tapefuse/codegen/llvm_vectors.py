@@ -23,8 +23,6 @@ from tapefuse.codegen.small_arrays import small_arrays
 from tapefuse.ir.types import show_dtype
 
 LARGE_BODY = 40  # instructions past which a loop is printed once, always masked, instead of twice
-FEW = 3  # whole vectors that are printed one after the other, without a loop,
-LARGE_COPIES = 600  # up to so many instructions in all
 
 
 def kernel_text(kernel: Kernel, declarations: Declarations) -> str:
@@ -71,18 +69,13 @@ class _Loop(VectorMemory):
             self.main_and_rest(n, middle, stop)
         elif self.trips is not None:
             self.fixed(n, int(start), self.trips)
-        elif self.weight > LARGE_BODY:
+        elif sum(WEIGHTS.get(t.op, 1) if isinstance(t, Let) else 1 for t in s.body) > LARGE_BODY:
             self.repeat(n, f"head.{n}", start, stop, masked=True)
         else:
             self.main_and_rest(n, start, stop)
         self.finish()
         w.line(f"br label %exit.{n}")
         w.start(f"exit.{n}")
-
-    @property
-    def weight(self) -> int:
-        """Instructions of the body, roughly."""
-        return sum(WEIGHTS.get(t.op, 1) if isinstance(t, Let) else 1 for t in self.s.body)
 
     # -- before and after ------------------------------------------------------------------------
     def hoist(self) -> None:
@@ -182,11 +175,10 @@ class _Loop(VectorMemory):
             at += self.lanes
         whole, rest = divmod(stop - at, self.lanes)
         middle = at + whole * self.lanes
-        if whole <= 1 or whole <= FEW and whole * self.weight <= LARGE_COPIES:
-            for k in range(whole):
-                self.neighbours.step(str(at + k * self.lanes))
-                self.body(str(at + k * self.lanes), None)
-        else:
+        if whole == 1:
+            self.neighbours.step(str(at))
+            self.body(str(at), None)
+        elif whole:
             self.repeat(n, f"head.{n}", str(at), str(middle), masked=False)
         if rest:
             self.part(middle, 0, rest)

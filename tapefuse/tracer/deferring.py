@@ -48,7 +48,7 @@ from tapefuse.tracer.trace import Traced
 from tapefuse.tracer.variable import Variable, identity
 
 if TYPE_CHECKING:
-    from tapefuse.tracer.tape import GradientTape
+    from tapefuse.tracer.recording import Recording
 
 logger = Logger("tape")
 
@@ -221,7 +221,7 @@ class Run:
 
     __slots__ = ("inputs", "is_closing", "is_over", "plan", "position", "steps", "tape", "values")
 
-    def __init__(self, plan: Plan, tape: GradientTape):
+    def __init__(self, plan: Plan, tape: Recording):
         self.plan, self.tape, self.steps = plan, tape, plan.steps
         self.position = 0
         self.is_closing = self.is_over = False

@@ -20,7 +20,7 @@ from tapefuse.ir.types import Type
 from tapefuse.tracer.source import OURS
 
 if TYPE_CHECKING:
-    from tapefuse.tracer.tape import GradientTape
+    from tapefuse.tracer.recording import Recording
 
 _frame = sys._getframe
 
@@ -118,7 +118,7 @@ def values_read(op: Op, types: tuple[Type, ...], attrs: tuple[tuple[str, Any], .
 
 
 def enter(
-    tapes: Sequence[GradientTape],
+    tapes: Sequence[Recording],
     op: Op,
     attrs: dict[str, Any],
     keys: tuple[int, ...],

@@ -15,14 +15,12 @@ import numpy as np
 from tapefuse._config import busy
 
 if TYPE_CHECKING:
-    from tapefuse.tracer.tape import GradientTape
+    from tapefuse.tracer.recording import Recording
     from tapefuse.tracer.trace import Trace
 
 
 class _State(threading.local):
-    tapes: tuple[
-        GradientTape, ...
-    ] = ()  # recording now, outermost first; those outside the current trace are set aside
+    tapes: tuple[Recording, ...] = ()  # recording now, outermost first; those outside the current trace are set aside
     trace: Trace | None = None  # the innermost one
     pinned: bool = (
         False  # `ir.graph.here.loc` was set on purpose: operations keep it instead of looking up the user's line
@@ -45,7 +43,7 @@ new_key = itertools.count(1).__next__  # identities of tensors and variables on 
 
 
 @contextmanager
-def tracing(trace: Trace | None, tapes: tuple[GradientTape, ...] = ()) -> Iterator[None]:
+def tracing(trace: Trace | None, tapes: tuple[Recording, ...] = ()) -> Iterator[None]:
     """Run the block with `trace` as the innermost one and `tapes` recording; restore what was before."""
     before = state.trace, state.tapes, state.pinned
     busy.append(None)

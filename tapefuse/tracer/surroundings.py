@@ -128,6 +128,11 @@ class Surroundings:
             if x.__class__ not in _PLAIN and id(x) not in self._seen:
                 self._note(path, x, direct)
 
+    @property
+    def is_complete(self) -> bool:
+        """Whether all that can be reached was looked at."""
+        return not self._next
+
     # -- before -----------------------------------------------------------------------------------------------------
     def _note(self, path: str, x: Any, direct: bool) -> None:
         if isinstance(x, (list, deque, dict, tuple)) and len(x) <= LONGEST:

@@ -189,7 +189,7 @@ def test_a_row_whose_number_is_a_symbol():
         Graph((v, s, x), (ops.slice_(new, starts=(N, 0), limits=(N + 1, 50), strides=(1, 1)), new))
     )
     wanted = Request(optimise(checked), 2, (State(x.type, True),), checks=checks)
-    assert "put of f32[40,50] needs -N+39 >= 0" in [c.message for c in checks]
+    assert any(c.message.startswith("put of f32[40,50] needs -N+39 >= 0: an index") for c in checks)
     for engine in engines.LOADS:
         arrays = [*drawn([v]), np.zeros(7, F4), *drawn([x])]
         row, found = run(wanted, engine, arrays)

@@ -314,6 +314,22 @@ def test_what_is_made_when_it_is_first_needed_may_be_kept():
     assert float(tp.tape_function(f)(C(np.float64(1.0)), C(2))) == 21
 
 
+def test_a_long_loop_that_reaches_too_much_is_unrolled():
+    """Not all of it is compared, so that a method might do something unseen."""
+    models = [Model(X) for _ in range(1000)]
+
+    def f(x):
+        for _ in range(20):
+            models[-1].step(x)
+        return x
+
+    try:
+        tp.tape_function(f)(C(X))
+        assert models[-1].calls == 20
+    finally:
+        models.clear()
+
+
 def test_names_that_have_the_changed_object_see_it():
     def f(x, n):
         m = Model(x)

@@ -50,10 +50,11 @@ class Pass:
     run: Callable[[Graph], tuple[Graph, Counter[str]]]
     meaning: str
     exact: bool = True  # whether sums keep the order of their terms
+    spends_memory: bool = False  # so that it is left out where memory is limited
 
 
 PASSES = (
-    Pass("tiles", tiles.run, "time loops over stencils as loops over tiles of a few rows"),
+    Pass("tiles", tiles.run, "time loops over stencils as loops over tiles of a few rows", spends_memory=True),
     Pass("complex", complex.run, "pairs of real numbers in place of complex ones"),
     Pass("loops", loops.run, "one region in place of two that do the same work"),
     Pass("fold", fold.run, "compute what depends on small constants only"),

@@ -132,7 +132,8 @@ def _size_tests(v: Value, known: Known) -> Iterator[Test]:
         needs = [*a["low"], *a["high"], *a["interior"], *v.shape]
     for d in needs:
         if not never_negative(d, known):
-            message = f"{v.op.name} of {x.type} needs {d} >= 0"
+            what = "an index, or a bound of a slice, lies outside" if v.op is not ops.pad else "a width is negative"
+            message = f"{v.op.name} of {x.type} needs {d} >= 0: {what}"
             yield Test(ops.lt(number(d, _INT64), constant(0, np.int64)), Check(message, v.loc))
 
 

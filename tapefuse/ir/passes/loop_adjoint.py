@@ -80,7 +80,7 @@ def cotangents(
     """A cotangent or None for each operand of a loop whose results `ys` have the cotangents `gs`."""
     if not isinstance(loop.trips, Poly) and loop.trips <= 0:
         return [*gs, *(None for _ in loop.xs[loop.carried :])]
-    if not budget.is_planned(loop.index) and (by_tiles := tiles.cotangents(gs, loop, wanted)) is not None:
+    if budget.limit() is None and (by_tiles := tiles.cotangents(gs, loop, wanted)) is not None:
         return by_tiles
     step = reverse_step(loop, [g is not None for g in gs], wanted)
     if not step.seeds:

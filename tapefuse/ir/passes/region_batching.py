@@ -58,12 +58,15 @@ def _started(xs: Sequence[Value], flags: Flags, wanted: Flags, n: Dim) -> list[V
     return [with_batch(x, n) if w and not f else x for x, f, w in zip(xs, flags, wanted, strict=True)]
 
 
-def for_values(flags: Flags, xs: Sequence[Value], *, body: Graph, trips: Dim, index: str, carried: int) -> Pairs:
+def for_values(
+    flags: Flags, xs: Sequence[Value], *, body: Graph, trips: Dim, index: str, carried: int, parallel: bool = False
+) -> Pairs:
     n = _size(flags, xs)
     wanted = _carry_flags(body, flags, carried, n)
     inner, _ = body_of(body, wanted, n, wanted[:carried])
     operands = _started(xs, flags, wanted, n)
-    found = ops.for_.emit_results(*operands, body=inner, trips=trips, index=index, carried=carried)
+    more = {"parallel": True} if parallel else {}
+    found = ops.for_.emit_results(*operands, body=inner, trips=trips, index=index, carried=carried, **more)
     return list(zip(found, wanted[:carried], strict=True))
 
 

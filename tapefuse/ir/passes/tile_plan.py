@@ -17,7 +17,7 @@ from tapefuse.ir.passes.tile_rows import Range, Reads, Unfit
 from tapefuse.ir.types import Poly
 
 LEAST_BYTES = 4 << 20  # of all states of a loop
-# Operations on a row in an iteration: with 3, value and gradient took 0.37 ns a row, not 1.0, with 5 as long as without.
+# Operations on a row in an iteration: with 3, value and gradient took 0.37 ns a row, not 1.0; with 5 as before.
 MOST_WORK = 4
 DEAR = 8  # operations that others than these take the time of
 CHEAP = frozenset(

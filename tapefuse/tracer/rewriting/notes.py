@@ -16,6 +16,7 @@ class _Notes(threading.local):
     lines: dict[str, str] | None = None
     failures: dict[Statement, str] | None = None  # why a loop over Python's numbers is no native loop
     attempts: int = 0  # loops over Python's numbers being tried as native loops
+    is_strict: bool = False  # whether one of them reaches more objects than are compared
     copies: int = 1  # of what is being traced, made by the loops around it that are unrolled
 
 
@@ -41,10 +42,14 @@ def note(statement: Statement, became: str) -> None:
 
 
 @contextmanager
-def attempt() -> Iterator[None]:
-    """The block may fail, and then Python does the same work step by step; its notes are kept if it succeeds."""
+def attempt(is_strict: bool) -> Iterator[None]:
+    """The block may fail, and then Python does the same work step by step; its notes are kept if it succeeds.
+
+    `is_strict`: methods that assign attributes are none of those that may be called in it.
+    """
     before = dict(_notes.lines) if _notes.lines is not None else None
     _notes.attempts += 1
+    outer, _notes.is_strict = _notes.is_strict, _notes.is_strict or is_strict
     try:
         yield
     except Exception:
@@ -54,6 +59,7 @@ def attempt() -> Iterator[None]:
         raise
     finally:
         _notes.attempts -= 1
+        _notes.is_strict = outer
 
 
 @contextmanager
@@ -72,6 +78,10 @@ def copies() -> int:
 
 def attempting() -> bool:
     return _notes.attempts > 0
+
+
+def is_strict() -> bool:
+    return _notes.is_strict
 
 
 def failed(statement: Statement, why: str) -> None:

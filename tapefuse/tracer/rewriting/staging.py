@@ -163,7 +163,7 @@ class Stager:
             StagedLoop(statement, names, guesses, runs=True, by_itself=True).for_(items, body, goes_on)
 
         try:
-            with notes.attempt():
+            with notes.attempt(is_strict=not found.is_complete):
                 _carrying(statement, names, run)
             return None
         except Exception as error:
@@ -339,9 +339,8 @@ def check_repeatable(f: Any) -> None:
     """While a loop over Python's numbers is tried as a native loop: raise StagingError for what may give something
     else each time, or has effects in Python."""
     code = getattr(getattr(f, "__func__", f), "__code__", None)
-    is_watched = isinstance(f, MethodType) and is_users(f.__self__)  # `surroundings` finds what it changes
-    if is_watched:
-        return
+    if isinstance(f, MethodType) and is_users(f.__self__) and not notes.is_strict():
+        return  # `surroundings` finds what it changes
     if code is not None and not code.co_filename.startswith(PACKAGE) and not _STORES.isdisjoint(code.co_code[::2]):
         raise StagingError(f"{code.co_name}, called at {user_loc()}, assigns attributes or globals of Python's")
     module = getattr(f, "__module__", None) or type(getattr(f, "__self__", None)).__module__
