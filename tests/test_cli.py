@@ -168,7 +168,7 @@ def complaint(capsys, *argv):
         ("dump model.py:loss --args f32[2*B]", "2*B is not a dimension of an argument"),
         ("dump no.ir", "cannot read no.ir: No such file"),
         ("dump f.ir --args f32[2]", "the parameters of a graph have types already"),
-        ("dump f.ir --pass inline", "'inline' is not a pass; expected one of complex, loops"),
+        ("dump f.ir --pass inline", "'inline' is not a pass; expected one of tiles, complex, loops"),
         ("dump f.ir -o no/such/folder/x", "cannot write no/such/folder/x"),
         ("opt model.py --passes fold", "model.py: "),
         ("opt f.ir --passes fold,x", "'x' is not a pass"),
