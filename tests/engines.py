@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import lru_cache, partial
 from typing import Any
 
@@ -64,15 +64,15 @@ def runner(load: Callable[..., Any], wanted: Request, variables: list[Holder]) -
 LOADS: dict[str, Callable[..., Any]] = {"llvm": llvm_engine.load, "numba": numba_engine.load}
 
 
-def run_of(engine: str, wanted: Request) -> Run:
+def run_of(engine: str, wanted: Request, variables: Sequence[Holder] = ()) -> Run:
     """The program that is requested, on an engine: one of `LOADS`, or "quick llvm" or "quick numba".
 
     Quick ones have LLVM do without its optimisations, which takes half of the time: for tests of the code that LLVM is
     given, where others test the same as users have it.
     """
     if engine == "quick llvm":
-        return runner(_quickly_built, wanted, [])
-    run = runner(LOADS[engine.removeprefix("quick ")], wanted, [])
+        return runner(_quickly_built, wanted, list(variables))
+    run = runner(LOADS[engine.removeprefix("quick ")], wanted, list(variables))
     return _unoptimised(run) if engine == "quick numba" else run
 
 

@@ -1,4 +1,7 @@
-"""Random programs that update variables in place: whatever is read later or elsewhere is the old value."""
+"""Random programs that update variables in place: whatever is read later or elsewhere is the old value.
+
+400 programs run on the LLVM engine and 20 on the Numba engine, half of them without LLVM's own optimisations.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ from hypothesis import strategies as st
 from tapefuse.codegen.pipeline import Request
 from tapefuse.ir import ops
 from tapefuse.ir.graph import Graph, Value
-from tapefuse.ir.op import constant
+from tapefuse.ir.op import OPS, constant
 from tapefuse.ir.passes import optimise
 from tapefuse.ir.passes.checks import with_checks
 from tapefuse.ir.print import show
@@ -42,7 +45,8 @@ def test_random_updates_of_variables(engine: str) -> None:
         updates = {
             p: _update(rng, case.graph, p) for p in case.graph.params if p.dtype.kind == "f" and rng.random() < 0.7
         }
-        check(case, engine, updates, {p for p in case.graph.params if p in updates or rng.random() < 0.3})
+        kept = {p for p in case.graph.params if p in updates or rng.random() < 0.3}
+        check(case, rng.choice((engine, f"quick {engine}")), updates, kept)
 
     agree()
 
@@ -70,8 +74,16 @@ def _update(rng: random.Random, graph: Graph, state: Value) -> Value:
     return rng.choice(found)
 
 
+def _is_cut(v: Value) -> bool:
+    """Whether a float becomes an integer: NumPy and compiled code differ where it does not fit."""
+    return v.op is OPS["cast"] and v.dtype.kind in "iu" and v.args[0].dtype.kind == "f"
+
+
 def check(case: Case, engine: str, updates: dict[Value, Value], kept: set[Value]) -> None:
-    """Two calls, one after the other. `kept`: parameters that are states, those that are not updated too."""
+    """Two calls, one after the other; one, if the second may cut floats that do not fit.
+
+    `kept`: parameters that are states, those that are not updated too.
+    """
     inputs = [p for p in case.graph.params if p not in kept]
     states = [p for p in case.graph.params if p in kept]
     written = [p for p in states if p in updates]
@@ -83,7 +95,7 @@ def check(case: Case, engine: str, updates: dict[Value, Value], kept: set[Value]
     checked, checks = with_checks(graph)
     kinds = tuple(State(p.type, p in updates, str(p.name)) for p in states)
     wanted = Request(optimise(checked), len(inputs), kinds, checks=checks)
-    run = engines.runner(engines.LOADS[engine], wanted, holders)
+    run = engines.run_of(engine, wanted, holders)
     for call in (1, 2):
         arrays = [values[p] for p in graph.params]
         known = noise(graph, arrays)
@@ -97,3 +109,5 @@ def check(case: Case, engine: str, updates: dict[Value, Value], kept: set[Value]
         for p, a in zip(states, now, strict=True):
             assert p in updates or np.array_equal(a, values[p]), f"{p.name} is not written, but has changed"
         values |= dict(zip(states, now, strict=True))
+        if any(map(_is_cut, graph.nodes)):  # what updated states may be too large or too small for
+            return

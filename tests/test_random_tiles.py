@@ -13,6 +13,8 @@ import numpy as np
 import pytest
 
 import tapefuse as tp
+from tapefuse.compiler import optimised
+from tapefuse.ir import ops
 from tapefuse.ir.passes import tile_plan
 
 PROGRAMS = int(os.environ.get("TAPEFUSE_EXAMPLES", "2000")) // 100
@@ -173,3 +175,33 @@ def test_random_tiles_on_the_other_engine(monkeypatch: pytest.MonkeyPatch) -> No
         rng = np.random.default_rng(1000 + k)
         stencil = drawn(rng)
         check(stencil, inputs(stencil, rng), "numba", monkeypatch)
+
+
+def advection(u: Any, c: Any) -> Any:
+    u = u.copy()
+    for _ in range(64):
+        u[1:] -= c[1:] * (u[1:] - u[:-1])
+    return tp.sum(u * u)
+
+
+@pytest.fixture
+def field(monkeypatch: pytest.MonkeyPatch) -> list[np.ndarray]:
+    monkeypatch.undo()  # the sizes that pay
+    rng = np.random.default_rng(0)
+    return [rng.standard_normal(10_000), rng.random(10_000)]
+
+
+def test_a_gradient_keeps_every_eighth_state_of_one_forward_loop(field: list[np.ndarray]) -> None:
+    graph = optimised(tp.tape_function(tp.value_and_grad(advection, argnums=(0, 1))).graph(*field))[0]
+    forward, backward = (v for v in graph.nodes if v.op is ops.for_)
+    stacks = [p.shape for p in forward.attributes["body"].params if len(p.shape) > 1]
+    assert [s[:2] for s in stacks] == [(2, 8)] and stacks[0][2] < 6000
+    assert forward.attributes["parallel"] and backward.attributes["parallel"]
+
+
+def test_results_are_the_same_on_any_number_of_threads(field: list[np.ndarray]) -> None:
+    gradient = tp.value_and_grad(advection, argnums=(0, 1))
+    one, two = (tp.tape_function(gradient, threads=n)(*field) for n in (1, 2))
+    assert float(one[0]) == float(two[0])
+    for a, b in zip(one[1], two[1], strict=True):
+        np.testing.assert_array_equal(np.asarray(a), np.asarray(b))

@@ -1,6 +1,6 @@
 """The passes on graphs, and the order in which a traced graph goes through them.
 
-    graph = optimise(graph)                        # complex, loops, ..., rows, dce, recordings
+    graph = optimise(graph)                        # tiles, complex, loops, ..., strips, recordings
     graph, fired = BY_NAME["simplify"].run(graph)  # one of them, with how often each of its rules fired
 
 With TAPEFUSE_CHECK=1 the graph is verified before the first pass and after each that changes it.

@@ -7,7 +7,8 @@ A tile begins with the rows beside it from which its own will be computed, and e
 right: tiles overlap, what lies between two is computed twice, and none waits for another. Its values are small enough
 to stay in registers. Rows at the ends of the arrays are tiles of their own. Derivatives are made of this form: the
 reverse pass keeps what is carried once for a tile's iterations, computes the others again, and adds up the gradients
-of rows that tiles have in common.
+of rows that tiles have in common. Where there are many tiles, two halves of the rows run many blocks of iterations
+each, on threads (`tile_plan.Sections`).
 """
 
 from __future__ import annotations
