@@ -12,14 +12,15 @@ A masked load costs what others do, a choice costs an instruction more, and keep
 from __future__ import annotations
 
 import operator
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 import numpy as np
 
 from tapefuse._records import dataclass
 from tapefuse.codegen.contraction import registers
 from tapefuse.codegen.llvm_loop_shapes import REGISTER, Slopes, address_step
-from tapefuse.codegen.loops import For, Let, Load, Num, Scalar, Stmt, Store, Update, Var
+from tapefuse.codegen.loops import For, Let, Load, Num, Scalar, Var
+from tapefuse.codegen.loops_walk import readers
 from tapefuse.ir.types import size
 
 MOST = 64  # statements that a choice is made of
@@ -126,12 +127,12 @@ class Zeroed:
 
     def _kept(self, choices: list[_Choice]) -> list[_Choice]:
         """The choices of whose parts nothing else is made."""
-        readers = _readers(self.body)
+        made_of = readers(self.body)
         while True:
             parts: dict[Scalar, set[Scalar]] = {}  # what is made under a condition, and chosen
             for c in choices:
                 parts.setdefault(c.condition, set()).update((*c.made, c.let.dst))
-            fine = [c for c in choices if all(readers[x] <= parts[c.condition] for x in c.made)]
+            fine = [c for c in choices if all(parts[c.condition].issuperset(made_of[x]) for x in c.made)]
             if len(fine) == len(choices):
                 return fine
             choices = fine
@@ -139,25 +140,3 @@ class Zeroed:
 
 def _is_zero(x: Scalar) -> bool:
     return isinstance(x, Num) and x.value == 0 and not np.signbit(x.value)
-
-
-def _readers(body: Iterable[Stmt]) -> dict[Scalar, set[Scalar | None]]:
-    """By scalar what is made of it; None stands for what is stored, summed or an index."""
-    found: dict[Scalar, set[Scalar | None]] = {}
-    for t in body:
-        if isinstance(t, Let | Load):
-            found.setdefault(t.dst, set())
-        match t:
-            case Let(dst, _, args):
-                for x in args:
-                    found.setdefault(x, set()).add(dst)
-            case Load(_, _, index):
-                for x in index:
-                    found.setdefault(x, set()).add(None)
-            case Store(_, index, value):
-                for x in (*index, value):
-                    found.setdefault(x, set()).add(None)
-            case Update(acc, _, value):
-                for x in (acc, value):
-                    found.setdefault(x, set()).add(None)
-    return found

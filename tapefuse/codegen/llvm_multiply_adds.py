@@ -8,7 +8,8 @@
 from __future__ import annotations
 
 from tapefuse.codegen.llvm_loop_shapes import Slopes
-from tapefuse.codegen.loops import For, Let, Load, Num, Scalar, Store, Update, Var
+from tapefuse.codegen.loops import For, Let, Num, Scalar, Var
+from tapefuse.codegen.loops_walk import readers
 
 Product = tuple[Num, Scalar]  # factors
 
@@ -19,14 +20,14 @@ def repeated(s: For, slopes: Slopes) -> dict[Scalar, Product]:
     lets = [t for t in s.body if isinstance(t, Let) and t.dst in slopes and t.dst.dtype.kind == "f"]
     sums = {t.dst: t for t in lets if t.op in ("add", "sub")}
     products = {t.dst: t for t in lets if t.op == "mul"}
-    readers = _readers(s)
-    once = {x for x in products if len(readers[x]) == 1}
+    read_by = readers(s.body)
+    once = {x for x in products if len(read_by[x]) == 1}
     free = {x for x, t in sums.items() if once.isdisjoint(t.args)}  # the others are multiply-adds
     to_multiply, to_add = len(products), len(free)
     found: dict[Scalar, Product] = {}
     for x, t in products.items():
-        factors, count = _factors(t), len(readers[x])
-        is_read = count > 1 and all(y in free and not _others(sums[y], x) & products.keys() for y in readers[x])
+        factors, count = _factors(t), len(read_by[x])
+        is_read = count > 1 and all(y in free and not _others(sums[y], x) & products.keys() for y in read_by[x])
         if factors is not None and is_read and max(to_multiply + count - 1, to_add - count) <= max(to_multiply, to_add):
             found[x] = factors
             to_multiply, to_add = to_multiply + count - 1, to_add - count
@@ -43,15 +44,3 @@ def _factors(t: Let) -> Product | None:
 def _others(t: Let, x: Scalar) -> set[Scalar]:
     """What a sum adds to x; x itself if it does so twice."""
     return {t.args[t.args[0] == x]}
-
-
-def _readers(s: For) -> dict[Scalar, list[Scalar | None]]:
-    """By scalar what is made of it, once for each time; None stands for what is stored or summed."""
-    found: dict[Scalar, list[Scalar | None]] = {t.dst: [] for t in s.body if isinstance(t, Let | Load)}
-    for t in s.body:
-        if isinstance(t, Let):
-            for x in t.args:
-                found.setdefault(x, []).append(t.dst)
-        elif isinstance(t, Store | Update):
-            found.setdefault(t.value, []).append(None)
-    return found

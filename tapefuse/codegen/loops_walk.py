@@ -20,6 +20,7 @@ from tapefuse.codegen.loops import (
     Load,
     Move,
     Poll,
+    Scalar,
     Stmt,
     Store,
     Substitute,
@@ -55,6 +56,28 @@ def defined_symbols(body: Iterable[Stmt]) -> Iterator[str]:
         defined = s.var if isinstance(s, For) else s.dst if isinstance(s, Let | Load) else None
         if defined is not None and defined.name.startswith(SYMBOL):
             yield defined.name.removeprefix(SYMBOL)
+
+
+def readers(body: Iterable[Stmt]) -> dict[Scalar, list[Var | None]]:
+    """By scalar what straight-line statements make of it, once for each time. None stands for a store, sum or index."""
+    found: dict[Scalar, list[Var | None]] = {}
+    for s in body:
+        if isinstance(s, Let | Load):
+            found.setdefault(s.dst, [])
+        match s:
+            case Let(dst, _, args):
+                for x in args:
+                    found.setdefault(x, []).append(dst)
+            case Load(_, _, index):
+                for x in index:
+                    found.setdefault(x, []).append(None)
+            case Store(_, index, value):
+                for x in (*index, value):
+                    found.setdefault(x, []).append(None)
+            case Update(acc, _, value):
+                for x in (acc, value):
+                    found.setdefault(x, []).append(None)
+    return found
 
 
 def reads(s: Stmt) -> Iterator[Var]:

@@ -18,9 +18,8 @@ class Source:
         self.text = text
         self.file = f"<tapefuse-{kind}-{next(_numbers)}>"
         linecache.cache[self.file] = (len(text), None, text.splitlines(True), self.file)  # for tracebacks; stays
-        self._code = compile(text, self.file, "exec")
 
     def run(self, names: dict[str, Any], changed: Callable[[ast.Module], ast.Module] | None = None) -> dict[str, Any]:
         """Define what the module, or what becomes of it by `changed`, defines among `names`."""
-        exec(compile(changed(ast.parse(self.text)), self.file, "exec") if changed else self._code, names)
+        exec(compile(changed(ast.parse(self.text)) if changed else self.text, self.file, "exec"), names)
         return names

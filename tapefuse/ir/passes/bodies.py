@@ -9,9 +9,10 @@ from typing import Any
 from tapefuse.ir import ops
 from tapefuse.ir.graph import Graph, Value, here, symbols_in
 from tapefuse.ir.ops import region
-from tapefuse.ir.types import Dim, Poly, substitute
+from tapefuse.ir.types import Dim, Poly, Shape, substitute
 
 Run = Callable[[Graph], tuple[Graph, Counter[str]]]
+Results = Sequence[Value] | Mapping[int, Value]  # of a region, by number
 Change = Callable[[Value, tuple[Value, ...]], Value | None]  # a node and its new operands -> what it becomes
 
 
@@ -40,6 +41,29 @@ def rebuilt(outs: Iterable[Value], env: dict[Value, Value], change: Change | Non
     finally:
         here.loc = outer
     return tuple(env[v] for v in outs)
+
+
+def with_results(graph: Graph, replace: Callable[[Value, tuple[Value, ...]], Results | None]) -> Graph:
+    """The graph with other values for the results of some regions. `replace` is given a region and its new operands,
+    and says what its results become; None if it stays."""
+    found: dict[Value, Results] = {}
+
+    def change(v: Value, args: tuple[Value, ...]) -> Value | None:
+        if v.op is not None and v.op.is_region and (results := replace(v, args)) is not None:
+            found[v] = results
+            return v  # it is not read any more: its results stand for it
+        return found[v.args[0]][v.attributes["index"]] if v.op is ops.result and v.args[0] in found else None
+
+    return Graph(graph.params, rebuilt(graph.outs, {}, change), graph.name)
+
+
+def results_read(graph: Graph) -> dict[Value, set[int]]:
+    """By region, the numbers of its results that somebody reads."""
+    found: dict[Value, set[int]] = {}
+    for v in graph.nodes:
+        if v.op is ops.result:
+            found.setdefault(v.args[0], set()).add(v.attributes["index"])
+    return found
 
 
 def deep(run: Run) -> Run:
@@ -71,6 +95,19 @@ def inside(graph: Graph, run: Run) -> tuple[Graph, Counter[str]]:
         return v.op.emit(*args, **region.with_graphs(v.attributes, done.__getitem__))
 
     return Graph(graph.params, rebuilt(graph.outs, {}, change), graph.name), fired
+
+
+def replaced(dims: Shape, axis: int, d: Dim) -> Shape:
+    """Dimensions with one of them replaced."""
+    return (*dims[:axis], d, *dims[axis + 1 :])
+
+
+def part(x: Value, axis: int, start: Dim, limit: Dim) -> Value:
+    """Rows of an array along an axis, from `start` on, below `limit`."""
+    if (start, limit) == (0, x.shape[axis]):
+        return x
+    starts, limits = replaced((0,) * len(x.shape), axis, start), replaced(x.shape, axis, limit)
+    return ops.slice_.emit(x, starts=starts, limits=limits, strides=(1,) * len(x.shape))
 
 
 def row(stack: Any, k: Dim, shape: Sequence[Dim]) -> Any:

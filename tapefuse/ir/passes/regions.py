@@ -22,7 +22,7 @@ from tapefuse.ir.graph import Graph, Value, reachable
 from tapefuse.ir.op import const, constant
 from tapefuse.ir.ops.family import INT64
 from tapefuse.ir.passes import residuals
-from tapefuse.ir.passes.bodies import deep, depending, rebuilt, substituted
+from tapefuse.ir.passes.bodies import deep, depending, rebuilt, results_read, substituted, with_results
 from tapefuse.ir.passes.checks import never_negative
 from tapefuse.ir.passes.loops import carry_classes
 from tapefuse.ir.types import Poly
@@ -52,23 +52,12 @@ def run(graph: Graph) -> tuple[Graph, Counter[str]]:
 
 @deep
 def _once(graph: Graph) -> tuple[Graph, Counter[str]]:
-    used: dict[Value, set[int]] = {}
-    for v in graph.nodes:
-        if v.op is ops.result:
-            used.setdefault(v.args[0], set()).add(v.attributes["index"])
+    used = results_read(graph)
     if not used:
         return graph, Counter()
     fired: Counter[str] = Counter()
-    found: dict[Value, Results] = {}
-
-    def change(v: Value, args: tuple[Value, ...]) -> Value | None:
-        if v in used:
-            found[v] = _Region(v, args, used[v], fired).results()
-            return v  # it is not read any more: its results stand for it
-        return found[v.args[0]][v.attributes["index"]] if v.op is ops.result else None
-
-    outs = rebuilt(graph.outs, {}, change)
-    return (Graph(graph.params, outs, graph.name), fired) if fired else (graph, fired)
+    new = with_results(graph, lambda v, args: _Region(v, args, used[v], fired).results() if v in used else None)
+    return (new, fired) if fired else (graph, fired)
 
 
 class _Region:

@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 from tapefuse.ir import ops
 from tapefuse.ir.graph import Graph, Value, param
 from tapefuse.ir.passes.adjoint import zeros
-from tapefuse.ir.passes.bodies import rebuilt, symbols_of
+from tapefuse.ir.passes.bodies import part, rebuilt, replaced, results_read, symbols_of, with_results
 from tapefuse.ir.passes.residuals import bytes_of
 from tapefuse.ir.passes.strip_axes import SUM, axes_of
 from tapefuse.ir.types import Dim, Poly, Shape, size
@@ -36,22 +36,18 @@ _SHAPED = ("broadcast", "reshape", "empty", "iota")  # with their own shape amon
 
 def run(graph: Graph) -> tuple[Graph, Counter[str]]:
     """The graph with loops in strips, and how many."""
-    used: dict[Value, set[int]] = {}
-    for v in graph.nodes:
-        if v.op is ops.result:
-            used.setdefault(v.args[0], set()).add(v.attributes["index"])
-    found: dict[Value, dict[int, Value]] = {}
+    used = results_read(graph)
     fired: Counter[str] = Counter()
 
-    def change(v: Value, args: tuple[Value, ...]) -> Value | None:
-        if v.op is ops.for_ and v in used and (strips := _strips(v)) is not None:
-            fired["strips"] += 1
-            found[v] = strips.results(args, used[v])
-            return v  # it is not read any more: its results stand for it
-        return found[v.args[0]][v.attributes["index"]] if v.op is ops.result and v.args[0] in found else None
+    def in_strips(v: Value, args: tuple[Value, ...]) -> dict[int, Value] | None:
+        strips = _strips(v) if v.op is ops.for_ and v in used else None
+        if strips is None:
+            return None
+        fired["strips"] += 1
+        return strips.results(args, used[v])
 
-    outs = rebuilt(graph.outs, {}, change)
-    return (Graph(graph.params, outs, graph.name), fired) if fired else (graph, fired)
+    new = with_results(graph, in_strips)
+    return (new, fired) if fired else (graph, fired)
 
 
 def _strips(v: Value) -> Strips | None:
@@ -173,9 +169,7 @@ class Strips:
     def _cut(self, x: Value, axis: int | None) -> Value:
         """A strip's rows of a whole array."""
         assert axis is not None
-        starts = _at(x.shape, axis, self.first)
-        limits = (*x.shape[:axis], self.first + self.rows, *x.shape[axis + 1 :])
-        return ops.slice_(x, starts=starts, limits=limits, strides=(1,) * len(x.shape))
+        return part(x, axis, self.first, self.first + self.rows)
 
     def _whole(self) -> set[Value]:
         """Values of which each strip sees all rows: operands, and stacks of which it writes and reads some."""
@@ -232,16 +226,16 @@ class _Narrowed:
         if axis in (None, SUM):
             return v.op.emit(*(self._rows(x, y) for x, y in zip(v.args, args, strict=True)), **attrs)
         if v.op is ops.slice_ and v.args[0] in s.whole:
-            attrs["starts"] = _replaced(attrs["starts"], axis, s.first)
-            attrs["limits"] = _replaced(attrs["limits"], axis, s.first + s.rows)
+            attrs["starts"] = replaced(attrs["starts"], axis, s.first)
+            attrs["limits"] = replaced(attrs["limits"], axis, s.first + s.rows)
             return v.op.emit(*args, **attrs)
         if v in s.whole:
-            attrs["starts"] = _replaced(attrs["starts"], axis, s.first)
+            attrs["starts"] = replaced(attrs["starts"], axis, s.first)
             return v.op.emit(args[0], self._rows(v.args[1], args[1]), **attrs)
         if v.op is ops.slice_:
-            attrs["limits"] = _replaced(attrs["limits"], axis, s.rows)
+            attrs["limits"] = replaced(attrs["limits"], axis, s.rows)
         elif v.op.name in _SHAPED:
-            attrs["shape"] = _replaced(attrs["shape"], axis, s.rows)
+            attrs["shape"] = replaced(attrs["shape"], axis, s.rows)
         elif not v.args:
             return s._cut(v, axis)
         return v.op.emit(*(self._rows(x, y) for x, y in zip(v.args, args, strict=True)), **attrs)
@@ -256,9 +250,5 @@ def _reads_in_place(v: Value, user: Value) -> bool:
     return user.op is ops.slice_ or user.op in (ops.put, ops.put_add) and user.args[0] is v and user.args[1] is not v
 
 
-def _replaced(dims: Shape, axis: int, d: Dim) -> Shape:
-    return (*dims[:axis], d, *dims[axis + 1 :])
-
-
 def _at(shape: Shape, axis: int, first: Dim) -> Shape:
-    return _replaced((0,) * len(shape), axis, first)
+    return replaced((0,) * len(shape), axis, first)

@@ -13,11 +13,11 @@ from tapefuse.ir import ops
 from tapefuse.ir.graph import Graph, Value, param
 from tapefuse.ir.op import const, constant
 from tapefuse.ir.ops.family import INT64
-from tapefuse.ir.passes.bodies import depending, rebuilt
+from tapefuse.ir.passes.bodies import depending, part, rebuilt
 from tapefuse.ir.passes.checks import Known
 from tapefuse.ir.passes.loop_chunks import Loop
 from tapefuse.ir.passes.tile_plan import Plan, index_of
-from tapefuse.ir.passes.tile_rows import Held, Range, Reads, Rows, Unfit, Wanted, merged, part
+from tapefuse.ir.passes.tile_rows import Held, Range, Reads, Rows, Unfit, Wanted, merged
 from tapefuse.ir.types import Dim, Poly, symbols
 
 
@@ -141,7 +141,7 @@ class _Tile:
         pieces = [(r, r.moved(self.base * -1)) for r in merged(ranges)]
         if any(_is_outside(r, x.shape[0]) for _, r in pieces):
             raise Unfit  # of rows that another section has
-        return Held((r, part(x, 0, here)) for r, here in pieces)
+        return Held((r, part(x, 0, *here)) for r, here in pieces)
 
     def reads(self, wanted: Mapping[int, Range]) -> tuple[list[Wanted], dict[Value, list[Range]], list[Rows]]:
         """The rows of carries that are needed before each iteration and after the last one, of other arrays, and of
@@ -182,7 +182,7 @@ class _Tile:
                 return before[number[v]].rows(r)
             x = whole(v)
             assert x is not None
-            return others[x].rows(r) if x in others else part(x, axis, r)
+            return others[x].rows(r) if x in others else part(x, axis, *r)
 
         rows = Rows(iteration.varying, self.known, read, whole).like(asked)
         outs = iteration.body.outs

@@ -15,7 +15,7 @@ from typing import NamedTuple
 from tapefuse.ir import ops
 from tapefuse.ir.graph import Graph, Value
 from tapefuse.ir.op import constant
-from tapefuse.ir.passes.bodies import depending
+from tapefuse.ir.passes.bodies import depending, part, replaced
 from tapefuse.ir.passes.checks import Known, never_negative
 from tapefuse.ir.types import Dim, Poly, Shape, size
 
@@ -110,7 +110,7 @@ class Rows:
         for more in self.together.get((v, axis), ()):
             start, limit = r.start - more.start, more.limit - r.limit
             if r != more and all(isinstance(d, int) and d >= 0 for d in (start, limit)):
-                return part(self.of(v, axis, more), axis, Range(start, start + r.rows))
+                return part(self.of(v, axis, more), axis, start, start + r.rows)
         assert v.op is not None
         return v.op.emit(*(self._operand(v, x, axis, r) for x in v.args), **v.attributes)
 
@@ -128,7 +128,7 @@ class Rows:
         if v.op is ops.reshape:
             return self._reshape(v, axis, r)
         if v.op is ops.broadcast and axis not in attrs["axes"]:
-            return ops.broadcast.emit(self._scalar(v.args[0]), **attrs | {"shape": at(v.shape, axis, r.rows)})
+            return ops.broadcast.emit(self._scalar(v.args[0]), **attrs | {"shape": replaced(v.shape, axis, r.rows)})
         return None
 
     def _operand(self, v: Value, x: Value, axis: int, r: Range) -> Value:
@@ -155,7 +155,7 @@ class Rows:
     def _slice(self, v: Value, axis: int, r: Range) -> Value:
         (x,), attrs = v.args, v.attributes
         x = self.of(x, axis, r.moved(attrs["starts"][axis]))
-        starts, limits = at(attrs["starts"], axis, 0), at(attrs["limits"], axis, r.rows)
+        starts, limits = replaced(attrs["starts"], axis, 0), replaced(attrs["limits"], axis, r.rows)
         if starts == (0,) * len(starts) and limits == x.shape and set(attrs["strides"]) == {1}:
             return x
         return ops.slice_.emit(x, starts=starts, limits=limits, strides=attrs["strides"])
@@ -168,18 +168,18 @@ class Rows:
         before = size(v.shape[:axis])
         for k, n in enumerate(x.shape):
             if n == v.shape[axis] and size(x.shape[:k]) == before:
-                return ops.reshape.emit(self.of(x, k, r), shape=at(v.shape, axis, r.rows))
+                return ops.reshape.emit(self.of(x, k, r), shape=replaced(v.shape, axis, r.rows))
         raise Unfit
 
     def _put(self, v: Value, axis: int, r: Range) -> Value:
         (base, new), start = v.args, v.attributes["starts"][axis]
-        if at(base.shape, axis, 0) != at(new.shape, axis, 0):
+        if replaced(base.shape, axis, 0) != replaced(new.shape, axis, 0):
             raise Unfit
         pieces = []
-        for part, source in self._parts(r, [start, start + new.shape[axis]]):
-            old = self.of(base, axis, part) if v.op is ops.put_add or source != 1 else None
+        for cut, source in self._parts(r, [start, start + new.shape[axis]]):
+            old = self.of(base, axis, cut) if v.op is ops.put_add or source != 1 else None
             if source == 1:
-                x = self.of(new, axis, part.moved(start * -1))
+                x = self.of(new, axis, cut.moved(start * -1))
                 pieces.append(x if old is None else ops.add.emit(old, x))
             else:
                 assert old is not None
@@ -190,14 +190,14 @@ class Rows:
         (x,), attrs = v.args, v.attributes
         low = attrs["low"][axis]
         pieces = []
-        for part, source in self._parts(r, [low, low + x.shape[axis]]):
+        for cut, source in self._parts(r, [low, low + x.shape[axis]]):
             if source == 1:
-                inner = self.of(x, axis, part.moved(low * -1))
-                others = attrs | {"low": at(attrs["low"], axis, 0), "high": at(attrs["high"], axis, 0)}
+                inner = self.of(x, axis, cut.moved(low * -1))
+                others = attrs | {"low": replaced(attrs["low"], axis, 0), "high": replaced(attrs["high"], axis, 0)}
                 is_padded = any(n != 0 for k in ("low", "high", "interior") for n in others[k])
                 pieces.append(ops.pad.emit(inner, **others) if is_padded else inner)
             else:
-                pieces.append(_filled(v, at(v.shape, axis, part.rows)))
+                pieces.append(_filled(v, replaced(v.shape, axis, cut.rows)))
         return joined(pieces, axis)
 
     def _concat(self, v: Value, axis: int, r: Range) -> Value:
@@ -237,19 +237,6 @@ def joined(pieces: list[Value], axis: int) -> Value:
     return pieces[0] if len(pieces) == 1 else ops.concat.emit(*pieces, axis=axis)
 
 
-def part(x: Value, axis: int, r: Range) -> Value:
-    """Rows of an array."""
-    if r == (0, x.shape[axis]):
-        return x
-    starts, limits = at((0,) * len(x.shape), axis, r.start), at(x.shape, axis, r.limit)
-    return ops.slice_.emit(x, starts=starts, limits=limits, strides=(1,) * len(x.shape))
-
-
-def at(dims: Shape, axis: int, d: Dim) -> Shape:
-    """Dimensions with one of them replaced."""
-    return (*dims[:axis], d, *dims[axis + 1 :])
-
-
 # -- what is read -----------------------------------------------------------------------------------------------------
 
 Wanted = Mapping[int, Sequence[Range]]  # by carry
@@ -276,7 +263,7 @@ class Reads:
             self.carries.setdefault(self.number[v], []).append(r)
         elif len(v.shape) == 1:
             self.others.setdefault(v, []).append(r)
-        return part(v, axis, r)
+        return part(v, axis, *r)
 
 
 class Held:
@@ -289,5 +276,5 @@ class Held:
         for held, x in self.pieces:
             inner = r.moved(held.start * -1)
             if all(isinstance(d, int) and d >= 0 for d in (inner.start, x.shape[0] - inner.limit)):
-                return part(x, 0, inner)
+                return part(x, 0, *inner)
         raise Unfit

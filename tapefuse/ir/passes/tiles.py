@@ -22,13 +22,13 @@ from tapefuse.ir.graph import Graph, Value, param
 from tapefuse.ir.halves import is_half, kind_of
 from tapefuse.ir.op import const
 from tapefuse.ir.passes.adjoint import adjoint, records_of, zeros
-from tapefuse.ir.passes.bodies import deep, inside, rebuilt
+from tapefuse.ir.passes.bodies import deep, inside, part, rebuilt, with_results
 from tapefuse.ir.passes.loop_chunks import Loop
 from tapefuse.ir.passes.residuals import is_repeatable
 from tapefuse.ir.passes.simplify import RULES
 from tapefuse.ir.passes.tile_blocks import Grid, block
 from tapefuse.ir.passes.tile_plan import Plan, Sections, index_of, pays, plan_of, sections_of, varying
-from tapefuse.ir.passes.tile_rows import Range, Unfit, part
+from tapefuse.ir.passes.tile_rows import Unfit
 from tapefuse.ir.types import Dim, Poly
 
 _MOVES = (ops.slice_, ops.reshape, ops.broadcast, ops.pad, ops.concat)
@@ -42,18 +42,15 @@ def run(graph: Graph) -> tuple[Graph, Counter[str]]:
 
 
 def _run(graph: Graph) -> tuple[Graph, Counter[str]]:
-    found: dict[Value, Sequence[Value]] = {}
     fired: Counter[str] = Counter()
 
-    def change(v: Value, args: tuple[Value, ...]) -> Value | None:
-        if v.op is ops.for_ and (results := tiled(_loop(v, args))) is not None:
-            fired["tiles"] += 1
-            found[v] = results
-            return v  # it is not read any more: its results stand for it
-        return found[v.args[0]][v.attributes["index"]] if v.op is ops.result and v.args[0] in found else None
+    def by_tiles(v: Value, args: tuple[Value, ...]) -> tuple[Value, ...] | None:
+        found = tiled(_loop(v, args)) if v.op is ops.for_ else None
+        fired["tiles"] += found is not None
+        return found
 
-    outs = rebuilt(graph.outs, {}, change)
-    return (Graph(graph.params, outs, graph.name), fired) if fired else (graph, fired)
+    new = with_results(graph, by_tiles)
+    return (new, fired) if +fired else (graph, Counter())
 
 
 def _renewed(graph: Graph) -> tuple[Graph, Counter[str]]:
@@ -217,7 +214,7 @@ def _turn(loop: Loop, plan: Plan, sections: Sections, xs: Sequence[Value], done:
     def local(x: Value) -> Value:
         if len(x.shape) != 1:
             return x
-        return part(x, 0, Range(base, base + rows + (x.shape[0] - plan.n)))
+        return part(x, 0, base, base + rows + (x.shape[0] - plan.n))
 
     written = tuple(param(x.type) for x in xs[:n])
     read = tuple(param(x.type) for x in xs)
@@ -226,7 +223,7 @@ def _turn(loop: Loop, plan: Plan, sections: Sections, xs: Sequence[Value], done:
     outs = []
     for y, x in zip(written, found, strict=True):
         count = cut + half * (y.shape[0] - 2 * cut)
-        mine = part(x, 0, Range(half * (cut - first), half * (cut - first) + count))
+        mine = part(x, 0, half * (cut - first), half * (cut - first) + count)
         outs.append(ops.put.emit(y, mine, starts=(half * cut,), strides=(1,)))
     body = Graph((*written, *read), tuple(outs), loop.body.name)
     start = tuple(zeros(x.type) for x in xs[:n])
