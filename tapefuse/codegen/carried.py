@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from tapefuse.codegen.schedule import chained, is_computed_again, unaliased
+from tapefuse.codegen.groups import unaliased
+from tapefuse.codegen.inline_values import chained, is_computed_again
 from tapefuse.codegen.updates import Reads, reads_of_base, replaces_most, writes_into_base
 from tapefuse.ir.graph import Graph, Value
 from tapefuse.ir.op import OPS

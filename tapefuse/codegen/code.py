@@ -16,6 +16,7 @@ from functools import partial
 import numpy as np
 
 from tapefuse._records import dataclass
+from tapefuse.codegen.builder import folded
 from tapefuse.codegen.chains import carried_last
 from tapefuse.codegen.costs import WEIGHTS
 from tapefuse.codegen.loops import (
@@ -38,7 +39,6 @@ from tapefuse.codegen.loops import (
     While,
     bodies,
     dimension,
-    folded,
 )
 from tapefuse.codegen.reuse import Known, Slot, buffers, slots, with_slots
 from tapefuse.codegen.windows import Window, windows, with_window

@@ -6,9 +6,10 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from tapefuse._records import dataclass
+from tapefuse.codegen.builder import Builder
+from tapefuse.codegen.groups import Group, Schedule
 from tapefuse.codegen.guards import guarded
-from tapefuse.codegen.loops import Buffer, Builder, Kernel, Scalar
-from tapefuse.codegen.schedule import Group, Schedule
+from tapefuse.codegen.loops import Buffer, Kernel, Scalar
 from tapefuse.ir.graph import Value
 from tapefuse.ir.types import Dim, Type, symbols
 

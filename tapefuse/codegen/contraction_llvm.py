@@ -15,6 +15,7 @@ import numpy as np
 
 from tapefuse.codegen.contraction import Tile, tile
 from tapefuse.codegen.llvm_instructions import Declarations, register_type
+from tapefuse.codegen.llvm_lanes import Lanes
 from tapefuse.codegen.loops import Contract, Num
 from tapefuse.ir.types import show_dtype
 
@@ -39,12 +40,11 @@ class _Function:
     """Prints one of them."""
 
     def __init__(self, needs: Declarations, shape: Tile, dtype: np.dtype, terms: int, add: bool):
-        self.needs, self.shape, self.dtype, self.terms, self.add = needs, shape, dtype, terms, add
-        self.t, self.align = register_type(dtype), dtype.itemsize
-        self.v = self.t if shape.lanes == 1 else f"<{shape.lanes} x {self.t}>"
-        self.bits = f"<{shape.lanes} x i1>"
-        self.suffix = show_dtype(dtype) if shape.lanes == 1 else f"v{shape.lanes}{show_dtype(dtype)}"
+        self.needs, self.shape, self.terms, self.add = needs, shape, terms, add
+        self.t, self.lanes = register_type(dtype), Lanes(self, shape.lanes)
+        self.v = self.lanes.of(self.t)
         self.smin = needs.intrinsic("llvm.smin.i64", "i64", "i64", "i64")
+        self.slots = [f"  {self.slot(r, v)} = alloca {self.v}" for r, v in self.grid()]
         self.lines: list[str] = []
         self.count = 0
 
@@ -52,10 +52,9 @@ class _Function:
         sizes = ["rows", "columns", "row_c", "row_a"]
         sizes += [f"{what}{k}" for k in range(self.terms) for what in ("extent", "step_a", "step_b")]
         parameters = ", ".join(["ptr %c", "ptr %a", "ptr %b", *(f"i64 %{s}" for s in sizes)])
-        slots = [f"  {self.slot(r, v)} = alloca {self.v}" for r, v in self.grid()]
         self.body()
         head = f'define internal void @"{name}"({parameters}) noinline nounwind "no-trapping-math"="true" {{'
-        return "\n".join([head, "entry:", *slots, *self.lines, "}"])
+        return "\n".join([head, "entry:", *self.slots, *self.lines, "}"])
 
     def grid(self) -> Iterator[tuple[int, int]]:
         return ((r, v) for r in range(self.shape.rows) for v in range(self.shape.vectors))
@@ -99,15 +98,12 @@ class _Function:
         """Which lanes of each vector are columns."""
         if not self.shape.masked:
             return
-        lanes = self.shape.lanes
+        lanes = self.lanes
         left = self.new("sub i64 %columns, %at.column")
         left = self.new(f"trunc i64 {self.new(f'call i64 {self.smin}(i64 {left}, i64 {self.shape.columns})')} to i32")
-        first = self.new(f"insertelement <{lanes} x i32> poison, i32 {left}, i64 0")
-        wide = f"<{lanes} x i32>"
-        end = self.new(f"shufflevector {wide} {first}, {wide} poison, {wide} zeroinitializer")
+        end = lanes.splat("i32", left)
         for v in range(self.shape.vectors):
-            numbers = ", ".join(f"i32 {v * lanes + k}" for k in range(lanes))
-            self.line(f"%mask.{v} = icmp ult <{lanes} x i32> <{numbers}>, {end}")
+            self.line(f"%mask.{v} = icmp ult {lanes.of('i32')} {lanes.steps('i32', first=v * lanes.count)}, {end}")
 
     # -- one tile ----------------------------------------------------------------------------------
     def tile(self, b: str, c: str, terms: str) -> None:
@@ -152,7 +148,7 @@ class _Function:
     def multiply_add(self, rows_a: list[str], at: str, b: str) -> None:
         vectors = [self.load(self.element(b, v * self.shape.lanes), v) for v in range(self.shape.vectors)]
         for r, row in enumerate(rows_a):
-            x = self.everywhere(self.new(f"load {self.t}, ptr {self.element(row, at)}"))
+            x = self.lanes.splat(self.t, self.new(f"load {self.t}, ptr {self.element(row, at)}"))
             for v, y in enumerate(vectors):
                 old = self.new(f"load {self.v}, ptr {self.slot(r, v)}")
                 self.line(f"store {self.v} {self.fused(x, y, old)}, ptr {self.slot(r, v)}")
@@ -162,7 +158,7 @@ class _Function:
         v = self.v
         if self.needs.strict:
             return self.new(f"fadd {v} {total}, {self.new(f'fmul {v} {x}, {y}')}")
-        f = self.needs.intrinsic(f"llvm.fmuladd.{self.suffix}", v, v, v, v)
+        f = self.needs.intrinsic(f"llvm.fmuladd.{self.lanes.suffix(self.t)}", v, v, v, v)
         return self.new(f"call {v} {f}({v} {x}, {v} {y}, {v} {total})")
 
     # -- text ----------------------------------------------------------------------------------------
@@ -180,22 +176,11 @@ class _Function:
     def element(self, base: str, offset: str | int) -> str:
         return base if offset == 0 else self.new(f"getelementptr {self.t}, ptr {base}, i64 {offset}")
 
-    def everywhere(self, x: str) -> str:
-        if self.shape.lanes == 1:
-            return x
-        one = self.new(f"insertelement {self.v} poison, {self.t} {x}, i64 0")
-        return self.new(f"shufflevector {self.v} {one}, {self.v} poison, <{self.shape.lanes} x i32> zeroinitializer")
+    def mask(self, v: int) -> str | None:
+        return f"%mask.{v}" if self.shape.masked else None
 
     def load(self, address: str, v: int) -> str:
-        if not self.shape.masked:
-            return self.new(f"load {self.v}, ptr {address}, align {self.align}")
-        f = self.needs.intrinsic(f"llvm.masked.load.{self.suffix}.p0", self.v, "ptr", "i32", self.bits, self.v)
-        mask = f"{self.bits} %mask.{v}"
-        return self.new(f"call {self.v} {f}(ptr {address}, i32 {self.align}, {mask}, {self.v} zeroinitializer)")
+        return self.lanes.load(self.t, address, self.mask(v))
 
     def store(self, value: str, address: str, v: int) -> None:
-        if not self.shape.masked:
-            self.line(f"store {self.v} {value}, ptr {address}, align {self.align}")
-            return
-        f = self.needs.intrinsic(f"llvm.masked.store.{self.suffix}.p0", "void", self.v, "ptr", "i32", self.bits)
-        self.line(f"call void {f}({self.v} {value}, ptr {address}, i32 {self.align}, {self.bits} %mask.{v})")
+        self.lanes.store(self.t, value, address, self.mask(v))

@@ -13,10 +13,11 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 
 from tapefuse.codegen.access import Operand, at
+from tapefuse.codegen.builder import Builder
 from tapefuse.codegen.context import Context, Place, Step
 from tapefuse.codegen.convolution_shape import Extents, extents
 from tapefuse.codegen.costs import CHUNKS, GRAIN, MULTIPLY_ADD, TRANSFER
-from tapefuse.codegen.loops import CHUNK, HI, INT, LO, ZERO, Buffer, Builder, Contract, Kernel, Num, Scalar, Term
+from tapefuse.codegen.loops import CHUNK, HI, INT, LO, ZERO, Buffer, Contract, Kernel, Num, Scalar, Term
 from tapefuse.ir.graph import Value
 from tapefuse.ir.types import Dim, Poly, Type, size
 

@@ -6,6 +6,8 @@ Measured on a 2-core AVX-512 machine (EPYC of the 7003-9004 line, 32 KB / 1 MB /
 
 from __future__ import annotations
 
+import os
+
 import numpy as np
 
 from tapefuse.ir.graph import Value
@@ -40,6 +42,7 @@ CALLED_TERM = 4  # a multiply-add of it, 16 a ns
 GRAIN = 16_000 * 64  # cost of the smallest piece worth a thread, 16 us: a launch takes 2 us
 SPAN = 4096  # bytes of a row that a piece of its columns should have: shorter ones do not stream from memory
 CHUNKS = 16  # most pieces; fixed, so that results do not depend on the number of threads
+CORES = os.cpu_count() or 1  # what is cut into fewer pieces, so as to be faster on some threads, is slower on all
 
 # -- size of kernels -----------------------------------------------------------------------------------------------
 LIMIT = 600  # instructions of one kernel, roughly: LLVM's time grows faster than linearly past this

@@ -25,7 +25,6 @@ from tapefuse.codegen import vector_math
 from tapefuse.codegen.emit_numba_names import Imports, dim_text, shape_text
 from tapefuse.codegen.loops import (
     CHUNK,
-    COMPARISONS,
     HI,
     INT,
     LO,
@@ -62,7 +61,7 @@ from tapefuse.codegen.loops import (
     dimension,
 )
 from tapefuse.codegen.loops_walk import defined_symbols, reads, walk
-from tapefuse.ir.ops.scalar import HALVES
+from tapefuse.ir.ops.scalar import COMPARISONS, HALVES
 from tapefuse.ir.types import Type, show_dtype, size
 
 LONGEST = 72  # an expression longer than this gets a name of its own
@@ -243,7 +242,8 @@ class _Writer:
     def launch(self, s: Launch) -> str:
         operands = [*(b.name for b in s.buffers), *map(self.plain, s.sizes)]
         if s.pieces == Num(1, INT):
-            return f"{self.launched(s.kernel, False)}({', '.join([*grouped(operands), '0', self.plain(s.rows), '0'])})"
+            bounds = [self.plain(s.first), self.plain(s.rows), "0"]
+            return f"{self.launched(s.kernel, False)}({', '.join([*grouped(operands), *bounds])})"
         rows, pieces = self.plain(s.rows), self.plain(s.pieces)
         return f"{self.launched(s.kernel, True)}({', '.join([*grouped(operands), rows, pieces])})"
 

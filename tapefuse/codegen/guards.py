@@ -20,7 +20,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from tapefuse.codegen.loops import ZERO, Builder, Num, Scalar, Var
+from tapefuse.codegen.builder import Builder
+from tapefuse.codegen.loops import ZERO, Num, Scalar, Var
 
 _AFFINE = ("add", "sub", "mul")
 _INDEX = (*_AFFINE, "floordiv", "mod")  # what rules compute indices with from those along other axes

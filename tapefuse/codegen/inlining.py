@@ -41,6 +41,7 @@ from tapefuse.codegen.loops import (
     bodies,
     identity,
 )
+from tapefuse.codegen.loops_walk import with_bodies
 from tapefuse.codegen.reuse import buffers
 from tapefuse.ir.types import Dim
 
@@ -214,9 +215,8 @@ class _Inlined:
                 code.move(tuple(map(self.array, targets)), tuple(map(self.array, sources)))
             case Launch():
                 arrays = tuple(map(self.array, s.buffers))
-                sizes, (rows, pieces) = self.scalars(s.sizes), self.scalars((s.rows, s.pieces))
-                kernel = replace(s.kernel, name=f"{self.prefix}_{s.kernel.name}")
-                code.append(Launch(kernel, arrays, sizes, rows, pieces))
+                sizes, bounds = self.scalars(s.sizes), self.scalars((s.rows, s.pieces, s.first))
+                code.append(Launch(_renamed(s.kernel, self.prefix), arrays, sizes, *bounds))
             case Gemm() | Contract() | Transpose() | Substitute():
                 code.append(self.library(s))
             case Call(function, operands, sizes, failed):
@@ -274,3 +274,17 @@ class _Inlined:
             elif isinstance(x, tuple):
                 changed[f.name] = self.scalars(x)
         return replace(s, **changed)
+
+
+def _renamed(kernel: Kernel, prefix: str) -> Kernel:
+    """The kernel with a prefix to its name, and to the names of those that it launches."""
+
+    def renamed(body: tuple[Stmt, ...]) -> tuple[Stmt, ...]:
+        return tuple(map(changed, body))
+
+    def changed(s: Stmt) -> Stmt:
+        if isinstance(s, Launch):
+            return replace(s, kernel=_renamed(s.kernel, prefix))
+        return with_bodies(s, renamed)
+
+    return replace(kernel, name=f"{prefix}_{kernel.name}", body=renamed(kernel.body))

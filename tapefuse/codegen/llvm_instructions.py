@@ -13,8 +13,8 @@ from tapefuse._errors import CompileError
 from tapefuse.codegen import vector_math
 from tapefuse.codegen.contraction import registers
 from tapefuse.codegen.llvm_random import threefry
-from tapefuse.codegen.loops import COMPARISONS, Num
-from tapefuse.ir.ops.scalar import HALVES
+from tapefuse.codegen.loops import Num
+from tapefuse.ir.ops.scalar import COMPARISONS, HALVES
 from tapefuse.ir.types import Dim, Poly, show_dtype
 
 FLAGS = "contract "  # a*b+c may round once; anything looser changes what users' formulas mean

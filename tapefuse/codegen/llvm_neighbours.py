@@ -9,17 +9,17 @@ Elements that neighbours in a vector loop share are loaded once, and shifted by 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import Protocol
+from collections.abc import Mapping
 
 from tapefuse._records import dataclass
 from tapefuse.codegen.contraction import registers
 from tapefuse.codegen.llvm_instructions import memory_type
+from tapefuse.codegen.llvm_lanes import Lanes
 from tapefuse.codegen.llvm_loop_shapes import REGISTER, Shape, address_step
-from tapefuse.codegen.llvm_regions import RegionWriter
 from tapefuse.codegen.loops import Buffer, For, Let, Load, Num, Scalar, Store, Update, Var
 from tapefuse.ir.types import size
 
+Bases = Mapping[tuple[Buffer, tuple[Scalar, ...]], str]  # the parts of addresses that do not vary in the loop
 LEAST_VECTORS = 4  # of a loop in which this pays
 LEAST_ALIGNED = 32  # and of one whose first elements are computed apart
 LEAST_VECTORS_AND_ONE = 8  # of one that takes one more so that they begin with lines
@@ -78,72 +78,64 @@ def _offsets(s: For) -> dict[Scalar, int]:
     return found
 
 
-class Printing(Protocol):
-    """What is read here of the loop that is printed (`llvm_vectors`)."""
-
-    w: RegionWriter
-    lanes: int
-    bases: dict[tuple[Buffer, tuple[Scalar, ...]], str]
-
-    @property
-    def bits(self) -> str: ...
-    def suffix(self, memory: str) -> str: ...
-    def shuffled(self, x: str, y: str, v: str, sources: Iterable[int]) -> str: ...
-
-
 class Neighbours:
     """How one loop loads them: slots on the stack, which LLVM makes registers, hold what was loaded before."""
 
-    def __init__(self, s: For, shape: Shape):
+    def __init__(self, s: For, shape: Shape, lanes: Lanes, bases: Bases):
         pays = registers().nbytes == REGISTER and (shape.trips is None or shape.trips >= LEAST_VECTORS * shape.width)
+        self.lanes, self.bases = lanes, bases
         self.lines = lines(s, shape.slopes, shape.width) if pays else []
         self.line_of = {dst: line for line in self.lines for dst in line.offsets}
         self.at = ""  # the index, in a copy of the body that uses the slots
-        self.lanes: tuple[int, int] | None = None  # of that copy, those that are iterations; None: all
+        self.inside: tuple[int, int] | None = None  # of that copy, the lanes that are iterations; None: all
         self.slots: list[str] = []
         self.loaded: dict[int, tuple[str, str]] = {}  # by line: what was loaded before, and now
 
-    def begin(self, p: Printing, start: str, lead: int = 0) -> None:
+    def begin(self, start: str, lead: int = 0) -> None:
         """Before vectors from `start` on, of which the first has `lead` lanes that are no iterations: the elements
         before those that it loads."""
-        self.slots = [f"%neighbours{len(p.w.slots) + k}" for k in range(len(self.lines))]
+        w, count = self.lanes.w, self.lanes.count
+        self.slots = [f"%neighbours{len(w.slots) + k}" for k in range(len(self.lines))]
         for slot, line in zip(self.slots, self.lines, strict=True):
-            v = _integers(p, line)
-            p.w.slots.append(f"  {slot} = alloca {v}")
-            read = (min(p.lanes, p.lanes - line.span + lead), p.lanes)
-            before = _masked(p, line, start, line.last - p.lanes, read) if read[0] < p.lanes else "zeroinitializer"
-            p.w.line(f"store {v} {before}, ptr {slot}")
+            v, first = self.lanes.of(_integer(line)), count - line.span + lead
+            w.slots.append(f"  {slot} = alloca {v}")
+            inside = (first, count)
+            before = self._elements(line, start, line.last - count, inside) if first < count else "zeroinitializer"
+            w.line(f"store {v} {before}, ptr {slot}")
 
-    def step(self, at: str, lanes: tuple[int, int] | None = None) -> None:
+    def step(self, at: str, inside: tuple[int, int] | None = None) -> None:
         """At a copy of the body for the vector from `at` on."""
-        self.at, self.lanes, self.loaded = at if self.slots else "", lanes, {}
+        self.at, self.inside, self.loaded = at if self.slots else "", inside, {}
 
     def end(self) -> None:
         self.at, self.slots = "", []
 
-    def load(self, p: Printing, t: Load) -> str | None:
+    def load(self, t: Load) -> str | None:
         """The vector that a load gives; None if it shares nothing, or there are no slots here."""
         if not self.at or t.dst not in self.line_of:
             return None
-        line = self.line_of[t.dst]
-        number = self.lines.index(line)
-        v, n = f"<{p.lanes} x {memory_type(t.dst.dtype)}>", _integers(p, line)
+        line, w, count = self.line_of[t.dst], self.lanes.w, self.lanes.count
+        number, integer = self.lines.index(line), _integer(line)
+        n = self.lanes.of(integer)
         if number not in self.loaded:
-            new = self._next(p, line)
-            self.loaded[number] = p.w.new(f"load {n}, ptr {self.slots[number]}"), new
-            p.w.line(f"store {n} {new}, ptr {self.slots[number]}")
+            new = self._next(line)
+            self.loaded[number] = w.new(f"load {n}, ptr {self.slots[number]}"), new
+            w.line(f"store {n} {new}, ptr {self.slots[number]}")
         (old, new), by = self.loaded[number], line.last - line.offsets[t.dst]
-        found = new if by == 0 else p.shuffled(old, new, n, range(p.lanes - by, 2 * p.lanes - by))
-        return p.w.new(f"bitcast {n} {found} to {v}")
+        found = self.lanes.shuffled(integer, old, new, range(count - by, 2 * count - by)) if by else new
+        return w.new(f"bitcast {n} {found} to {self.lanes.registers(t.dst.dtype)}")
 
-    def _next(self, p: Printing, line: Line) -> str:
+    def _next(self, line: Line) -> str:
         """The elements of a line that are the last ones of the vector's iterations, and those between them."""
-        if self.lanes is not None:
-            low, high = self.lanes
-            return _masked(p, line, self.at, line.last, (max(0, low - line.span), high))
-        dtype = line.buffer.type.dtype
-        place = _address(p, line.buffer, line.index, self.at, line.last)
-        return p.w.new(f"load {_integers(p, line)}, ptr {place}, align {dtype.itemsize}")
+        if self.inside is None:
+            return self._elements(line, self.at, line.last, None)
+        low, high = self.inside
+        return self._elements(line, self.at, line.last, (max(0, low - line.span), high))
+
+    def _elements(self, line: Line, at: str, offset: int, inside: tuple[int, int] | None) -> str:
+        """The elements of a line from `offset` after `at` on, in lanes from one on up to another one, and zeros."""
+        place = _address(self.lanes, self.bases, line.buffer, line.index, at, offset)
+        return self.lanes.load(_integer(line), place, None if inside is None else self.lanes.between(*inside))
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,37 +182,23 @@ def lead(s: For, shape: Shape) -> int:
     return before if aligned == vectors or trips >= LEAST_VECTORS_AND_ONE * width else 0
 
 
-def aligned_start(p: Printing, place: Place, start: str) -> str:
+def aligned_start(lanes: Lanes, bases: Bases, place: Place, start: str) -> str:
     """The first index from `start` on at which what is stored begins a line of the cache."""
-    first = p.w.new(f"ptrtoint ptr {_address(p, place.buffer, place.index, start, place.offset)} to i64")
-    ahead = p.w.new(f"and i64 {p.w.new(f'sub i64 0, {first}')}, {REGISTER - 1}")
-    elements = p.w.new(f"lshr i64 {ahead}, {place.buffer.type.dtype.itemsize.bit_length() - 1}")
-    return p.w.new(f"add i64 {start}, {elements}")
+    w, address = lanes.w, _address(lanes, bases, place.buffer, place.index, start, place.offset)
+    first = w.new(f"ptrtoint ptr {address} to i64")
+    ahead = w.new(f"and i64 {w.new(f'sub i64 0, {first}')}, {REGISTER - 1}")
+    elements = w.new(f"lshr i64 {ahead}, {place.buffer.type.dtype.itemsize.bit_length() - 1}")
+    return w.new(f"add i64 {start}, {elements}")
 
 
-def _integers(p: Printing, line: Line) -> str:
+def _integer(line: Line) -> str:
     """Vectors of elements are kept as integers: LLVM knows the one instruction that shifts two of them as one, and
     leaves both as they are, for integers alone."""
-    return f"<{p.lanes} x i{8 * line.buffer.type.dtype.itemsize}>"
+    return f"i{8 * line.buffer.type.dtype.itemsize}"
 
 
-def _masked(p: Printing, line: Line, at: str, offset: int, lanes: tuple[int, int]) -> str:
-    """The elements of a line from `offset` after `at` on, in lanes from one on up to another one, and zeros."""
-    dtype, v = line.buffer.type.dtype, _integers(p, line)
-    name = f"llvm.masked.load.{p.suffix(f'i{8 * dtype.itemsize}')}.p0"
-    f = p.w.needs.intrinsic(name, v, "ptr", "i32", p.bits, v)
-    place = _address(p, line.buffer, line.index, at, offset)
-    mask = mask_text(p.lanes, *lanes)
-    return p.w.new(f"call {v} {f}(ptr {place}, i32 {dtype.itemsize}, {p.bits} {mask}, {v} zeroinitializer)")
-
-
-def mask_text(lanes: int, first: int, end: int) -> str:
-    """The mask of lanes `first` up to `end`."""
-    return "<" + ", ".join(f"i1 {'true' if first <= k < end else 'false'}" for k in range(lanes)) + ">"
-
-
-def _address(p: Printing, buffer: Buffer, index: tuple[Scalar, ...], at: str, offset: int) -> str:
+def _address(lanes: Lanes, bases: Bases, buffer: Buffer, index: tuple[Scalar, ...], at: str, offset: int) -> str:
     """The address of the element `offset` places after the one that an index names."""
     memory = memory_type(buffer.type.dtype)
-    first = p.w.new(f"getelementptr {memory}, ptr {p.bases[buffer, index]}, i64 {at}")
-    return p.w.new(f"getelementptr {memory}, ptr {first}, i64 {offset}") if offset else first
+    first = lanes.w.new(f"getelementptr {memory}, ptr {bases[buffer, index]}, i64 {at}")
+    return lanes.w.new(f"getelementptr {memory}, ptr {first}, i64 {offset}") if offset else first

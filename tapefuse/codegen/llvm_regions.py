@@ -218,7 +218,8 @@ class RegionWriter(Writer):
             self.line(f"store {type} {value}, ptr {at}")
         numbers, rows = self.needs.numbers(len(operands)), self.use(s.rows)
         if isinstance(s.pieces, Num) and s.pieces.value == 1:
-            self.line(f"call void @{kernel}(ptr {table}, ptr {numbers}, i64 0, i64 {rows}, i64 0)")
+            bounds = f"i64 {self.use(s.first)}, i64 {rows}"
+            self.line(f"call void @{kernel}(ptr {table}, ptr {numbers}, {bounds}, i64 0)")
             return
         types = ["ptr", "ptr", "ptr", "i64", "i64", "i64", "ptr", "ptr"]
         launch = self.needs.external(LAUNCH, "i64", *types)

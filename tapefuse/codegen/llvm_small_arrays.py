@@ -16,9 +16,9 @@ import numpy as np
 
 from tapefuse.codegen.emit_llvm import Writer
 from tapefuse.codegen.llvm_instructions import memory_type, register_type
+from tapefuse.codegen.llvm_lanes import Lanes, mask
 from tapefuse.codegen.loops import Buffer, For, Load, Stmt, Store, Var
 from tapefuse.codegen.small_arrays import SmallArrays, elements, integer
-from tapefuse.ir.types import show_dtype
 
 Key = tuple[str, frozenset[tuple[Var, int]]]  # a part of memory: an array, and where its element 0 is taken to be
 
@@ -58,7 +58,7 @@ class Arrays:
     """The small arrays of a kernel, and what of others is in registers."""
 
     def __init__(self, w: Writer, found: SmallArrays):
-        self.w, self.found, self.lanes = w, found, found.lanes
+        self.w, self.found, self.lanes = w, found, Lanes(w, found.lanes)
         self.here = List(())
         self.slots: dict[str, list[str]] = {}
 
@@ -97,7 +97,7 @@ class Arrays:
         if name not in known:
             known[name] = Vectors(0)
             if name in self.found.shared:
-                v = self.type(self.found.arrays[name].type.dtype)
+                v = self.lanes.registers(self.found.arrays[name].type.dtype)
                 for k, slot in enumerate(self.slots_of(name)):
                     known[name].parts[k] = self.w.new(f"load {v}, ptr {slot}")
         return known[name]
@@ -106,8 +106,8 @@ class Arrays:
         """Stack slots, which LLVM makes registers."""
         if name not in self.slots:
             buffer = self.found.arrays[name]
-            self.slots[name] = [f"%{name}.part{k}" for k in range(-(-elements(buffer) // self.lanes))]
-            v = self.type(buffer.type.dtype)
+            self.slots[name] = [f"%{name}.part{k}" for k in range(-(-elements(buffer) // self.lanes.count))]
+            v = self.lanes.registers(buffer.type.dtype)
             self.w.slots += [f"  {slot} = alloca {v}" for slot in self.slots[name]]
         return self.slots[name]
 
@@ -118,51 +118,46 @@ class Arrays:
             now = self.here.arrays[name]
             moved = Vectors(0)
             for k, slot in enumerate(self.slots_of(name)):
-                moved.parts[k] = self.part(now, k * self.lanes + now.origin, dtype)
-                self.w.line(f"store {self.type(dtype)} {moved.parts[k]}, ptr {slot}")
+                moved.parts[k] = self.part(now, k * self.lanes.count + now.origin, dtype)
+                self.w.line(f"store {self.lanes.registers(dtype)} {moved.parts[k]}, ptr {slot}")
             self.here.arrays[name] = moved
         self.here.changed.clear()
 
     def part(self, x: Vectors, first: int, dtype: np.dtype) -> str:
         """A vector of what lies in the lanes from `first` on."""
-        number, by = divmod(first, self.lanes)
-        v = self.type(dtype)
+        number, by = divmod(first, self.lanes.count)
         low, high = x.parts.get(number, "poison"), x.parts.get(number + 1, "poison")
         if by == 0 or low == high == "poison":
             return low
         key = (low, high, by)
         if key not in self.here.shifted:
-            self.here.shifted[key] = self.shuffle(v, low, high, range(by, by + self.lanes))
+            sources = range(by, by + self.lanes.count)
+            self.here.shifted[key] = self.lanes.shuffled(register_type(dtype), low, high, sources)
         return self.here.shifted[key]
-
-    def shuffle(self, v: str, x: str, y: str, sources: Sequence[int]) -> str:
-        numbers = ", ".join(f"i32 {k}" for k in sources)
-        return self.w.new(f"shufflevector {v} {x}, {v} {y}, <{self.lanes} x i32> <{numbers}>")
 
     def assign(self, name: str, low: int, high: int, new: Vectors) -> None:
         """Elements low..high become those of `new`."""
-        buffer, lanes = self.found.arrays[name], self.lanes
+        buffer, lanes = self.found.arrays[name], self.lanes.count
         self.here.changed.add(name)
         is_new = name not in self.here.arrays and name not in self.found.shared
         if is_new or low == 0 and high == buffer.type.size:
             self.here.arrays[name] = new
             return
-        old, v = self.vectors(name), self.type(buffer.type.dtype)
+        old, one = self.vectors(name), register_type(buffer.type.dtype)
         for number in range((low + old.origin) // lanes, (high - 1 + old.origin) // lanes + 1):
             part = self.part(new, number * lanes - old.origin + new.origin, buffer.type.dtype)
             inside = [low <= number * lanes + k - old.origin < high for k in range(lanes)]
             if not all(inside) and number in old.parts:
                 sources = [k if new_one else lanes + k for k, new_one in enumerate(inside)]
-                part = self.shuffle(v, part, old.parts[number], sources)
+                part = self.lanes.shuffled(one, part, old.parts[number], sources)
             old.parts[number] = part
 
     def element(self, s: Load) -> str:
         place = self.found.places.element(s)
         assert place is not None
         x = self.vectors(s.buffer.name)
-        number, lane = divmod(place.first + x.origin, self.lanes)
-        v = self.type(s.dst.dtype)
-        return self.w.new(f"extractelement {v} {x.parts.get(number, 'poison')}, i64 {lane}")
+        number, lane = divmod(place.first + x.origin, self.lanes.count)
+        return self.lanes.extracted(register_type(s.dst.dtype), x.parts.get(number, "poison"), lane)
 
     def set_element(self, s: Store) -> None:
         place = self.found.places.element(s)
@@ -170,10 +165,10 @@ class Arrays:
         name, dtype = s.buffer.name, s.value.dtype
         x = self.vectors(name)
         self.here.changed.add(name)
-        number, lane = divmod(place.first + x.origin, self.lanes)
+        number, lane = divmod(place.first + x.origin, self.lanes.count)
         old = x.parts.get(number, "poison")
         one = f"{register_type(dtype)} {self.w.use(s.value)}"
-        x.parts[number] = self.w.new(f"insertelement {self.type(dtype)} {old}, {one}, i64 {lane}")
+        x.parts[number] = self.w.new(f"insertelement {self.lanes.registers(dtype)} {old}, {one}, i64 {lane}")
 
     # -- memory ----------------------------------------------------------------------------------
     def address(self, buffer: Buffer, terms: frozenset[tuple[Var, int]], first: int) -> str:
@@ -191,50 +186,20 @@ class Arrays:
     def loaded(self, m: Memory, key: Key, number: int) -> None:
         """Load one vector, of the elements that are read by any loop."""
         assert m.now is not None
-        dtype, lanes = m.buffer.type.dtype, self.lanes
+        dtype, count = m.buffer.type.dtype, self.lanes.count
         if not m.address:
             m.address = self.address(m.buffer, key[1], 0)
-        first = number * lanes - m.now.origin
-        v, align = f"<{lanes} x {memory_type(dtype)}>", 1 if dtype.kind == "b" else dtype.itemsize
+        first = number * count - m.now.origin
         at = self.offset(m.address, dtype, first)
-        inside = [m.low <= first + k < m.high for k in range(lanes)]
-        if all(inside):
-            value = self.w.new(f"load {v}, ptr {at}, align {align}")
-        else:
-            f = self.w.needs.intrinsic(f"llvm.masked.load.{self.suffix(dtype)}.p0", v, "ptr", "i32", self.bits, v)
-            where = f"{self.bits} {mask(inside)}"
-            value = self.w.new(f"call {v} {f}(ptr {at}, i32 {align}, {where}, {v} zeroinitializer)")
-        m.now.parts[number] = self.w.new(f"icmp ne {v} {value}, zeroinitializer") if dtype.kind == "b" else value
+        inside = [m.low <= first + k < m.high for k in range(count)]
+        value = self.lanes.load(memory_type(dtype), at, self.where(inside))
+        m.now.parts[number] = self.lanes.from_memory(dtype, value)
 
     def store(self, dtype: np.dtype, base: str, first: int, value: str, inside: list[bool]) -> None:
         """Lanes to the memory from element `first` on."""
-        lanes, memory = self.lanes, memory_type(dtype)
-        v, at = f"<{lanes} x {memory}>", self.offset(base, dtype, first)
-        if dtype.kind == "b":
-            value = self.w.new(f"zext {self.bits} {value} to {v}")
-        align = 1 if dtype.kind == "b" else dtype.itemsize
-        if all(inside):
-            self.w.line(f"store {v} {value}, ptr {at}, align {align}")
-            return
-        if inside.count(True) == 1:
-            lane = inside.index(True)
-            one = self.w.new(f"extractelement {v} {value}, i64 {lane}")
-            self.w.line(f"store {memory} {one}, ptr {self.offset(at, dtype, lane)}, align {align}")
-            return
-        f = self.w.needs.intrinsic(f"llvm.masked.store.{self.suffix(dtype)}.p0", "void", v, "ptr", "i32", self.bits)
-        self.w.line(f"call void {f}({v} {value}, ptr {at}, i32 {align}, {self.bits} {mask(inside)})")
+        at = self.offset(base, dtype, first)
+        self.lanes.store(memory_type(dtype), self.lanes.to_memory(dtype, value), at, self.where(inside))
 
-    # -- types -----------------------------------------------------------------------------------
-    @property
-    def bits(self) -> str:
-        return f"<{self.lanes} x i1>"
-
-    def type(self, dtype: np.dtype) -> str:
-        return f"<{self.lanes} x {register_type(dtype)}>"
-
-    def suffix(self, dtype: np.dtype) -> str:
-        return f"v{self.lanes}" + ("i8" if dtype.kind == "b" else show_dtype(dtype).replace("u", "i"))
-
-
-def mask(inside: Sequence[bool]) -> str:
-    return "<" + ", ".join(f"i1 {'true' if bit else 'false'}" for bit in inside) + ">"
+    def where(self, inside: list[bool]) -> str | None:
+        """The mask of a vector, if it is not whole."""
+        return None if all(inside) else mask(inside)

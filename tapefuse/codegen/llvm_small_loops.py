@@ -9,8 +9,9 @@ import numpy as np
 
 from tapefuse.codegen import vector_math
 from tapefuse.codegen.llvm_instructions import register_type
+from tapefuse.codegen.llvm_lanes import mask
 from tapefuse.codegen.llvm_loop_shapes import slopes_of
-from tapefuse.codegen.llvm_small_arrays import Arrays, Key, List, Vectors, mask
+from tapefuse.codegen.llvm_small_arrays import Arrays, Key, List, Vectors
 from tapefuse.codegen.loops import For, Let, Load, Num, Scalar, Stmt, Store, Var, View, bodies
 from tapefuse.codegen.small_arrays import integer
 
@@ -65,7 +66,7 @@ class Loop:
         self.inside: list[bool] = []  # which of the lanes are iterations
 
     def write(self) -> None:
-        p, lanes = self.p, self.p.lanes
+        p, lanes = self.p, self.p.lanes.count
         for t in self.s.body:
             if isinstance(t, Let | Load) and t.dst not in self.slopes:
                 p.statement(t)
@@ -116,15 +117,15 @@ class Loop:
 
     def votes(self, s: For) -> dict[int, tuple[int, int]]:
         """For lanes of iteration 0: how many reads would like it to be there, and a shift that does it."""
-        p, count = self.p, Counter[int]()
+        p, lanes, count = self.p, self.p.lanes.count, Counter[int]()
         shifts: dict[int, int] = {}
         for t in s.body:
             origin = self.origin(s, t)
             if origin is None or not isinstance(t, Load | Store):
                 continue
             shift = origin + p.key(s, t)[1]
-            count[shift % p.lanes] += PARTIAL if isinstance(t, Store) else _uses(s, t)
-            shifts.setdefault(shift % p.lanes, shift)
+            count[shift % lanes] += PARTIAL if isinstance(t, Store) else _uses(s, t)
+            shifts.setdefault(shift % lanes, shift)
         return {lane: (count[lane], shift) for lane, shift in shifts.items()}
 
     def origin(self, s: For, t: Stmt) -> int | None:
@@ -161,22 +162,22 @@ class Loop:
                 if isinstance(t, Load) and t.buffer.name in stored and p.moves(s, t):
                     place = stored[t.buffer.name] - p.key(s, t)[1]
                     for lane, (count, _) in self.votes(s).items():
-                        yield from [(lane + place) % p.lanes] * count
+                        yield from [(lane + place) % p.lanes.count] * count
 
     # -- statements ------------------------------------------------------------------------------
     def load(self, t: Load) -> str:
-        p, place, dtype = self.p, self.place(t), t.buffer.type.dtype
+        p, lanes, place, dtype = self.p, self.p.lanes.count, self.place(t), t.buffer.type.dtype
         if self.is_array(t):
             x = p.vectors(t.buffer.name)
             return p.part(x, self.first + place + x.origin, dtype)
         key, _ = p.key(self.s, t)
         m = p.here.memory[key]
         if m.now is None:
-            m.now = Vectors(-self.first % p.lanes - place)
+            m.now = Vectors(-self.first % lanes - place)
         at = self.first + place + m.now.origin
-        for number in range(at // p.lanes, -(-(at + p.lanes) // p.lanes)):
-            low = number * p.lanes - m.now.origin
-            if number not in m.now.parts and low < m.high and low + p.lanes > m.low:
+        for number in range(at // lanes, -(-(at + lanes) // lanes)):
+            low = number * lanes - m.now.origin
+            if number not in m.now.parts and low < m.high and low + lanes > m.low:
                 p.loaded(m, key, number)
         return p.part(m.now, at, dtype)
 
@@ -185,30 +186,28 @@ class Loop:
         operands = [self.vector(a) for a in t.args]
         if t.op in vector_math.FUNCTIONS and not all(self.inside):
             operands = [self.cleared(x, t.dst.dtype) for x in operands]
-        w.width = self.p.lanes
+        w.width = self.p.lanes.count
         self.local[t.dst] = w.instruction(t.op, operands, t.args[-1].dtype, t.dst.dtype, divisor)
         w.width = 1
 
     def cleared(self, x: str, dtype: np.dtype) -> str:
         """Zeros in lanes that are no iterations: functions branch on what is in any lane."""
-        v = self.p.type(dtype)
-        return self.w.new(f"select {self.p.bits} {mask(self.inside)}, {v} {x}, {v} zeroinitializer")
+        v = self.p.lanes.registers(dtype)
+        return self.w.new(f"select {self.p.lanes.bits} {mask(self.inside)}, {v} {x}, {v} zeroinitializer")
 
     def vector(self, x: Scalar) -> str:
         """A scalar in all lanes, or what it is in each."""
         if isinstance(x, Num):
-            return f"splat ({register_type(x.dtype)} {self.w.use(x)})"
+            return self.splat(x)
         if x in self.local:
             return self.local[x]
         if x not in self.slopes:
             if x not in self.splats:
-                self.splats[x] = self.splat(self.w.use(x), register_type(x.dtype))
+                self.splats[x] = self.splat(x)
             return self.splats[x]
         slope = self.slopes[x]
         assert slope is not None
-        numbers = ", ".join(f"i64 {k * slope}" for k in range(self.p.lanes))
-        first = self.splat(self.index(x), "i64")
-        self.local[x] = self.w.new(f"add <{self.p.lanes} x i64> {first}, <{numbers}>")
+        self.local[x] = self.p.lanes.ramp(self.index(x), slope)
         return self.local[x]
 
     def index(self, x: Scalar) -> str:
@@ -221,12 +220,9 @@ class Loop:
         t = self.lets[x]
         return self.w.instruction(t.op, [self.index(a) for a in t.args], x.dtype, x.dtype)
 
-    def splat(self, x: str, type: str) -> str:
-        if not x.startswith("%"):
-            return f"splat ({type} {x})"
-        v = f"<{self.p.lanes} x {type}>"
-        one = self.w.new(f"insertelement {v} poison, {type} {x}, i64 0")
-        return self.w.new(f"shufflevector {v} {one}, {v} poison, <{self.p.lanes} x i32> zeroinitializer")
+    def splat(self, x: Scalar) -> str:
+        """A scalar that does not vary, in all lanes."""
+        return self.p.lanes.splat(register_type(x.dtype), self.w.use(x))
 
 
 def _uses(s: For, t: Load) -> int:

@@ -14,13 +14,12 @@ from tapefuse.codegen.costs import WEIGHTS
 from tapefuse.codegen.llvm_instructions import Declarations, register_type
 from tapefuse.codegen.llvm_loop_shapes import Shape, examined, is_strictly_scalar, running_sums
 from tapefuse.codegen.llvm_multiply_adds import repeated
-from tapefuse.codegen.llvm_neighbours import aligned_start, aligned_store, lead, mask_text
+from tapefuse.codegen.llvm_neighbours import aligned_start, aligned_store, lead
 from tapefuse.codegen.llvm_regions import RegionWriter
 from tapefuse.codegen.llvm_small_loops import Printing
 from tapefuse.codegen.llvm_vector_memory import VectorMemory
 from tapefuse.codegen.loops import INT, For, Kernel, Let, Load, Num, Stmt, Store, Update, Var, identity
 from tapefuse.codegen.small_arrays import small_arrays
-from tapefuse.ir.types import show_dtype
 
 LARGE_BODY = 40  # instructions past which a loop is printed once, always masked, instead of twice
 
@@ -64,7 +63,7 @@ class _Loop(VectorMemory):
         self.hoist()
         start, stop = w.use(s.start), w.use(s.stop)
         if (store := aligned_store(s, self.shape)) is not None:
-            middle = aligned_start(self, store, start)
+            middle = aligned_start(self.lanes, self.bases, store, start)
             self.body(start, self.mask(start, middle))
             self.main_and_rest(n, middle, stop)
         elif self.trips is not None:
@@ -90,26 +89,26 @@ class _Loop(VectorMemory):
             if isinstance(t, Update) and t.acc not in self.totals:
                 slot = f"%{t.acc.name}.lanes{len(w.slots)}"  # an accumulator may be that of several loops
                 self.totals[t.acc] = slot
-                w.slots.append(f"  {slot} = alloca {self.type(t.acc.dtype)}")
-                w.line(f"store {self.type(t.acc.dtype)} {self.initial(t)}, ptr {slot}")
+                w.slots.append(f"  {slot} = alloca {self.lanes.registers(t.acc.dtype)}")
+                w.line(f"store {self.lanes.registers(t.acc.dtype)} {self.initial(t)}, ptr {slot}")
                 if t.acc.dtype.kind == "f" and t.op in ("maximum", "minimum"):
                     self.nans[t.acc] = f"{slot}.nan"
-                    w.slots.append(f"  {slot}.nan = alloca {self.bits}")
-                    w.line(f"store {self.bits} zeroinitializer, ptr {slot}.nan")
+                    w.slots.append(f"  {slot}.nan = alloca {self.lanes.bits}")
+                    w.line(f"store {self.lanes.bits} zeroinitializer, ptr {slot}.nan")
         for t in self.s.body:
             operands = t.args if isinstance(t, Let) else (t.value,) if isinstance(t, Store | Update) else ()
             if isinstance(t, Let) and (t.dst not in self.slopes or t.op == "read"):
                 continue
             for x in operands:
                 if isinstance(x, Var) and x not in self.slopes and x not in self.vectors:
-                    self.vectors[x] = self.splat(w.use(x), register_type(x.dtype))
+                    self.vectors[x] = self.splat(x)
 
     def initial(self, t: Update) -> str:
         """What the lanes of an accumulator start from: of a running sum, the sum so far."""
         if t.acc not in self.sums:
-            return self.constant(identity(t.op, t.acc.dtype))
+            return self.splat(identity(t.op, t.acc.dtype))
         one = register_type(t.acc.dtype)
-        return self.splat(self.w.new(f"load {one}, ptr %{t.acc.name}"), one)
+        return self.lanes.splat(one, self.w.new(f"load {one}, ptr %{t.acc.name}"))
 
     def finish(self) -> None:
         """The lanes' partial results, as one, into the accumulators."""
@@ -118,18 +117,17 @@ class _Loop(VectorMemory):
             if acc in self.nans:
                 value = self.extreme(acc, op)
             else:
-                v = self.type(acc.dtype)
-                lanes = self.w.new(f"load {v}, ptr {self.totals[acc]}")
+                total = self.w.new(f"load {self.lanes.registers(acc.dtype)}, ptr {self.totals[acc]}")
                 if acc in self.sums:
-                    first = self.w.new(f"extractelement {v} {lanes}, i64 0")
-                    self.w.line(f"store {register_type(acc.dtype)} {first}, ptr %{acc.name}")
+                    one = register_type(acc.dtype)
+                    self.w.line(f"store {one} {self.lanes.extracted(one, total, 0)}, ptr %{acc.name}")
                     continue
-                value = self.across(op, acc.dtype, lanes)
+                value = self.across(op, acc.dtype, total)
             self.w.update(f"%{acc.name}", op, acc.dtype, value)
 
     def across(self, op: str, dtype: np.dtype, value: str) -> str:
-        t, v = register_type(dtype), self.type(dtype)
-        suffix = f"v{self.lanes}{'i1' if dtype.kind == 'b' else show_dtype(dtype).replace('u', 'i')}"
+        t, v = register_type(dtype), self.lanes.registers(dtype)
+        suffix = self.lanes.suffix(t)
         if dtype.kind == "f" and op in ("add", "mul"):
             f = self.w.needs.intrinsic(f"llvm.vector.reduce.f{op}.{suffix}", t, t, v)
             start = self.w.number(-0.0 if op == "add" else 1.0, dtype)
@@ -144,37 +142,37 @@ class _Loop(VectorMemory):
 
     def extreme(self, acc: Var, op: str) -> str:
         """The extreme of all lanes, which are numbers, or nan if one was seen."""
-        w, dtype, v = self.w, acc.dtype, self.type(acc.dtype)
-        t, suffix = register_type(dtype), f"v{self.lanes}{show_dtype(dtype)}"
+        w, dtype, lanes = self.w, acc.dtype, self.lanes
+        t, v = register_type(dtype), lanes.registers(dtype)
         value = w.new(f"load {v}, ptr {self.totals[acc]}")
-        f = w.needs.intrinsic(f"llvm.vector.reduce.f{op[:3]}.{suffix}", t, v)
+        f = w.needs.intrinsic(f"llvm.vector.reduce.f{op[:3]}.{lanes.suffix(t)}", t, v)
         number = w.new(f"call nnan nsz {t} {f}({v} {value})")
-        any_lane = w.needs.intrinsic(f"llvm.vector.reduce.or.v{self.lanes}i1", "i1", self.bits)
-        seen = w.new(f"call i1 {any_lane}({self.bits} {w.new(f'load {self.bits}, ptr {self.nans[acc]}')})")
+        any_lane = w.needs.intrinsic(f"llvm.vector.reduce.or.{lanes.suffix('i1')}", "i1", lanes.bits)
+        seen = w.new(f"call i1 {any_lane}({lanes.bits} {w.new(f'load {lanes.bits}, ptr {self.nans[acc]}')})")
         return w.select(seen, dtype, w.number(float("nan"), dtype), number)
 
     def follow_extreme(self, t: Update, value: str) -> None:
         """One comparison and a choice, which is one instruction; whether there was a nan is remembered apart."""
-        w, v, mask = self.w, self.type(t.acc.dtype), self.condition
+        w, v, bits, mask = self.w, self.lanes.registers(t.acc.dtype), self.lanes.bits, self.condition
         old = w.new(f"load {v}, ptr {self.totals[t.acc]}")
         wins = w.new(f"fcmp {'ogt' if t.op == 'maximum' else 'olt'} {v} {value}, {old}")
         isnan = w.new(f"fcmp uno {v} {value}, {value}")
         if mask is not None:
-            wins, isnan = (w.new(f"and {self.bits} {x}, {mask}") for x in (wins, isnan))
-        w.line(f"store {v} {w.new(f'select {self.bits} {wins}, {v} {value}, {v} {old}')}, ptr {self.totals[t.acc]}")
-        seen = w.new(f"load {self.bits}, ptr {self.nans[t.acc]}")
-        w.line(f"store {self.bits} {w.new(f'or {self.bits} {seen}, {isnan}')}, ptr {self.nans[t.acc]}")
+            wins, isnan = (w.new(f"and {bits} {x}, {mask}") for x in (wins, isnan))
+        w.line(f"store {v} {w.new(f'select {bits} {wins}, {v} {value}, {v} {old}')}, ptr {self.totals[t.acc]}")
+        seen = w.new(f"load {bits}, ptr {self.nans[t.acc]}")
+        w.line(f"store {bits} {w.new(f'or {bits} {seen}, {isnan}')}, ptr {self.nans[t.acc]}")
 
     # -- the copies of the body ------------------------------------------------------------------
     def fixed(self, n: int, start: int, trips: int) -> None:
-        before = lead(self.s, self.shape)
+        before, count = lead(self.s, self.shape), self.lanes.count
         at, stop = start - before, start + trips
-        self.neighbours.begin(self, str(at), before)
+        self.neighbours.begin(str(at), before)
         if before:
-            self.part(at, before, self.lanes)
-            at += self.lanes
-        whole, rest = divmod(stop - at, self.lanes)
-        middle = at + whole * self.lanes
+            self.part(at, before, count)
+            at += count
+        whole, rest = divmod(stop - at, count)
+        middle = at + whole * count
         if whole == 1:
             self.neighbours.step(str(at))
             self.body(str(at), None)
@@ -187,7 +185,7 @@ class _Loop(VectorMemory):
     def part(self, at: int, first: int, end: int) -> None:
         """A vector of which lanes `first` up to `end` are iterations."""
         self.neighbours.step(str(at), (first, end))
-        self.body(str(at), mask_text(self.lanes, first, end))
+        self.body(str(at), self.lanes.between(first, end))
 
     def repeat(self, n: int, before: str, start: str, stop: str, masked: bool) -> None:
         """A loop in steps of `lanes`; leaves in the block after it. At least one iteration runs."""
@@ -199,7 +197,7 @@ class _Loop(VectorMemory):
         self.body(var, self.mask(var, stop) if masked else None)
         w.line(f"br label %latch.{n}")
         w.start(f"latch.{n}")
-        w.line(f"{var}.next = add nuw nsw i64 {var}, {self.lanes}")
+        w.line(f"{var}.next = add nuw nsw i64 {var}, {self.lanes.count}")
         more = w.new(f"icmp slt i64 {var}.next, {stop}")
         w.line(f"br i1 {more}, label %body.{n}, label %after.{n}")
         w.start(f"after.{n}")
@@ -207,12 +205,12 @@ class _Loop(VectorMemory):
     def main_and_rest(self, n: int, start: str, stop: str) -> None:
         w = self.w
         trips = w.new(f"sub i64 {stop}, {start}")
-        whole = w.new(f"and i64 {trips}, {-self.lanes}")
+        whole = w.new(f"and i64 {trips}, {-self.lanes.count}")
         middle = w.new(f"add i64 {start}, {whole}")
         some = w.new(f"icmp ne i64 {whole}, 0")
         w.line(f"br i1 {some}, label %main.{n}, label %after.{n}")
         w.start(f"main.{n}")
-        self.neighbours.begin(self, start)
+        self.neighbours.begin(start)
         self.repeat(n, f"main.{n}", start, middle, masked=False)
         self.neighbours.end()
         left = w.new(f"icmp ne i64 {middle}, {stop}")
@@ -226,9 +224,9 @@ class _Loop(VectorMemory):
         """Which lanes are iterations: as many as are left."""
         w = self.w
         smin = w.needs.intrinsic("llvm.smin.i64", "i64", "i64", "i64")
-        left = w.new(f"call i64 {smin}(i64 {w.new(f'sub i64 {stop}, {at}')}, i64 {self.lanes})")
-        count = self.splat(w.new(f"trunc i64 {left} to i32"), "i32")
-        return w.new(f"icmp ult <{self.lanes} x i32> {self.numbers('i32')}, {count}")
+        left = w.new(f"call i64 {smin}(i64 {w.new(f'sub i64 {stop}, {at}')}, i64 {self.lanes.count})")
+        count = self.lanes.splat("i32", w.new(f"trunc i64 {left} to i32"))
+        return w.new(f"icmp ult {self.lanes.of('i32')} {self.lanes.steps('i32')}, {count}")
 
     def body(self, at: str, mask: str | None) -> None:
         w = self.w
@@ -260,7 +258,7 @@ class _Loop(VectorMemory):
             self.local[t.dst] = self.vector(t.args[1])
             return
         operands = [self.vector(a) for a in t.args if a not in self.repeated]
-        w.width = self.lanes
+        w.width = self.lanes.count
         if (pair := self.with_partner(t)) is not None:
             self.local.update(zip(pair, w.sine_and_cosine(t.dst.dtype, operands[0]), strict=True))
             w.width = 1
@@ -279,7 +277,7 @@ class _Loop(VectorMemory):
         (number, x), other = self.repeated[t.args[k]], self.vector(t.args[1 - k])
         factor = number.value if t.op == "add" or k == 0 else -number.value
         other = w.instruction("neg", [other], dtype, dtype) if t.op == "sub" and k == 0 else other
-        return w.intrinsic("fmuladd", dtype, self.vector(x), self.constant(Num(factor, dtype)), other)
+        return w.intrinsic("fmuladd", dtype, self.vector(x), self.splat(Num(factor, dtype)), other)
 
     def with_partner(self, t: Let) -> tuple[Var, Var] | None:
         """Sine and cosine of one argument, if `t` is one of them and the body has both."""
@@ -293,11 +291,11 @@ class _Loop(VectorMemory):
         value, mask = self.vector(t.value), self.condition
         if t.acc in self.nans:
             return self.follow_extreme(t, value)
-        w.width = self.lanes
+        w.width = self.lanes.count
         if mask is None:
             w.update(slot, t.op, t.acc.dtype, value)
         else:
-            v = self.type(t.acc.dtype)
+            v = self.lanes.registers(t.acc.dtype)
             old = w.new(f"load {v}, ptr {slot}")
             new = w.combine(t.op, t.acc.dtype, old, value)
             w.line(f"store {v} {w.select(mask, t.acc.dtype, new, old)}, ptr {slot}")
@@ -309,19 +307,19 @@ class _Loop(VectorMemory):
         Each step adds the last lane of a group to all lanes of the next group, and groups double (Sklansky 1960). From
         one vector to the next only the addition of the vector's sum has to wait.
         """
-        w, dtype, slot = self.w, t.acc.dtype, self.totals[t.acc]
-        v, zero = self.type(dtype), self.constant(identity("add", dtype))
+        w, lanes, dtype, slot = self.w, self.lanes, t.acc.dtype, self.totals[t.acc]
+        one, v, zero = register_type(dtype), lanes.registers(dtype), self.splat(identity("add", dtype))
         total = self.vector(t.value)
-        w.width = self.lanes
+        w.width = self.lanes.count
         if self.condition is not None:
             total = w.select(self.condition, dtype, total, zero)
         step = 1
-        while step < self.lanes:
-            sources = (k // step * step - 1 if k & step else self.lanes for k in range(self.lanes))
-            total = w.combine("add", dtype, total, self.shuffled(total, zero, v, sources))
+        while step < lanes.count:
+            sources = (k // step * step - 1 if k & step else lanes.count for k in range(lanes.count))
+            total = w.combine("add", dtype, total, lanes.shuffled(one, total, zero, sources))
             step *= 2
         so_far = w.new(f"load {v}, ptr {slot}")
-        sum_ = self.shuffled(total, "poison", v, [self.lanes - 1] * self.lanes)
+        sum_ = lanes.shuffled(one, total, "poison", [lanes.count - 1] * lanes.count)
         w.line(f"store {v} {w.combine('add', dtype, so_far, sum_)}, ptr {slot}")
         self.local[self.sums[t.acc]] = w.combine("add", dtype, so_far, total)
         w.width = 1

@@ -36,8 +36,16 @@ from tapefuse.ir.types import show_dtype
 
 def show(kernel: Kernel) -> str:
     """The kernel as text, before it those that it launches."""
-    inner = {s.kernel: None for s in walk(kernel.body) if isinstance(s, Launch)}
-    return "\n\n".join([*map(show, inner), _shown(kernel)])
+    return "\n\n".join(map(_shown, _launched(kernel)))
+
+
+def _launched(kernel: Kernel) -> dict[Kernel, None]:
+    """The kernels that a kernel launches, those first that they launch themselves, and the kernel."""
+    found: dict[Kernel, None] = {}
+    for s in walk(kernel.body):
+        if isinstance(s, Launch):
+            found |= _launched(s.kernel)
+    return found | {kernel: None}
 
 
 def _shown(kernel: Kernel) -> str:
@@ -117,7 +125,8 @@ def _line(s: Stmt) -> str:
             return " = ".join(", ".join(b.name for b in buffers) for buffers in (targets, sources))
         case Launch():
             operands = ", ".join([*(b.name for b in s.buffers), *map(str, s.sizes)])
-            return f"launch {s.kernel.name}({operands}) rows {s.rows} in {s.pieces} pieces"
+            rows = f"{s.rows}" if s.first == ZERO else f"{s.first}..{s.rows}"
+            return f"launch {s.kernel.name}({operands}) rows {rows} in {s.pieces} pieces"
         case Allocate(buffer, nbytes):
             return f"{buffer.name} = allocate {nbytes} bytes"
         case Grow(buffer, used, nbytes):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 
 from tapefuse.codegen.loops import (
     Allocate,
@@ -48,6 +49,18 @@ def walk(body: Iterable[Stmt]) -> Iterator[Stmt]:
             case If():
                 yield from walk(s.then)
                 yield from walk(s.otherwise)
+
+
+def with_bodies(s: Stmt, change: Callable[[tuple[Stmt, ...]], tuple[Stmt, ...]]) -> Stmt:
+    """The statement with what is inside changed."""
+    match s:
+        case For():
+            return replace(s, body=change(s.body))
+        case While():
+            return replace(s, before=change(s.before), body=change(s.body))
+        case If():
+            return replace(s, then=change(s.then), otherwise=change(s.otherwise))
+    return s
 
 
 def defined_symbols(body: Iterable[Stmt]) -> Iterator[str]:
@@ -96,7 +109,7 @@ def reads(s: Stmt) -> Iterator[Var]:
         case While(condition=condition) | If(condition=condition):
             found = (condition,)
         case Launch():
-            found = (*s.sizes, s.rows, s.pieces)
+            found = (*s.sizes, s.first, s.rows, s.pieces)
         case Allocate(nbytes=nbytes):
             found = (nbytes,)
         case Grow():

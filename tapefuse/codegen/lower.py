@@ -12,6 +12,7 @@ from typing import Any
 from tapefuse.codegen.context import Context, Step
 from tapefuse.codegen.convolution import Convolution
 from tapefuse.codegen.costs import CHUNKS, GRAIN, MULTIPLY_ADD, PIECE, WIDE, WIDE_ROW
+from tapefuse.codegen.groups import Group, Schedule
 from tapefuse.codegen.library import Library
 from tapefuse.codegen.loops import HI, INT, LO, ZERO, Gemm, Num, Scalar
 from tapefuse.codegen.products import Products
@@ -19,7 +20,6 @@ from tapefuse.codegen.products_operands import folded, is_contraction
 from tapefuse.codegen.rows import Rows
 from tapefuse.codegen.scan import Scan
 from tapefuse.codegen.scatter import Scatter
-from tapefuse.codegen.schedule import Group, Schedule
 from tapefuse.codegen.sort import Sort
 from tapefuse.codegen.transposes import TransposedCopy, is_transposed_copy
 from tapefuse.ir.graph import Value

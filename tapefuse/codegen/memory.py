@@ -11,7 +11,8 @@ from heapq import heappop, heappush
 from tapefuse._records import dataclass
 from tapefuse.codegen.carried import base_of, continued
 from tapefuse.codegen.context import Place, Step
-from tapefuse.codegen.schedule import Group, Schedule, chained, domain, is_row_reduction
+from tapefuse.codegen.groups import Group, Schedule, domain, is_row_reduction
+from tapefuse.codegen.inline_values import chained
 from tapefuse.codegen.updates import Reads, is_elsewhere, is_placed, reads_of_base, writes_into_base
 from tapefuse.ir.graph import Value
 from tapefuse.ir.types import Dim, Shape, substitute

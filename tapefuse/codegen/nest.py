@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from tapefuse.codegen.context import Context
-from tapefuse.codegen.schedule import Group, Schedule, domain, is_row_reduction, is_sink
+from tapefuse.codegen.groups import Group, Schedule, domain, is_row_reduction, is_sink
 from tapefuse.ir.graph import Value
 from tapefuse.ir.types import Shape
 

@@ -6,16 +6,18 @@ from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 
+from tapefuse.codegen.builder import Builder
 from tapefuse.codegen.carried import is_renewed
 from tapefuse.codegen.context import Place, Step
-from tapefuse.codegen.loops import HI, LO, Buffer, Builder, Kernel
+from tapefuse.codegen.groups import Group, Schedule
+from tapefuse.codegen.loops import HI, LO, Buffer, Kernel
 from tapefuse.codegen.lower import steps
 from tapefuse.codegen.memory import arena, in_place, memory_of, ordered, unwritten
 from tapefuse.codegen.planned import Plan, Request, pieces
 from tapefuse.codegen.prepare import prepared
 from tapefuse.codegen.products import described
 from tapefuse.codegen.regions import lowering
-from tapefuse.codegen.schedule import Group, Schedule, schedule
+from tapefuse.codegen.schedule import schedule
 from tapefuse.codegen.whole import before_writing
 from tapefuse.ir.graph import Value
 from tapefuse.ir.op import OPS

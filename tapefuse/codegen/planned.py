@@ -11,8 +11,8 @@ from tapefuse._records import dataclass
 from tapefuse.codegen.choices import AS_MEASURED, AsMeasured
 from tapefuse.codegen.context import Place, Step
 from tapefuse.codegen.costs import GRAIN
+from tapefuse.codegen.groups import Schedule
 from tapefuse.codegen.memory import Layout, memory_of
-from tapefuse.codegen.schedule import Schedule
 from tapefuse.ir.graph import Graph, Value
 from tapefuse.ir.program import Check, State
 from tapefuse.ir.types import Dim, Type

@@ -17,10 +17,10 @@ from collections.abc import Iterator, Mapping
 
 from tapefuse.codegen.contraction import MOST_ROWS
 from tapefuse.codegen.costs import BLOCK_BYTES, DEEP, GRAIN, HOT_BYTES, LEAST_ROWS, MULTIPLY_ADD
+from tapefuse.codegen.groups import Group, Schedule
 from tapefuse.codegen.loops import CHUNK, HI, INT, LO, ZERO, Buffer, Contract, Num, Scalar, Term
 from tapefuse.codegen.products_operands import is_contraction, is_product, operands, terms, why_blas
 from tapefuse.codegen.rows import Accumulators, Rows
-from tapefuse.codegen.schedule import Group, Schedule
 from tapefuse.codegen.views import View
 from tapefuse.ir.graph import Value
 from tapefuse.ir.types import Dim, Poly, size

@@ -15,6 +15,7 @@ from tapefuse.codegen.bounds import bound
 from tapefuse.codegen.code import Array, Cell, Code, Storage
 from tapefuse.codegen.context import Context, Place, Step
 from tapefuse.codegen.costs import CALLED, COPIED, GRAIN, POLL, typical
+from tapefuse.codegen.groups import Group, Schedule
 from tapefuse.codegen.inlining import inline, needs_memory
 from tapefuse.codegen.jamming import jammed
 from tapefuse.codegen.joining import joined
@@ -40,8 +41,9 @@ from tapefuse.codegen.loops import (
 )
 from tapefuse.codegen.memory import memory_of
 from tapefuse.codegen.planned import Plan, Request, pieces
-from tapefuse.codegen.schedule import Group, Schedule
+from tapefuse.codegen.reach import Reach, reaches
 from tapefuse.codegen.splitting import split
+from tapefuse.codegen.sweeps import swept
 from tapefuse.ir.graph import Graph, Value
 from tapefuse.ir.program import State
 from tapefuse.ir.types import Dim, Poly, Type, symbols
@@ -68,6 +70,7 @@ class Body(Context, ABC):
         self.inside: list[tuple[str, Plan]] = []
         self.own: dict[int, dict[Place, Storage]] = {}  # what plans keep to themselves, by the plan's id
         self.counts: dict[int, dict[str, Scalar]] = {}  # into how many pieces kernels are cut, by the plan's id
+        self.reaches: dict[str, Mapping[Buffer, Reach]] = {}  # of the kernels that are launched, by name
         self.allocated: list[Buffer] = []
         self.cost: Dim = 0
         self.tags = 0
@@ -75,7 +78,7 @@ class Body(Context, ABC):
     def build(self, name: str) -> list[Step]:
         self.name = name
         self.write()
-        body = self.code.body()
+        body = swept(self.code.body(), self.code, self.reaches, self.plan.choices.decide)
         used = self.code.symbols | symbols(d for buf in self.buffers.values() for d in buf.type.shape[1:])
         free = tuple(sorted(used - self.code.defined))
         title = self.token.op.name if self.token.op is not None else ""
@@ -206,6 +209,8 @@ class Body(Context, ABC):
         given by that (`give_memory`), not of one that splitting and joining made longer."""
         code, dims = self.code, dict(step.bindings)
         kernel, cut = step.kernel, pieces(step)
+        if is_function and (found := reaches(kernel)) is not None:
+            self.reaches[f"{self._prefix(p)}_{kernel.name}"] = found
         count: Scalar = Num(cut, INT) if isinstance(cut, int) else self._pieces(*cut)
         rows = counts[step.rows_of] if step.rows_of else code.dim(kernel.rows)
         counts[kernel.name] = count

@@ -7,36 +7,25 @@ the arrays are `local` views, which the LLVM emitter keeps in registers (`llvm_s
                                                        for i in 0..56: b1[56 t + 8 + i] = m9[i]
 
 What is carried is small too, or large arrays of which an iteration changes small parts: in place, once all is read.
+Loops of that kind may stand in such a body themselves.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from itertools import pairwise
 
-from tapefuse._records import dataclass
-from tapefuse.codegen.access import Operand, at, is_squeeze
+from tapefuse.codegen.access import Operand, at
 from tapefuse.codegen.code import Array, Cell, Storage
-from tapefuse.codegen.costs import CALL, time, weight
-from tapefuse.codegen.llvm_instructions import COPIES
 from tapefuse.codegen.loops import INT, ZERO, Buffer, Num, Scalar, Var
 from tapefuse.codegen.memory import ALIGN
 from tapefuse.codegen.region_loops import ForLoop
 from tapefuse.codegen.region_parallel import ParallelLoop
+from tapefuse.codegen.small_bodies import PARTS, Part, Small, count, is_row, parts, root
 from tapefuse.ir.graph import Graph, Value
 from tapefuse.ir.op import OPS
 from tapefuse.ir.ops.update import target
-from tapefuse.ir.passes.bodies import symbols_of
 from tapefuse.ir.types import Dim, Shape, Type
-
-MOST = 128  # elements of a small array
-MOST_NODES = 1000
-MOST_VECTORS = 2000  # of LANES elements, that a body computes: LLVM takes long for more
-LEAST_ARRAYS = 2  # that are handed on within an iteration, or to the next one
-LANES = 8
-DTYPES = ("float64", "float32", "int64", "int32", "int16", "int8", "uint64", "uint32", "uint16", "uint8", "bool")
-PARTS = ("pad", "put", "put_add", "concat")
 
 
 class SmallLoop(ForLoop):
@@ -62,6 +51,7 @@ class SmallLoop(ForLoop):
             self.start(k)
         self.storage |= {v: self.local(v.type) for v in self.small.nodes if v in self.small.arrays}
         self.copies = {v: self.local(v.type) for v in self.small.exchanged}
+        self.loops = {v: InnerLoop(self, v) for v in self.small.loops}
         self.emit([v for v in self.small.nodes if v in self.small.fixed])
         each = self.small.cost
         self.repeat(code.op("maximum", code.dim(trips), ZERO), each, self.step_once)
@@ -120,7 +110,12 @@ class SmallLoop(ForLoop):
 
     def emit(self, nodes: Sequence[Value]) -> None:
         for v in nodes:
-            if v.type.size == 1:
+            if v in self.loops:
+                self.loops[v].put()
+                self.loaded.clear()
+            elif v.op in (OPS["result"], OPS["empty"]):
+                continue  # the loops inside have them
+            elif v.type.size == 1:
                 self.scalars[v] = self._at(v, (ZERO,) * len(v.shape))
                 self.loaded.clear()
             elif v in self.small.arrays:
@@ -130,7 +125,7 @@ class SmallLoop(ForLoop):
         assert v.op is not None
         array = self.storage[v]
         assert isinstance(array, Array)
-        for part in sorted(_parts(v), key=lambda part: -part.count) if v.op.name in PARTS else [Part(0, count(v), ())]:
+        for part in sorted(parts(v), key=lambda part: -part.count) if v.op.name in PARTS else [Part(0, count(v), ())]:
             self.elements(part.count, partial(self._set, array, part.first, partial(self._element, v, part)))
 
     def _element(self, v: Value, part: Part, i: Scalar) -> Scalar:
@@ -144,7 +139,10 @@ class SmallLoop(ForLoop):
 
     def fill(self, array: Array, v: Value) -> None:
         """All elements of a value to a small array."""
-        self.elements(count(v), partial(self._set, array, 0, lambda i: self._at(v, _index(v.shape, i))))
+        self.elements(count(v), partial(self._set, array, 0, partial(self._along, v)))
+
+    def _along(self, v: Value, i: Scalar) -> Scalar:
+        return self._at(v, _index(v.shape, i))
 
     def _set(self, array: Array, first: int, element: Callable[[Scalar], Scalar], i: Scalar) -> None:
         self.code.store(array.buffer, (self._moved(i, first),), element(i))
@@ -156,7 +154,7 @@ class SmallLoop(ForLoop):
         """Write into a large array that is carried."""
         assert v.op is not None
         base, new = v.args
-        storage = memory[_root(base)]
+        storage = memory[root(base)]
         assert isinstance(storage, Array)
         code, a = self.code, v.attributes
 
@@ -197,15 +195,6 @@ class SmallLoop(ForLoop):
         return self.loaded[key]
 
 
-@dataclass(frozen=True, slots=True)
-class Part:
-    """Elements of a small array from `first` on: sums of those of `of`, each from a number on; a literal if empty."""
-
-    first: int
-    count: int
-    of: tuple[tuple[Value, int], ...]
-
-
 class SmallParallelLoop(SmallLoop, ParallelLoop):
     """Its iterations may run in any order."""
 
@@ -216,195 +205,64 @@ class SmallParallelLoop(SmallLoop, ParallelLoop):
         ParallelLoop.repeat(self, count, each, step)
 
 
-class Small:
-    """A body of small arrays: how its values are computed."""
+class InnerLoop(SmallLoop):
+    """A loop in the body of another one. Its memory is made where that of the other is."""
 
-    def __init__(self, graph: Graph, index: str, hoists: bool = True):
-        self.graph, self.index = graph, index
-        outs = dict(enumerate(graph.outs))
-        self.same = {k for k, y in outs.items() if y is graph.params[k]}
-        self.carried = [k for k in outs if k not in self.same]
-        self.updated = {k for k in self.carried if self._is_updated(k)}
-        self.updates = [u for k in sorted(self.updated) for u in reversed([*_chain(graph.outs[k])])]
-        self.nodes = [v for v in graph.nodes if v not in set(self.updates)]
-        self.fixed = self._fixed() if hoists else set()
-        self.arrays = self._arrays()
+    def __init__(self, outer: SmallLoop, token: Value):
+        super().__init__(outer.planned, outer.plan, outer.group, outer.in_place, outer.strict)
+        self.outer, self.code, self.token, self.name = outer, outer.code, token, outer.name
+        self.args, self.attributes, self.results = token.args, token.attributes, {}
+        self.small, self.graph = outer.small.loops[token], token.attributes["body"]
+        self.locals, self.loops = outer.locals, {}
+        self.scalars, self.loaded, self.slots = {}, {}, {}
+        params = self.graph.params
+        rows = [k for k, p in enumerate(params) if is_row(p) and p.type.size != 1 and k not in self.small.carried]
+        types = [*self.small.types, *(params[k].type for k in rows)]
+        self.memory, self.used = outer.room(sum(map(_space, types)), "small"), 0
+        self.given_rows = {k: self.local(params[k].type) for k in rows}
+        carried = [k for k in self.small.carried if params[k].type.size != 1]
+        self.rows = {k: self.local(params[k].type) for k in carried if k not in self.small.updated}
+        self.kept = {k: self._kept(params[k].type) for k in carried if k in self.small.updated}
+        self.storage = {v: self.local(v.type) for v in self.small.nodes if v in self.small.arrays}
+        self.copies = {v: self.local(v.type) for v in self.small.exchanged}
 
-    def _is_updated(self, k: int) -> bool:
-        """Whether what is carried is the array that it was with some parts changed, which nothing else reads."""
-        out, users = self.graph.outs[k], self.graph.users
-        chain = [*_chain(out)] if out.type.size != 1 else []
-        if not chain or chain[-1].args[0] is not self.graph.params[k] or _is_row(out) and all(map(_fits_parts, chain)):
-            return False
-        inner = all(users[old] == (new,) for new, old in pairwise(chain))
-        return inner and not users[out] and self.graph.outs.count(out) == 1
+    def _kept(self, type: Type) -> Array:
+        return self.typed(self.outer.room(type.nbytes, "kept"), type)
 
-    def _fixed(self) -> set[Value]:
-        """What is the same in all iterations."""
-        moving = {self.graph.params[k] for k in self.carried}
-        found: set[Value] = set()
-        for v in self.nodes:
-            if self.index in symbols_of(v) or any(a in moving for a in v.args):
-                moving.add(v)
+    def put(self) -> None:
+        """Append the loop to the body around it, which has its results then."""
+        code, outer, graph = self.code, self.outer, self.graph
+        for k, (p, x) in enumerate(zip(graph.params, self.args, strict=True)):
+            if k in self.kept:
+                self.storage[p] = self.kept[k]
+            elif p.type.size == 1:
+                self._begin_number(k, p, outer._at(x, (ZERO,) * len(x.shape)))
+            elif (row := self.rows.get(k) or self.given_rows.get(k)) is not None:
+                self.storage[p] = row
+                outer.elements(count(x), partial(self._set, row, 0, partial(outer._along, x)))
             else:
-                found.add(v)
-        return found
+                self.storage[p] = outer.storage[x]
+        self.emit([v for v in self.small.nodes if v in self.small.fixed])
+        code.defined.add(self.attributes["index"])
+        self.iterate(self.step_once, ZERO, code.dim(self.attributes["trips"]))
+        for u in outer.graph.users[self.token]:
+            k = u.attributes["index"]
+            if k in self.slots:
+                outer.storage[u] = Cell(u.type, code.read(self.slots[k]))
+            else:
+                outer.storage[u] = self.rows.get(k) or self.kept.get(k) or self.storage[graph.params[k]]
 
-    def _arrays(self) -> set[Value]:
-        """Values that are kept: what is neither a view nor read once only, by a function of the same elements."""
-        written = {u.args[1] for u in self.updates}.union(self.graph.outs)
-        found = {v for v in self.nodes if v.type.size != 1 and v in written and not _is_literal(v)}
-        for v in self.nodes:
-            if v.type.size != 1 and not _is_view(v) and not _is_literal(v) and not self._is_joined(v):
-                found.add(v)
-        return found
-
-    def _is_joined(self, v: Value) -> bool:
-        """Whether a value is computed where its only reader is."""
-        users = self.graph.users[v]
-        if len(users) != 1 or v.op is None or not v.op.elementwise:
-            return False
-        (user,) = users
-        assert user.op is not None
-        return user.op.elementwise and user.type.size == v.type.size and (v in self.fixed) == (user in self.fixed)
-
-    @property
-    def types(self) -> Iterator[Type]:
-        """Of the small arrays that a loop has."""
-        carried = (self.graph.outs[k] for k in self.carried if k not in self.updated)
-        yield from (v.type for v in (*carried, *self.arrays, *self.exchanged) if v.type.size != 1)
-
-    @property
-    def exchanged(self) -> list[Value]:
-        """Carried arrays that others become, or are written elsewhere, as they are."""
-        carried = {self.graph.params[k] for k in self.carried}
-        read = (*(self.graph.outs[k] for k in self.carried), *(u.args[1] for u in self.updates))
-        return [v for v in dict.fromkeys(read) if v in carried and v.type.size != 1]
-
-    @property
-    def is_useful(self) -> bool:
-        """Whether something is handed on, and it is not too much."""
-        outs, handed_on = self.graph.outs, len(self.arrays)
-        handed_on += sum(k not in self.updated and outs[k].type.size != 1 for k in self.carried)
-        vectors = {v: -(-count(v) // LANES) for v in self.nodes if not _is_view(v)}
-        calls = sum(k for v, k in vectors.items() if weight(v) > CALL)
-        return handed_on >= LEAST_ARRAYS and sum(vectors.values()) <= MOST_VECTORS and calls <= COPIES
-
-    @property
-    def fits(self) -> bool:
-        outs = self.graph.outs
-        carried = [k for k in self.carried if k not in self.updated]
-        if not all(v.dtype.name in DTYPES for v in (*self.graph.params, *self.graph.nodes)):
-            return False
-        if not all(map(_is_row, (*(outs[k] for k in carried), *self.exchanged))):
-            return False
-        return all(map(_fits, self.nodes)) and all(map(_fits_update, self.updates))
-
-    @property
-    def cost(self) -> int:
-        return 1 + sum(time(v) * count(v) for v in self.nodes if not _is_view(v))
-
-
-def is_small(token: Value) -> bool:
-    """Whether a region is a loop that computes with small arrays alone, and hands some on."""
-    if token.op is not OPS["for"]:
-        return False
-    body = token.attributes["body"]
-    if len(body.nodes) > MOST_NODES or any(v.op.is_region for v in body.nodes):
-        return False
-    small = Small(body, token.attributes["index"])
-    return small.fits and small.is_useful
+    def _begin_number(self, k: int, p: Value, first: Scalar) -> None:
+        if k in self.small.carried:
+            self.slots[k] = self.code.declare(p.dtype, first)
+        else:
+            self.storage[p] = Cell(p.type, first)
 
 
 def _space(type: Type) -> int:
     """Bytes of memory for a small array."""
     assert isinstance(type.nbytes, int)
     return -(-type.nbytes // ALIGN) * ALIGN
-
-
-def count(v: Value) -> int:
-    """The elements of a value of fixed size."""
-    assert isinstance(v.type.size, int)
-    return v.type.size
-
-
-def _chain(v: Value) -> Iterator[Value]:
-    """The updates of an array, the last one first."""
-    while v.op is not None and v.op.name in ("put", "put_add"):
-        yield v
-        v = v.args[0]
-
-
-def _root(v: Value) -> Value:
-    return next((u.args[0] for u in reversed([*_chain(v)])), v)
-
-
-def _is_row(v: Value) -> bool:
-    """Whether all elements lie along one axis, few of them."""
-    if not isinstance(v.type.size, int) or not 0 < v.type.size <= MOST:
-        return False
-    return sum(d != 1 for d in v.shape) <= 1
-
-
-def _is_view(v: Value) -> bool:
-    """Whether a value is elements of another one, side by side, or the same one again and again."""
-    assert v.op is not None
-    if v.op.name == "slice":
-        return all(step == 1 for step in v.attributes["strides"])
-    return v.op.name == "reshape" and is_squeeze(v) or v.op.name == "broadcast" and v.args[0].type.size == 1
-
-
-def _is_literal(v: Value) -> bool:
-    assert v.op is not None
-    return v.op.name in ("const", "dim", "iota")
-
-
-def _fits(v: Value) -> bool:
-    assert v.op is not None
-    if _is_view(v) and v.op.name != "broadcast":
-        return True  # a large one is read by other views only
-    if not _is_row(v):
-        return False
-    if v.op.name in PARTS:
-        return _fits_parts(v)
-    if _is_view(v) or _is_literal(v):
-        return v.type.size == 1 or v.op.name != "const"
-    return v.op.elementwise and v.op.at is not None and all(a.type.size in (1, v.type.size) for a in v.args)
-
-
-def _fits_parts(v: Value) -> bool:
-    """Whether parts of a small array lie side by side at places that are known."""
-    assert v.op is not None
-    a = v.attributes
-    if v.op.name == "concat":
-        return all(isinstance(x.type.size, int) for x in v.args)
-    if v.op.name == "pad":
-        return all(isinstance(d, int) for d in (*a["low"], *a["high"])) and not any(a["interior"])
-    return all(isinstance(d, int) for d in a["starts"]) and all(step == 1 for step in a["strides"])
-
-
-def _fits_update(u: Value) -> bool:
-    return _is_row(u.args[1]) and all(step == 1 for step in u.attributes["strides"])
-
-
-def _parts(v: Value) -> Iterator[Part]:
-    """The parts of an array that is put together of others."""
-    assert v.op is not None
-    axis = next((k for k, d in enumerate(v.shape) if d != 1), 0)
-    if v.op.name == "concat":
-        first = 0
-        for x in v.args:
-            yield Part(first, count(x), ((x, 0),))
-            first += count(x)
-        return
-    base, new = (None, v.args[0]) if v.op.name == "pad" else v.args
-    start = v.attributes["low" if base is None else "starts"][axis]
-    stop = start + count(new)
-    yield Part(0, start, () if base is None else ((base, 0),))
-    both = v.op.name == "put_add"
-    assert base is not None or not both
-    yield Part(start, stop - start, ((base, start), (new, 0)) if both else ((new, 0),))  # type: ignore[arg-type]
-    yield Part(stop, count(v) - stop, () if base is None else ((base, stop),))
 
 
 def _index(shape: Shape, i: Scalar) -> tuple[Scalar, ...]:

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from tapefuse.codegen.groups import Group, Schedule
 from tapefuse.codegen.region_body import Body, Planned
 from tapefuse.codegen.region_branches import Sized, Switch
 from tapefuse.codegen.region_loops import ForLoop, WhileLoop
 from tapefuse.codegen.region_parallel import ParallelLoop
-from tapefuse.codegen.region_small import SmallLoop, SmallParallelLoop, is_small
+from tapefuse.codegen.region_small import SmallLoop, SmallParallelLoop
 from tapefuse.codegen.region_stacks import Recording
-from tapefuse.codegen.schedule import Group, Schedule
+from tapefuse.codegen.small_bodies import is_small
 from tapefuse.ir.graph import Value
 
 _KINDS: dict[str, type[Body]] = {

@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 
 from tapefuse.codegen.access import Access, Operand, at
+from tapefuse.codegen.builder import Builder
 from tapefuse.codegen.context import Place, Step
 from tapefuse.codegen.costs import (
     BLOCK,
@@ -34,10 +35,10 @@ from tapefuse.codegen.costs import (
     typical,
     weight,
 )
-from tapefuse.codegen.loops import CHUNK, HI, INT, LO, ZERO, Buffer, Builder, Kernel, Num, Scalar, Var, identity
+from tapefuse.codegen.groups import Group, Schedule, domain, is_row_reduction, is_sink
+from tapefuse.codegen.loops import CHUNK, HI, INT, LO, ZERO, Buffer, Kernel, Num, Scalar, Var, identity
 from tapefuse.codegen.nest import Nest
 from tapefuse.codegen.scatter import Start
-from tapefuse.codegen.schedule import Group, Schedule, domain, is_row_reduction, is_sink
 from tapefuse.codegen.updates import is_placed
 from tapefuse.ir.graph import Value
 from tapefuse.ir.ops.update import target
@@ -71,7 +72,7 @@ class Rows(Nest):
         most = plan.most(self.cost)
         small = isinstance(most, int) and most < 2 * GRAIN
         in_order = strict and any(is_sink(n) for n in group.nodes)
-        self.chunks = 1 if small or in_order else CHUNKS
+        self.chunks = 1 if small or in_order or not group.rows else CHUNKS
         states = ((n, in_place[n]) for n in group.nodes if n in in_place and n not in self.updates)
         self.overwritten = [s for n, s in states if s.op is None]
         self.lane: Scalar | None = None  # number of the current row in its block
@@ -88,7 +89,7 @@ class Rows(Nest):
             self.together[k] = choices.number(self.question(f"together {k}"), self.together[k], (1, 2, 3, 4))
         if self._may_block():
             self.block = choices.number(self.question("block"), self.block, (1, 2, 4, 8, 32))
-        if pieces := choices.number(self.question("pieces"), 0, (0, 1, 2, 5, CHUNKS)):
+        if self.r and (pieces := choices.number(self.question("pieces"), 0, (0, 1, 2, 5, CHUNKS))):
             self.chunks, self.cut = pieces, pieces * GRAIN
 
     # -- blocks of rows ----------------------------------------------------------------------------

@@ -13,8 +13,8 @@ from functools import reduce
 from tapefuse.codegen.access import Operand, at
 from tapefuse.codegen.context import Context, Place, Step
 from tapefuse.codegen.costs import CHUNKS, GRAIN, TRANSFER
+from tapefuse.codegen.inline_values import chained
 from tapefuse.codegen.loops import HI, INT, LO, ZERO, Num, Scalar
-from tapefuse.codegen.schedule import chained
 from tapefuse.codegen.updates import replaces_most
 from tapefuse.ir.graph import Value
 from tapefuse.ir.types import Dim, Poly, Shape, size

@@ -10,96 +10,22 @@ and no cycle can arise.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import field
+from collections.abc import Iterable
 
-from tapefuse._records import dataclass
-from tapefuse.codegen.access import Access, Axis, accesses, is_squeeze
-from tapefuse.codegen.bounds import bound
+from tapefuse.codegen.access import Access, Axis, accesses
 from tapefuse.codegen.choices import AS_MEASURED, AsMeasured
-from tapefuse.codegen.convolution_shape import is_copied_once, is_tiled
-from tapefuse.codegen.costs import CALL, INLINE_CHAIN, LIMIT, MOVED_CHAIN, weight
+from tapefuse.codegen.convolution_shape import is_tiled
+from tapefuse.codegen.costs import CALL, LIMIT, weight
+from tapefuse.codegen.groups import Group, Schedule, domain, is_alias, is_row_reduction, is_sink, unaliased
+from tapefuse.codegen.inline_values import chained, inline_values, needs_memory
 from tapefuse.codegen.products_operands import bases, called_bases, is_contraction, is_product
-from tapefuse.codegen.updates import Reads, is_placed, is_scatter, reads, reads_of_base, writes_into_base
+from tapefuse.codegen.updates import Reads, is_placed, is_scatter, reads_of_base
 from tapefuse.ir.graph import Graph, Value
 from tapefuse.ir.op import OPS
-from tapefuse.ir.types import Dim, Shape, show_shape
+from tapefuse.ir.types import Shape, show_shape
 
 _NONE: frozenset = frozenset()
-VIEWS = frozenset({"broadcast", "transpose", "slice", "flip", "reshape", "after"})
 _FULL = f"the kernel has reached {LIMIT} instructions"
-
-
-@dataclass(eq=False)
-class Group:
-    """Values computed by one kernel. `rows` leading axes of `shape` are its outer loops; None while undecided."""
-
-    level: int
-    kind: str  # "rows", "gemm", "scatter"
-    shape: Shape
-    nodes: list[Value] = field(default_factory=list)
-    rows: int | None = None
-    limit: int = 1 << 30  # most row axes its column sinks allow
-    weight: int = 0
-    why: str = ""  # why it did not join the group of its operands
-    updates: list[Value] = field(default_factory=list)  # members that are written into the memory of their bases
-
-    @property
-    def row_shape(self) -> Shape:
-        return self.shape[: self.rows or 0]
-
-
-@dataclass(frozen=True)
-class Schedule:
-    graph: Graph
-    groups: tuple[Group, ...]  # in an order in which they can run
-    kept: frozenset[Value]  # values with memory of their own
-    inline: frozenset[Value]
-    group_of: dict[Value, Group]
-    reads: dict[Value, tuple[Access, ...]]  # what computing one element of a grouped value reads
-    why_kept: dict[Value, str] = field(default_factory=dict)
-    choices: AsMeasured = AS_MEASURED
-    ends: Mapping[str, Dim] = field(default_factory=dict)  # what indices of loops around stay below, outermost first
-    serial: bool = False  # within a piece of a kernel
-
-    def most(self, d: Dim) -> Dim:
-        """What a dimension is at most, in any iteration of the loops around."""
-        for index, end in reversed([*self.ends.items()]):
-            d = bound(d, index, end)
-        return d
-
-    def base(self, value: Value) -> Value:
-        """The value whose memory `value` is: itself, or what it is another name or a reshape of."""
-        while value.op is not None and value.op.name in ("reshape", "after") and value not in self.group_of:
-            value = value.args[0]
-        return value
-
-
-def is_sink(node: Value) -> bool:
-    """A reduction over leading axes: it accumulates across rows, so its result is known after the whole kernel."""
-    if node.op is None or node.op.reduction is None:
-        return False
-    axes = node.attributes["axes"]
-    return bool(axes) and axes == tuple(range(len(axes)))
-
-
-def is_row_reduction(node: Value) -> bool:
-    return node.op is not None and node.op.reduction is not None and not is_sink(node) and bool(node.attributes["axes"])
-
-
-def domain(node: Value) -> Shape:
-    """The index space of the loops that compute a value."""
-    if node.op is not None and (is_scatter(node) or is_placed(node)):
-        return node.args[node.op.has_base].shape
-    return node.args[0].shape if is_sink(node) or is_row_reduction(node) else node.shape
-
-
-def is_alias(node: Value) -> bool:
-    if node.op is None or node.op.name not in ("after", "reshape"):
-        return False
-    if node.op.name == "after":
-        return node.args[0].op is None or bool(node.args[0].args)  # literals have no memory
-    return not is_squeeze(node)
 
 
 def schedule(graph: Graph, choices: AsMeasured = AS_MEASURED, fixed: frozenset[Value] = _NONE) -> Schedule:
@@ -109,130 +35,11 @@ def schedule(graph: Graph, choices: AsMeasured = AS_MEASURED, fixed: frozenset[V
     Done twice: the first time shows which values are kept in memory anyway; the second time, cheap functions of those
     are computed where they are read, instead of being kept as well.
     """
-    needed = _needs_memory(graph, fixed)
-    inline = _inline(graph, needed, frozenset(), choices)
+    needed = needs_memory(graph, fixed)
+    inline = inline_values(graph, needed, frozenset(), choices)
     first = _Scheduler(graph, inline, choices, fixed=fixed).run()
-    again = _inline(graph, needed, first.kept, choices)
+    again = inline_values(graph, needed, first.kept, choices)
     return first if again == inline else _Scheduler(graph, again, choices, first, fixed).run()
-
-
-def _needs_memory(graph: Graph, fixed: frozenset[Value]) -> set[Value]:
-    """Values that something reads as a whole array, and what is written over elements that it is computed from."""
-    needed = set(graph.outs)
-    for node in graph.nodes:
-        if is_product(node):
-            needed.update(bases(node))
-        elif is_alias(node) or writes_into_base(node):
-            needed.add(node.args[0])
-            if writes_into_base(node) and unaliased(node.args[0]) not in fixed:
-                needed.update(_disturbed(node))
-        elif node.op is not None and node.op.calls is not None:
-            needed.update(called_bases(node))
-        elif node.op is not None and (node.op.name == "matmul" or node.op.is_region):
-            needed.update(node.args)
-    return needed
-
-
-def _disturbed(node: Value) -> Iterator[Value]:
-    """Operands that may be computed from elements of the base which are overwritten by then, by this update or by one
-    before it, unless they are kept."""
-    base, *others = node.args
-    yield from (v for v in others if _read_of(v, node) is Reads.OTHERS)
-    while writes_into_base(update := unaliased(base)):
-        base = update.args[0]
-        yield from (v for v in others if _read_of(v, update) is not Reads.NOTHING)
-
-
-def _read_of(value: Value, update: Value) -> Reads:
-    """What computing a value reads of what an update overwrites."""
-    if is_placed(update):
-        return reads_of_base(value, update, is_computed_again, unaliased)
-    return Reads.OTHERS if reads(value, unaliased(update.args[0]), is_computed_again, unaliased) else Reads.NOTHING
-
-
-def unaliased(value: Value) -> Value:
-    """The value that one is another name or a reshape of."""
-    while is_alias(value):
-        value = value.args[0]
-    return value
-
-
-def is_computed_again(node: Value) -> bool:
-    """Whether a value may be computed where it is read."""
-    return node.op is not None and (node.op.elementwise or node.op.name in VIEWS)
-
-
-def _inline(graph: Graph, needed: set[Value], kept: frozenset[Value], choices: AsMeasured) -> frozenset[Value]:
-    """Values computed where they are read: literals, views, and short chains of cheap functions of parameters, or of
-    `kept` values if they would have to be kept themselves.
-
-    A chain is what is computed again, a value as often as it is read through different views.
-    """
-    chain: dict[Value, frozenset] = {}
-    cheap: dict[Value, frozenset] = {}  # functions of kept values: inline only if a kept one is reached through them
-    moved = _moved(graph)
-    for number, node in enumerate(graph.nodes):
-        assert node.op is not None
-        if node.op.name == "empty":
-            continue
-        if not node.args and node.type.size == 1 or node.op.name in ("iota", "dim") and node not in needed:
-            chain[node] = _NONE
-        elif node in needed or is_alias(node):
-            continue
-        elif node.op.name == "window_place" and is_copied_once(node, graph.users[node]):
-            if choices.decide(f"inline {number}", True):
-                chain[node] = _NONE
-        elif node.op.name in VIEWS:
-            chain[node] = frozenset((node, v) for v in chain.get(node.args[0], _NONE))
-        elif node.op.elementwise and weight(node) == 1:
-            limit = MOVED_CHAIN if node in moved else INLINE_CHAIN
-            if all(a.op is None or a in chain for a in node.args):
-                parts, into = [chain.get(a, _NONE) for a in node.args], chain
-            elif all(a.op is None or a in chain or a in cheap or a in kept for a in node.args):
-                parts, into, limit = [chain.get(a, cheap.get(a, _NONE)) for a in node.args], cheap, INLINE_CHAIN
-            else:
-                continue
-            again = frozenset({node}).union(*parts)
-            if len(again) <= MOVED_CHAIN and choices.decide(f"inline {number}", len(again) <= limit):
-                into[node] = again
-    stack = [n for n in cheap if n in kept]
-    while stack:
-        node = stack.pop()
-        if node not in chain:
-            chain[node] = cheap[node]
-            stack.extend(a for a in node.args if a in cheap and a not in kept)
-    stored = {base for node in graph.nodes if is_product(node) for base in bases(node)}.union(graph.outs)
-    stored.update(base for n in graph.nodes if n.op is not None and n.op.calls for base in called_bases(n))
-    literals = (n for n in needed if n in chain and n.type.size == 1 and not n.args and n not in stored)
-    return frozenset((*(n for n in chain if n not in needed), *literals, *_continued(graph)))
-
-
-def _moved(graph: Graph) -> set[Value]:
-    """Values that are read at other indices, after cheap functions of one element perhaps: kept, they would need a
-    kernel of their own before their reader's."""
-    moved: set[Value] = set()
-    for node in reversed(graph.nodes):
-        assert node.op is not None
-        if node.op.name in ("pad", "concat", "slice", "flip") or node in moved and node.op.elementwise:
-            moved.update(node.args)
-    return moved
-
-
-def _continued(graph: Graph) -> Iterator[Value]:
-    """Scatters whose results other scatters add to, and nothing else reads: the kernels of those do them as well."""
-    for node in graph.nodes:
-        if is_scatter(node) and writes_into_base(node):
-            base = node.args[0]
-            if is_scatter(base) and graph.users[base] == (node,) and base not in graph.outs:
-                yield base
-
-
-def chained(node: Value, inline: Collection[Value]) -> tuple[Value, ...]:
-    """The scatters that one kernel does to compute `node`, in order."""
-    chain = [node]
-    while writes_into_base(chain[-1]) and chain[-1].args[0] in inline and is_scatter(chain[-1].args[0]):
-        chain.append(chain[-1].args[0])
-    return tuple(reversed(chain))
 
 
 class _Scheduler:

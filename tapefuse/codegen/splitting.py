@@ -21,25 +21,9 @@ from itertools import pairwise
 from types import MappingProxyType
 from typing import NamedTuple
 
+from tapefuse.codegen.builder import folded
 from tapefuse.codegen.llvm_loop_shapes import REGISTER
-from tapefuse.codegen.loops import (
-    BOOL,
-    HI,
-    INT,
-    LO,
-    For,
-    If,
-    Let,
-    Load,
-    Num,
-    Scalar,
-    Stmt,
-    Store,
-    Update,
-    Var,
-    While,
-    folded,
-)
+from tapefuse.codegen.loops import BOOL, HI, INT, LO, For, If, Let, Load, Num, Scalar, Stmt, Store, Update, Var, While
 from tapefuse.ir.types import Dim
 
 MOST_PARTS = 6

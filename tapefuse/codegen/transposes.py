@@ -10,8 +10,8 @@ from contextlib import ExitStack
 
 from tapefuse.codegen.context import Context, Step
 from tapefuse.codegen.costs import CHUNKS, GRAIN, TRANSFER
+from tapefuse.codegen.groups import Group, Schedule
 from tapefuse.codegen.loops import HI, LO, ZERO, Scalar, Transpose
-from tapefuse.codegen.schedule import Group, Schedule
 from tapefuse.codegen.views import View, row_major, view
 from tapefuse.ir.graph import Value
 from tapefuse.ir.types import Dim

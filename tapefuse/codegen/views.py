@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from tapefuse._records import dataclass
-from tapefuse.codegen.loops import ZERO, Builder, Scalar
+from tapefuse.codegen.builder import Builder
+from tapefuse.codegen.loops import ZERO, Scalar
 from tapefuse.ir.graph import Value
 from tapefuse.ir.types import Dim, Shape, size
 

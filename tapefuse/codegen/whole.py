@@ -10,8 +10,8 @@ from collections.abc import Iterable
 from math import inf
 
 from tapefuse.codegen.costs import COPY, LONG, MULTIPLY_ADD, time, typical
+from tapefuse.codegen.groups import Group, Schedule, domain
 from tapefuse.codegen.memory import LATE
-from tapefuse.codegen.schedule import Group, Schedule, domain
 from tapefuse.ir import ops
 from tapefuse.ir.graph import Graph, Value
 from tapefuse.ir.ops import region

@@ -24,9 +24,10 @@ from tapefuse._records import dataclass
 from tapefuse.codegen.context import Place, Step
 from tapefuse.codegen.convolution_shape import extents as convolution_extents
 from tapefuse.codegen.costs import weight
+from tapefuse.codegen.groups import domain
+from tapefuse.codegen.inline_values import chained
 from tapefuse.codegen.plan import Plan
 from tapefuse.codegen.recompute import within
-from tapefuse.codegen.schedule import chained, domain
 from tapefuse.codegen.updates import is_placed
 from tapefuse.compilation import handler, layout
 from tapefuse.compiler import program, request

@@ -3,30 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import contextmanager
 from functools import cache
 
-import numba
 import numpy as np
 
 from tapefuse.codegen.pipeline import Request, compiled
 from tapefuse.ir.graph import Graph
 from tapefuse.runtime.entry import Layout
 from tapefuse.runtime.numba_engine import Loaded, load
+from tests.engines import without_jit
 from tests.runtime.programs import Tensor, Variable, refuse
 
 TUPLED = Layout.of(Tensor, Variable, tupled=True)
 RTOL = {"f8": 1e-13, "f4": 3e-6}
-
-
-@contextmanager
-def without_jit():
-    """Decorators of Numba give back the plain functions."""
-    before, numba.config.DISABLE_JIT = numba.config.DISABLE_JIT, True
-    try:
-        yield
-    finally:
-        numba.config.DISABLE_JIT = before
 
 
 @cache

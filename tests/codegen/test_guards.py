@@ -7,8 +7,9 @@ import sys
 
 import pytest
 
+from tapefuse.codegen.builder import Builder
 from tapefuse.codegen.guards import guarded
-from tapefuse.codegen.loops import INT, ZERO, Builder, Var
+from tapefuse.codegen.loops import INT, ZERO, Num, Var
 from tapefuse.ir.types import Poly
 from tests.engines import ENGINES
 
@@ -128,3 +129,11 @@ def test_extents_that_are_known_and_numbers_that_are_chosen_are_left_alone():
     known, chosen = b.inside(inside, I, 5), choice(b, inside, I)
     assert guarded(b, (known, J)) == (known, J)
     assert guarded(b, (chosen, J)) == (chosen, J)
+
+
+def test_sizes_in_the_prologue_are_made_of_nothing_in_the_body():
+    """What a kernel's body has computed comes after all of its prologue."""
+    b = Builder()
+    b.op("mul", Num(-1, INT), Var("dim.n", INT))
+    b.dim(5 - Poly.symbol("n"))
+    assert len(b.prologue) == 2

@@ -21,7 +21,7 @@ from tapefuse.ir.ops import region
 from tapefuse.ir.ops.update import put
 from tapefuse.ir.passes.adjoint import gradient_graph
 from tapefuse.ir.types import Type
-from tests.engines import LOADS, request, runner
+from tests.engines import request, run_of
 
 F8 = np.dtype(np.float64)
 I, J, T, U, V, NEXT, INSIDE = (Var(n, d) for n, d in zip("ijtuvnc", (INT, INT, F8, F8, F8, INT, BOOL), strict=True))
@@ -166,12 +166,12 @@ CASES = [
 ]
 
 
-@pytest.mark.parametrize(("engine", "graph"), [*product(["llvm"], CASES), *product(["numba"], CASES[6:35:7])])
+@pytest.mark.parametrize(("engine", "graph"), [*product(["llvm"], CASES), *product(["quick numba"], CASES[6:35:7])])
 def test_values_and_gradients(engine: str, graph: Graph):
     both = gradient_graph(graph)
     rng = np.random.default_rng(0)
     arrays = [rng.standard_normal(v.shape) for v in both.params]
-    found = runner(LOADS[engine], request(both, SideBySide()), [])(*arrays)
+    found = run_of(engine, request(both, SideBySide()))(*arrays)
     for ours, theirs in zip(found, evaluate(both, *arrays), strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-13, atol=1e-13)
 

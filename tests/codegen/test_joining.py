@@ -131,5 +131,5 @@ def test_any_two_stencils(seed: int) -> None:
         return with_part(x, stencil(x, c), rng.randrange(4))
 
     graph = recorded(n, new, lambda x, c, y: stencil(x if rng.random() < 0.7 else y, c))
-    for engine in ("llvm", "numba"):
+    for engine in ("llvm", "quick numba"):
         check(graph, n, engine)

@@ -26,7 +26,7 @@ from tapefuse.ir.ops import region
 from tapefuse.ir.ops.update import put
 from tapefuse.ir.parse import parse
 from tapefuse.ir.types import Dim, Poly, Type
-from tests.engines import LOADS, Run, runner
+from tests.engines import LOADS, Run, run_of, runner
 
 F8, I8 = np.dtype(np.float64), np.dtype(np.int64)
 ENGINES = tuple(LOADS)
@@ -89,7 +89,7 @@ def agree(graph: Graph, *arrays: object, engine: str) -> tuple[np.ndarray, ...]:
 @lru_cache(maxsize=16)
 def as_it_is(graph: Graph, engine: str) -> Run:
     """A graph on an engine, with no pass of the IR before."""
-    return runner(LOADS[engine], Request(graph, len(graph.params)), [])
+    return run_of(engine, Request(graph, len(graph.params)))
 
 
 # -- graphs ------------------------------------------------------------------------------------------------------------

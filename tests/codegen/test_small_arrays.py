@@ -23,7 +23,7 @@ from tapefuse.ir.types import Poly, Type
 from tapefuse.runtime import compile as compiler
 from tapefuse.runtime.llvm_library import Library, path
 from tests.codegen.test_regions import for_, walk
-from tests.engines import ENGINES, LOADS, request, runner, scheduled, threaded
+from tests.engines import ENGINES, LOADS, WRITTEN, request, runner, scheduled, threaded
 
 F64, F32, I64 = (np.dtype(t) for t in (np.float64, np.float32, np.int64))
 K, TRIPS = Poly.symbol("k"), 5
@@ -71,7 +71,7 @@ def arrays_of(graph: Graph, seed: int = 0) -> list[np.ndarray]:
     return [np.asarray(x).astype(v.dtype) for x, v in zip(numbers, graph.params, strict=True)]
 
 
-def check(graph: Graph, engines=ENGINES) -> None:
+def check(graph: Graph, engines=WRITTEN) -> None:
     given = arrays_of(graph)
     wanted = evaluate(graph, *given)
     for run in engines.values():
