@@ -37,12 +37,15 @@ class Other:
     data: bool = False
 
 
+Index = tuple[Axis | Other, ...]
+
+
 @dataclass(frozen=True, slots=True)
 class Access:
     """One read of `value` at `index`."""
 
     value: Value
-    index: tuple[Axis | Other, ...]
+    index: Index
 
     @property
     def prefix(self) -> int:
@@ -110,14 +113,14 @@ def accesses(node: Value, inline: Callable[[Value], bool]) -> tuple[Access, ...]
     """All reads that computing one element of `node` needs, looking through operands that are `inline`."""
     assert node.op is not None
     if node.op.elementwise and not any(map(inline, node.args)):
-        return tuple(dict.fromkeys(Access(a, _broadcast(len(node.shape), a.shape)) for a in node.args))
+        return tuple(dict.fromkeys(Access(a, _broadcast(node.shape, a.shape)) for a in node.args))
     found: list[Access] = []
 
     def operand(value: Value) -> Operand:
         def read(index):
             if inline(value):
                 return at(_PROBE, value, index, operand)
-            found.append(Access(value, index))
+            found.append(Access(value, _own_ones(node.shape, value.shape, index)))
             return Other(value.dtype, True)
 
         return Operand(value, read)
@@ -127,10 +130,16 @@ def accesses(node: Value, inline: Callable[[Value], bool]) -> tuple[Access, ...]
 
 
 @cache
-def _broadcast(rank: int, shape: Shape) -> tuple[Axis | Other, ...]:
-    """The index at which an elementwise value of some rank reads an operand."""
-    lead = rank - len(shape)
-    return tuple(_ONE if n == 1 else Axis(lead + k) for k, n in enumerate(shape))
+def _broadcast(reader: Shape, shape: Shape) -> Index:
+    """The index at which an elementwise value reads an operand."""
+    lead = len(reader) - len(shape)
+    return _own_ones(reader, shape, tuple(_ONE if n == 1 else Axis(lead + k) for k, n in enumerate(shape)))
+
+
+def _own_ones(reader: Shape, shape: Shape, index: Index) -> Index:
+    """The index, where the only one of an axis is the reader's own if that has no other either."""
+    ones = {k for k, (n, m) in enumerate(zip(reader, shape, strict=False)) if n == m == 1}
+    return tuple(Axis(k) if k in ones else i for k, i in enumerate(index)) if ones else index
 
 
 def at(b, node: Value, index, operand: Callable[[Value], Operand]):

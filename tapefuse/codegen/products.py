@@ -55,9 +55,9 @@ class Products(Rows):
 
     def _cut(self) -> Dim | None:
         """Pieces of one matrix have at least LEAST_ROWS rows: fewer read the right operand for too little."""
-        if len(self.rows) > 1:
+        if not self._is_one:
             return None
-        rows = self.rows[0]
+        rows = self.rows[-1]
         most = rows * (GRAIN // LEAST_ROWS)
         if isinstance(self.cost, int):  # products over no elements cost nothing, whatever the rows
             return min(self.cost, most) if isinstance(most, int) else self.cost
@@ -66,21 +66,24 @@ class Products(Rows):
 
     # -- the nest ----------------------------------------------------------------------------------
     def _blocks(self, accumulators: Accumulators) -> None:
-        b, rows = self.b, self.rows
-        if len(rows) > 1:
-            with b.loop(LO, HI) as first, b.loops(rows[1:-1]) as rest:
-                self.outer = (first, *rest)
-                self._in_blocks(ZERO, b.dim(rows[-1]), accumulators)
-        elif self.chunks == 1:
-            self._in_blocks(LO, HI, accumulators)
-        else:
-            self._in_blocks(self._whole_tiles(LO), self._whole_tiles(HI), accumulators)
+        with self.over(len(self.rows) - 1) as self.outer:
+            if not self._is_one:
+                self._in_blocks(ZERO, self.b.dim(self.rows[-1]), accumulators)
+            elif self.chunks == 1:
+                self._in_blocks(LO, HI, accumulators)
+            else:
+                self._in_blocks(self._whole_tiles(LO), self._whole_tiles(HI), accumulators)
+
+    @property
+    def _is_one(self) -> bool:
+        """Whether there is a single product, whose rows are cut into pieces."""
+        return self.cut_axis == len(self.rows) - 1
 
     def _whole_tiles(self, row: Scalar) -> Scalar:
         """Where a piece ends: at the end of a tile."""
         b, tile_rows = self.b, Num(MOST_ROWS, INT)
         up = b.op("floordiv", b.op("add", row, Num(MOST_ROWS - 1, INT)), tile_rows)
-        return b.op("minimum", b.op("mul", up, tile_rows), b.dim(self.rows[0]))
+        return b.op("minimum", b.op("mul", up, tile_rows), b.dim(self.rows[-1]))
 
     def _give(self, start: Scalar, count: Scalar) -> None:
         for node in self.products:
@@ -108,7 +111,7 @@ class Products(Rows):
         """Whether a block is known to be all rows there are."""
         rows = self.rows[-1]
         whole = isinstance(rows, int) and rows <= self.block
-        return whole and (len(self.rows) > 1 or self.chunks == 1)
+        return whole and (not self._is_one or self.chunks == 1)
 
     def _lead(self, node: Value, side: int) -> tuple[Scalar, ...]:
         """The leading indices of an operand, which may have fewer axes than the product, or broadcast ones."""

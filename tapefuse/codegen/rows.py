@@ -10,8 +10,8 @@ what all rows read, are done once for them.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 
 from tapefuse.codegen.access import Access, Operand, at
 from tapefuse.codegen.builder import Builder
@@ -110,7 +110,7 @@ class Rows(Nest):
 
     def _may_block(self) -> bool:
         extents = [n for node in self.needed for n in self.columns(node)]
-        is_nest = not self.flat and self.r == 1 and not self.overwritten
+        is_nest = not self.flat and self.r > 0 and self.cut_axis == self.r - 1 and not self.overwritten
         return is_nest and bool(extents) and all(isinstance(n, int) for n in extents)
 
     def _gains_together(self, phase: int) -> bool:
@@ -168,9 +168,14 @@ class Rows(Nest):
 
     def pull(self, value: Value, index: tuple[Scalar, ...]) -> Scalar:
         """The element of `value` at `index`: remembered, loaded, or computed."""
+        index = self._at(value, index)
         if (known := self.b.known((value, index))) is not None:
             return known
         return self.b.remember((value, index), self._fetch(value, index))
+
+    def _at(self, value: Value, index: tuple[Scalar, ...]) -> tuple[Scalar, ...]:
+        """The index, with the only number there is where an axis has one."""
+        return index if self.flat else tuple(ZERO if n == 1 else i for n, i in zip(value.shape, index, strict=True))
 
     def _fetch(self, value: Value, index: tuple[Scalar, ...]) -> Scalar:
         if value in self.scratch:
@@ -211,7 +216,7 @@ class Rows(Nest):
         for node, acc in accumulators.items():
             if acc is not None:
                 self.store(self._sink_place(node), self._chunk, self.b.read(acc))
-        rows = self.rows[0] if self.rows else 1
+        rows = self.rows[self.cut_axis] if self.rows else 1
         start = [
             step
             for k, n in enumerate(self.updates)
@@ -257,17 +262,31 @@ class Rows(Nest):
 
     def _each_row(self, accumulators: Accumulators) -> None:
         with ExitStack() as nest:
-            row: tuple[Scalar, ...] = ()
-            if self.rows:
-                row = (nest.enter_context(self.b.loop(LO, HI)),)
-                row += nest.enter_context(self.b.loops(self.rows[1:]))
+            row = nest.enter_context(self.over(len(self.rows)))
             for phase in self._phase_numbers:
                 if self.is_elementwise_row:
                     self._load_overwritten(row)
                 self._once_a_row(phase, row, accumulators)
                 self._along_rows(phase, [(None, row)], accumulators)
 
+    @property
+    def cut_axis(self) -> int:
+        """The axis of the rows that is cut into pieces."""
+        return next((k for k, n in enumerate(self.rows) if n != 1), len(self.rows) - 1)
+
+    @contextmanager
+    def over(self, count: int) -> Iterator[tuple[Scalar, ...]]:
+        """Loops over the first axes of the rows, those of the kernel's piece along the axis that is cut."""
+        with ExitStack() as nest:
+            index: list[Scalar] = []
+            for k, n in enumerate(self.rows[:count]):
+                bounds = (LO, HI) if k == self.cut_axis else (ZERO, self.b.dim(n))
+                is_loop = n != 1 or k == self.cut_axis
+                index.append(nest.enter_context(self.b.loop(*bounds)) if is_loop else ZERO)
+            yield tuple(index)
+
     def _blocks(self, accumulators: Accumulators) -> None:
+        self.outer = (ZERO,) * (self.r - 1)
         self._in_blocks(LO, HI, accumulators)
 
     def _in_blocks(self, first: Scalar, last: Scalar, accumulators: Accumulators) -> None:
@@ -387,7 +406,7 @@ class Rows(Nest):
             for n, values in terms.items():
                 self._accumulate(n, accumulators[n], values, index)
         for (n, k), acc in totals.items():
-            b.remember((n, rows[k][1]), b.read(acc))
+            b.remember((n, self._at(n, rows[k][1])), b.read(acc))
         for n in nodes:
             if not is_sink(n) and not is_row_reduction(n):
                 (self.stored if n in self.plan.kept else self.scratch).add(n)

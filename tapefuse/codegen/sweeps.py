@@ -52,7 +52,7 @@ from tapefuse.codegen.loops import (
 )
 from tapefuse.codegen.loops_walk import walk, with_bodies
 from tapefuse.codegen.reach import Reach
-from tapefuse.ir.types import Type
+from tapefuse.ir.types import Type, size
 
 TILE = 640 << 10  # bytes of the rows that iterations go over before the next ones: they stay in the second cache
 MOST = 8  # launches of a block
@@ -138,16 +138,16 @@ class _Loop:
             return None
         pairs = (p for found in written.values() for p in combinations_with_replacement(found, 2))
         apart = max(a.apart(b) for a, b in pairs if a.is_written or b.is_written)
-        nbytes = {b: int(b.type.nbytes) for b in of_rows}
-        row = sum(nbytes[b] // int(b.type.shape[axis]) for b, axis in of_rows.items())
-        return self._cut(apart, row, sum(nbytes.values()))
+        row = sum(size(b.type.shape[axis + 1 :]) * b.type.dtype.itemsize for b, axis in of_rows.items())
+        assert isinstance(row, int)
+        return self._cut(apart, row)
 
     def _numbers(self) -> Iterator[tuple[Num, Num]]:
         for t in self.launches:
             assert isinstance(t.rows, Num) and isinstance(t.pieces, Num)
             yield t.rows, t.pieces
 
-    def _cut(self, apart: int, row: int, nbytes: int) -> _Shape | None:
+    def _cut(self, apart: int, row: int) -> _Shape | None:
         rows, pieces = (max(x.value for x in numbers) for numbers in zip(*self._numbers(), strict=True))
         each = len(self.launches)
         for iterations in range(MOST // each, 1, -1):
@@ -156,7 +156,7 @@ class _Loop:
             tile = TILE // row - seam
             if tile > 0 and sections >= min(pieces, CORES):
                 sections = 1 << sections.bit_length() - 1  # 2 or 4 threads have the same to do each
-                return _Shape(rows, apart, iterations, sections, tile, pieces > 1 and nbytes >= SECOND_CACHE)
+                return _Shape(rows, apart, iterations, sections, tile, pieces > 1 and rows * row >= SECOND_CACHE)
         return None
 
 
