@@ -4,6 +4,8 @@ PYTHON ?= python3
 VENV   := .venv
 RUN    := $(VENV)/bin/python
 
+unexport PYTHONDONTWRITEBYTECODE  # dozens of tests start an interpreter, which would compile what it imports
+
 .PHONY: demo test lint bench clean
 
 demo: $(VENV)/.demo
@@ -31,7 +33,8 @@ $(RUN):
 	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "tapefuse needs Python >= 3.11; use make PYTHON=...")'
 	$(PYTHON) -m venv $(VENV)
 
-INSTALL = $(RUN) -m pip install --quiet --disable-pip-version-check
+# Most modules of what is installed are never imported; those that are, are compiled then.
+INSTALL = $(RUN) -m pip install --quiet --disable-pip-version-check --no-compile
 
 $(VENV)/.demo: pyproject.toml | $(RUN)
 	$(INSTALL) --editable '.[examples]'

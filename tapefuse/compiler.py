@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from tapefuse._config import Options, config
 from tapefuse.codegen.pipeline import Request, compiled
 from tapefuse.ir.graph import Graph
-from tapefuse.ir.passes import EXACT, PASSES, optimise
+from tapefuse.ir.passes import EXACT, PASSES, Pass, optimise
 from tapefuse.ir.passes.checks import with_checks
 from tapefuse.ir.passes.complex import has_complex
 from tapefuse.ir.program import Check, Program, State
@@ -34,8 +35,13 @@ def request(traced: Traced, options: Options = Options()) -> Request:  # noqa: B
 
 def optimised(graph: Graph, strict: bool = False, budget: int | None = None) -> tuple[Graph, tuple[Check, ...]]:
     graph, checks = with_checks(graph)
+    return optimise(graph, passes_of(strict, budget)), checks
+
+
+def passes_of(strict: bool, budget: int | None) -> Sequence[Pass]:
+    """What a graph goes through. `strict`: sums keep the order of their terms; `budget`: bytes that loops may keep."""
     passes = EXACT if strict else PASSES
-    return optimise(graph, passes if budget is None else [p for p in passes if not p.spends_memory]), checks
+    return passes if budget is None else [p for p in passes if not p.spends_memory]
 
 
 def states(traced: Traced) -> tuple[State, ...]:

@@ -24,6 +24,7 @@ from tapefuse.ir.graph import Graph
 from tapefuse.ir.ops.effects import printing
 from tapefuse.ir.passes import budget
 from tapefuse.tracer.debugging import Quiet
+from tapefuse.tracer.direct import without_scalars
 from tapefuse.tracer.interpreted import Entry
 from tapefuse.tracer.repeating import compile_with
 from tapefuse.tracer.retracing import Arguments, Retraces, retrace
@@ -98,6 +99,8 @@ class TapeFunction:
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         if not kwargs and not busy:
             outs = self._entry(*args)
+            if outs is NotImplemented and (arrays := without_scalars(args)) is not None:
+                outs = self._entry(*arrays)
             if outs is not NotImplemented:
                 return outs
         return self._call(args, kwargs)
@@ -238,7 +241,10 @@ class TapeFunction:
 
     def explain(self) -> str:
         """Every trace for people: for which arguments, why it was made, what it reads and writes, what runs it,
-        and what became of its loops, and of branches on traced values."""
+        and what became of its loops, and of branches on traced values: as they were traced, and which loops the
+        compiler cuts into tiles or strips."""
+        from tapefuse.reports.loops import cut_loops  # needs the compiler
+
         lines = [f"{self.__name__}: {self.trace_count} trace{'s' * (self.trace_count != 1)}"]
         for k, s in enumerate(self._log, 1):
             traced, engine, loc = s.traced, self._options.engine or config.engine, printing(s.graph)
@@ -252,6 +258,7 @@ class TapeFunction:
                 f"{', '.join(written) or 'none'}",
                 f"     {engine}, arguments {way}",
                 *[f"     {statement}: {became}" for statement, became in s.statements],
+                *[f"     {line}" for line in ([] if loc else cut_loops(traced, self._options))],
             ]
         lines.append("  arrays that are not C-contiguous, aligned and in native byte order are copied at each call")
         return "\n".join(lines)

@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Generator
 
 import pytest
+from _pytest.runner import runtestprotocol
 
 os.environ.setdefault("TAPEFUSE_CHECK", "1")
 if "TAPEFUSE_CACHE_DIR" not in os.environ:  # subprocesses of tests inherit it
@@ -36,3 +37,16 @@ def pytest_collection() -> Generator[None, object, object]:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Random programs take longest; short tests in the end leave no worker idle."""
     items.sort(key=lambda item: not item.path.name.startswith("test_random_"))
+
+
+def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> bool | None:
+    """A worker sends what there is to say: that tens of thousands of tests were set up and torn down takes longer than
+    to do it."""
+    if not hasattr(item.config, "workerinput"):
+        return None
+    item.ihook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
+    for report in runtestprotocol(item, log=False, nextitem=nextitem):
+        if report.when == "call" or not report.passed:
+            item.ihook.pytest_runtest_logreport(report=report)
+    item.ihook.pytest_runtest_logfinish(nodeid=item.nodeid, location=item.location)
+    return True

@@ -70,6 +70,7 @@ LAZY: dict[str, set[str]] = {
 LAZY_OWN = {
     ("__init__.py", "tapefuse.array_api"),
     ("function.py", "tapefuse.reports.check"),
+    ("function.py", "tapefuse.reports.loops"),
     ("function.py", "tapefuse.reports.memory"),
     ("function.py", "tapefuse.reports.profile"),
     ("compilation.py", "tapefuse.compiler"),

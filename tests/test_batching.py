@@ -60,7 +60,7 @@ def check(case: Case, engine: str) -> None:
     flags = [k == 0 or (len(repr(p.type)) + k) % 3 > 0 for k, p in enumerate(graph.params)]
     symbolic = len(flags) % 2 == 0
     batched = verify(batched_graph(graph, flags, Poly.symbol("EXAMPLES") if symbolic else EXAMPLES))
-    run = (lambda *xs: evaluate(batched, *xs)) if engine == "interpreter" else engines.ENGINES[engine](batched)
+    run = (lambda *xs: evaluate(batched, *xs)) if engine == "interpreter" else engines.WRITTEN[engine](batched)
     for binding in case.bindings:
         drawn = [case.arrays(number, binding) for number in range(EXAMPLES)]
         rows = [[d[k] if f else drawn[0][k] for k, f in enumerate(flags)] for d in drawn]

@@ -93,6 +93,37 @@ def test_extents_that_may_differ():
     says(text, "add", "f32[B0,3]", "f32[B1,3]", "give both one name in their TensorSpecs: ('B0', ...)")
 
 
+@pytest.mark.parametrize("name", ["zeros", "reshape", "items", "sum", "key"])
+def test_a_number_that_is_known_too_late(name):
+    """An extent, the number of items of a list, or a key of a dict that depends on a traced value."""
+    x, n = tp.constant(X), tp.constant(np.array(2))
+
+    def mistake():
+        tp.tape_function(
+            {
+                "zeros": lambda x, n: tp.zeros((n, 3)),
+                "reshape": lambda x, n: x.reshape(n, -1),
+                "items": lambda x, n: [x[i] for i in range(n)],
+                "sum": lambda x, n: sum(x[i] for i in range(n)),
+                "key": lambda x, n: {n: x},
+            }[name]
+        )(x, n)
+
+    expected = {
+        "zeros": ["zeros", "the extent", "known only when the compiled function runs", "x.shape[k]", "mask"],
+        "reshape": ["reshape", "the extent", "known only when the compiled function runs", "x.shape[k]", "mask"],
+        "items": ["the number of items", "comprehensions", "a `for` statement", "out[i] = value"],
+        "sum": ["the number of items", "comprehensions", "a `for` statement", "out[i] = value"],
+        "key": ["a traced value cannot be hashed", "in place of a dict or set"],
+    }
+    if name == "key":
+        with pytest.raises(TypeError, match=f"{HERE}:") as caught:
+            mistake()
+        says(str(caught.value), *expected[name])
+    else:
+        says(complaint(TypeError, mistake), *expected[name])
+
+
 def test_if_on_a_traced_value_that_is_left_to_python():
     def mistake():
         @tp.tape_function
@@ -204,6 +235,19 @@ def test_an_index_out_of_range(wrap):
         wrap(lambda x, k: x[k])(tp.constant(X), tp.constant([0, 7]))
 
     says(complaint(IndexError, mistake), "gather", "axis 0")
+
+
+def test_an_index_of_a_loop_out_of_range():
+    """What counts a loop has no name in the message that the user has given."""
+
+    @tp.tape_function
+    def f(x, n):
+        for k in range(n):
+            x[k] = 0.0
+        return x
+
+    with pytest.raises(IndexError, match=rf"needs -(k_\d+)\+5 >= 0: .* \(\1: number of the iteration.*\s.*{HERE}:"):
+        f(np.arange(6.0), np.array(7))
 
 
 def test_the_largest_of_a_batch_that_is_empty():

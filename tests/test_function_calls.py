@@ -134,6 +134,19 @@ def test_arrays_that_are_no_tensors(x):
         tp.constant(x)
 
 
+def test_numpys_scalars_are_taken_as_arrays_of_no_axis():
+    """They come out of every sum of an array: calls with them take the short way, in one trace."""
+    f = tp.tape_function(lambda x, a: x * a)
+    x = np.ones(3)
+    assert f(x, np.array(2.0)).tolist() == [2.0, 2.0, 2.0]
+    long = f._slow_calls
+    assert f(x, np.float64(3.0)).tolist() == [3.0, 3.0, 3.0]
+    assert f(x, x.sum()).tolist() == [3.0, 3.0, 3.0]
+    assert (f._slow_calls, f.trace_count) == (long, 1)
+    assert f(x, np.float32(2.0)).tolist() == [2.0, 2.0, 2.0]  # another dtype is another trace
+    assert f.trace_count == 2
+
+
 def test_nan_and_inf():
     x = np.array([np.nan, np.inf, -np.inf, 0.0], F32)
     f = tp.tape_function(lambda x: (x * 0, 1 / x, tp.isnan(x), tp.isinf(x), tp.isfinite(x), tp.max(x)))

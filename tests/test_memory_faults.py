@@ -293,3 +293,71 @@ def test_no_memory_for_a_size_computed_after_a_variable_was_assigned(engine):
     with pytest.raises(MemoryError):
         step(1.0, np.int64(1 << 48))
     assert (v.tolist(), u.item()) == before
+
+
+# -- beyond arrays --------------------------------------------------------------------------------------------------
+
+_BEYOND = """
+def reads(x, n):
+    t = 0.0
+    for k in range(n):
+        t = t + x[k]
+    return t
+def writes(x, n):
+    for k in range(n):
+        x[k] = 1.0
+    return x
+def backwards(x, n):
+    for k in range(n):
+        x[-1 - k] *= 2.0
+    return x
+def slices(x, n):
+    for k in range(n):
+        x[2 * k : 2 * k + 2] *= x[0]
+    return x
+def triangle(x, n):
+    for k in range(n):
+        for j in range(k):
+            x[j] = x[j] + x[k]
+    return x
+def branches(x, n):
+    for k in range(n):
+        if x[0] > -1:
+            x[k] = 1.0
+        else:
+            x[0] = 2.0 * x[0]
+    return x
+def inner_of_while(x, n):
+    while x[0] < n:
+        for k in range(4_000_000):
+            x[k] = x[k] * x[k]
+    return x
+def inner_of_branch(x, n):
+    if x[0] < n:
+        for k in range(4_000_000):
+            x[k] = x[k] * x[k]
+    return x
+def ragged(x, n):
+    for k in range(len(COUNTS)):
+        for j in range(COUNTS[k]):
+            x[j] = x[j] * x[j]
+    return x
+COUNTS = tp.constant(np.array([3, 4_000_000, 2] + 20 * [1]))
+for f in (reads, writes, backwards, slices, triangle, branches, inner_of_while, inner_of_branch, ragged):
+    for transformed in (f, tp.grad(lambda x, n: tp.sum(f(x, n)))):
+        fn = tp.tape_function(transformed, engine=ENGINE)
+        try:
+            print(fn(np.arange(6.0), np.array(3000 if f is triangle else 4_000_000)))
+        except IndexError as error:
+            print("IndexError")
+"""
+
+
+@pytest.mark.parametrize("engine", ["llvm", "numba"])
+def test_loops_that_leave_an_array_touch_no_other_memory(engine, tmp_path):
+    """Nothing of what would be read or written millions of elements beyond an array is."""
+    file = tmp_path / "beyond.py"
+    file.write_text(_LIMITED + _BEYOND.replace("ENGINE", repr(engine)))
+    done = subprocess.run([sys.executable, str(file)], capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == ["IndexError"] * 18

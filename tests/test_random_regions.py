@@ -1,7 +1,7 @@
 """Random programs with loops and branches as operations on graphs: what `test_random_programs` says, for regions too.
 
-500 programs run on the LLVM engine and 10 on the Numba engine, half of them without LLVM's own optimisations;
-TAPEFUSE_EXAMPLES=20000 draws ten times as many.
+500 programs run on the LLVM engine and 10 on the Numba engine, in part with less of a compiler as in
+`test_random_programs`; TAPEFUSE_EXAMPLES=20000 draws ten times as many.
 """
 
 from __future__ import annotations

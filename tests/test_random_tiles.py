@@ -98,7 +98,7 @@ def _updated(xp: Any, stencil: Stencil, x: Any, other: Any, c: Any, force: Any, 
 
 
 def _formula(xp: Any, stencil: Stencil, x: Any, beside: list, c: Any, f: Any, number: Any, k: Any, u: Update) -> Any:
-    total = sum(beside) / len(beside)
+    total = sum(beside) * (1.0 / len(beside))
     if stencil.has_force:
         total = total + 0.1 * f
     if stencil.has_number:
@@ -205,3 +205,15 @@ def test_results_are_the_same_on_any_number_of_threads(field: list[np.ndarray]) 
     assert float(one[0]) == float(two[0])
     for a, b in zip(one[1], two[1], strict=True):
         np.testing.assert_array_equal(np.asarray(a), np.asarray(b))
+
+
+def test_explain_says_how_loops_are_cut(field: list[np.ndarray]) -> None:
+    f = tp.tape_function(tp.value_and_grad(advection, argnums=(0, 1)))
+    f(*field)
+    (line,) = [line for line in f.explain().splitlines() if "in tiles" in line]
+    assert line.startswith("     for at ") and "test_random_tiles.py" in line
+    assert "8 iterations of 56 rows at a time, two halves of the rows on threads" in line
+    assert "a gradient keeps one state in 8" in line
+    few = tp.tape_function(advection)
+    few(*(x[:100] for x in field))
+    assert "one native loop of 64 iterations" in few.explain() and "in tiles" not in few.explain()

@@ -185,3 +185,16 @@ def test_mistakes(mistake, error, text):
     with pytest.raises(error, match=text) as caught:
         mistake()
     assert "test_vmap.py" in str(caught.value)
+
+
+def test_a_shared_argument_changes_inside_only(wrap):
+    """Each example has its own, as each call of a compiled function has."""
+
+    def f(x, k):
+        x[k] = x[k] * 2.0
+        return x
+
+    x = tp.constant(np.array([1.0, 2.0, 3.0]))
+    found = wrap(tp.vmap(f, in_axes=(None, 0)))(x, np.arange(3))
+    np.testing.assert_array_equal(found, [[2.0, 2.0, 3.0], [1.0, 4.0, 3.0], [1.0, 2.0, 6.0]])
+    assert x.tolist() == [1.0, 2.0, 3.0]

@@ -47,12 +47,51 @@ def in_place(
 
     after = {old: n for n, old in steps.items()}
 
-    def is_last(n: Value, old: Value) -> bool:
+    def others(n: Value, old: Value) -> set[Group]:
+        """Who else reads what `n` overwrites."""
         mine = plan.group_of[n]
-        later = [g for g in readers[old] if not (g is mine or g not in late or rank[g] < rank[mine])]
-        return all(_reads_elsewhere(plan, g, old, after) for g in later)
+        return {g for g in readers[old] if g is not mine and not _reads_elsewhere(plan, g, old, after)}
 
-    return _memories(plan, updates, {n: old for n, old in steps.items() if is_last(n, old)})
+    def is_last(n: Value, old: Value) -> bool:
+        return all(g not in late or rank[g] < rank[plan.group_of[n]] for g in others(n, old))
+
+    chosen = {n: old for n, old in steps.items() if is_last(n, old)}
+    if len(chosen) < len(steps):
+        order = _Order(plan)
+        for n, old in chosen.items():
+            order.add(others(n, old), plan.group_of[n])
+        for n, old in steps.items():
+            earlier = others(n, old)
+            if n not in chosen and not order.reaches(plan.group_of[n], earlier):
+                order.add(earlier, plan.group_of[n])
+                chosen[n] = old
+    return _memories(plan, updates, chosen)
+
+
+class _Order:
+    """Which groups run after which."""
+
+    def __init__(self, plan: Schedule):
+        self.after: dict[Group, set[Group]] = {g: set() for g in plan.groups}
+        for node, group in plan.group_of.items():
+            for base in whole_reads(plan, node):
+                if base in plan.group_of:
+                    self.add({plan.group_of[base]} - {group}, group)
+
+    def add(self, earlier: Collection[Group], later: Group) -> None:
+        for g in earlier:
+            self.after[g].add(later)
+
+    def reaches(self, group: Group, others: Collection[Group]) -> bool:
+        """Whether one of the others runs after a group."""
+        seen, stack = {group}, [group]
+        while stack:
+            more = self.after[stack.pop()] - seen
+            if not more.isdisjoint(others):
+                return True
+            seen |= more
+            stack += more
+        return False
 
 
 def _candidates(plan: Schedule, updates: Mapping[Value, Value]) -> Iterator[tuple[Value, Value]]:

@@ -102,7 +102,7 @@ class _Scope:
 
     def examine(self) -> bool:
         """Take note of what is loaded and stored; whether that is all."""
-        return all([self._examine(s) for s in self.body])
+        return all(self._examine(s) for s in self.body)
 
     def _examine(self, s: Stmt) -> bool:
         match s:
@@ -115,7 +115,7 @@ class _Scope:
                 self._touch(buffer, index, None)
             case For() | If():
                 known = {x: offset for x, offset in self.offsets.items() if not isinstance(s, For) or x != s.var}
-                return all([_Scope(body, self.touched, self, known).examine() for body in bodies(s)])
+                return all(_Scope(body, self.touched, self, known).examine() for body in bodies(s))
         return isinstance(s, Let | Load | Store | Declare | Update)
 
     def _define(self, x: Var, offset: Offset | None) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from tapefuse._errors import AxisError, DTypeError, ShapeError
+from tapefuse._errors import AxisError, ConcretizationError, DTypeError, ShapeError
 from tapefuse.ir import ops
 from tapefuse.ir.ops.family import stretch
 from tapefuse.ir.types import Dim, Poly, Shape, show_shape
@@ -20,10 +20,11 @@ from tapefuse.tracer.applying import apply
 from tapefuse.tracer.arrays import python_kind
 from tapefuse.tracer.indexing import getitem, setitem
 from tapefuse.tracer.operators import Operators
+from tapefuse.tracer.rewriting.calls import unknown
 from tapefuse.tracer.shortcuts import moved
 from tapefuse.tracer.source import called, user_loc
 from tapefuse.tracer.state import state
-from tapefuse.tracer.tensor import Deferred, Tensor, as_tensor, still
+from tapefuse.tracer.tensor import Deferred, Tensor, TracedTensor, as_tensor, still
 
 Axis = int | Sequence[int] | None
 
@@ -59,6 +60,7 @@ def _axis(rank: int, axis: Any) -> int:
 
 def _shape(shape: Any) -> Shape:
     """A shape from an extent or a sequence of extents."""
+    _refuse_traced(shape)
     if isinstance(shape, (int, np.integer, Poly)):
         shape = (shape,)
     if isinstance(shape, (Operators, np.ndarray)):
@@ -68,6 +70,15 @@ def _shape(shape: Any) -> Shape:
         return tuple([d if isinstance(d, Poly) else operator.index(d) for d in shape])
     except TypeError:
         raise DTypeError(f"{called()}: a shape is an integer or a sequence of integers, not {shape!r}") from None
+
+
+def _refuse_traced(shape: Any) -> None:
+    for d in shape if isinstance(shape, (tuple, list)) else (shape,):
+        if isinstance(d, TracedTensor) and unknown(d):
+            raise ConcretizationError(
+                f"{called()}: the extent {d!r} is known only when the compiled function runs; give a Python number, "
+                "x.shape[k] of a tensor, or the largest extent and use a mask"
+            )
 
 
 def _extents(shape: Any) -> Shape:

@@ -59,15 +59,21 @@ class Optimizer(Module):
         """Make the slots (zeros of each variable's shape and dtype, float32 for halves) for variables that have none
         yet."""
         for variable in variables:
-            if self._served.add(variable):
-                if is_half(variable.dtype):
-                    zeros = np.zeros(tuple(variable.shape), FLOAT32)  # they take the variable's value in the first step
-                    master = Variable(zeros, trainable=False, name=f"{variable.name}_master")
-                    self.masters[str(self._served.index(variable))] = master
-                for slot in self.slot_names:
-                    zeros = np.zeros(tuple(variable.shape), widened(variable.dtype))
-                    made = Variable(zeros, trainable=False, name=f"{variable.name}_{slot}")
-                    self.slots.setdefault(slot, []).append(made)
+            if not self._served.has(variable):
+                self._serve(variable)
+
+    def _serve(self, variable: Variable) -> None:
+        """Make the slots of a variable, or note nothing if one cannot be made."""
+        zeros = np.zeros(tuple(variable.shape), widened(variable.dtype))
+        masters = []
+        if is_half(variable.dtype):  # takes the variable's value in the first step
+            masters.append(Variable(zeros, trainable=False, name=f"{variable.name}_master"))
+        made = [Variable(zeros, trainable=False, name=f"{variable.name}_{slot}") for slot in self.slot_names]
+        self._served.add(variable)
+        for master in masters:
+            self.masters[str(self._served.index(variable))] = master
+        for slot, new in zip(self.slot_names, made, strict=True):
+            self.slots.setdefault(slot, []).append(new)
 
     def slots_of(self, variable: Variable) -> tuple[Variable, ...]:
         """The slots of one variable, in the order of `slot_names`. Raises `KeyError` before they are built."""
@@ -120,12 +126,11 @@ class _Served:
     def __init__(self) -> None:
         self._known: dict[int, tuple[int, Variable]] = {}  # holds the variable, so that its id stays its own
 
-    def add(self, variable: Variable) -> bool:
-        """True if the variable is new."""
-        new = id(variable) not in self._known
-        if new:
-            self._known[id(variable)] = len(self._known), variable
-        return new
+    def has(self, variable: Variable) -> bool:
+        return id(variable) in self._known
+
+    def add(self, variable: Variable) -> None:
+        self._known[id(variable)] = len(self._known), variable
 
     def index(self, variable: Variable) -> int:
         return self._known[id(variable)][0]

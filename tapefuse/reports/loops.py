@@ -27,8 +27,8 @@ def cut_loops(traced: Traced, options: Options) -> list[str]:
 
     def seen(p: Pass, before: Graph, after: Graph) -> None:
         if p.name in _DESCRIBED and after is not before:
-            for v in _loops(before):
-                if (how := _DESCRIBED[p.name](v)) is not None:
+            for v in _loops(before) if p.name == "tiles" else before.nodes:
+                if v.op is ops.for_ and (how := _DESCRIBED[p.name](v)) is not None:
                     found[f"for at {v.loc}: {how}" if v.loc else f"a loop: {how}"] = None
 
     graph, _ = with_checks(traced.graph)

@@ -12,6 +12,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
+
 from tapefuse._tree import LEAF, Container, Tree
 
 Taker = Callable[[Any, list], bool]  # appends the leaves of a container; False if it has another shape
@@ -83,6 +85,13 @@ def _builder(tree: Tree, first: int) -> Builder:
     if hasattr(kind, "_fields"):
         return lambda leaves: kind(*[build(leaves) for build in children])
     return lambda leaves: kind([build(leaves) for build in children])
+
+
+def without_scalars(args: Sequence[Any]) -> list[Any] | None:
+    """Arguments with arrays of no axis in place of NumPy's scalars; None if there are none."""
+    if not any(isinstance(x, np.generic) for x in args):
+        return None
+    return [np.asarray(x) if isinstance(x, np.generic) else x for x in args]
 
 
 def direct(entry: Callable[..., Any], arguments: Sequence[Tree], results: Tree) -> Callable[..., Any]:

@@ -112,8 +112,10 @@ class Operators:
         return functions.not_equal(self, other) if _is_number(other) else NotImplemented
 
     def __hash__(self) -> int:
-        name = type(self).__name__
-        raise TypeError(f"a {name} cannot be hashed, since == compares it elementwise; use .ref() as dictionary key")
+        name, cure = type(self).__name__, "use .ref() as dictionary key"
+        if getattr(self, "_trace", None) is not None:
+            name, cure = "traced value", "keep values in a tensor, out[i] = value, in place of a dict or set"
+        raise TypeError(f"a {name} cannot be hashed at {user_loc()}, since == compares it elementwise; {cure}")
 
     def ref(self) -> Ref:
         """A hashable key for this object; `.deref()` gives it back."""

@@ -173,9 +173,11 @@ class Trace:
     def variable_created(self, variable: Variable) -> None:
         self.created = True
         if not self.may_create:
+            cure = "make variables outside, or once: `if self.v is None: self.v = tp.Variable(...)`"
+            if self.kind != "tape_function":
+                cure = "make variables before it; optimizer.build(variables) makes an optimizer's"
             raise VariableCreationError(
-                f"{self.kind} {self.name!r} makes a new Variable at {user_loc()} whenever it is traced; make "
-                "variables outside, or once: `if self.v is None: self.v = tp.Variable(...)`"
+                f"{self.kind} {self.name!r} makes a new Variable at {user_loc()} whenever it is traced; {cure}"
             )
 
     # -- the result ------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ from tapefuse._tree import flatten, is_namedtuple, leaves_with_paths, sorted_key
 from tapefuse.ir import ops
 from tapefuse.ir.types import Dim, show_shape
 from tapefuse.tracer.rewriting import rewritten
+from tapefuse.tracer.rewriting.carried import fresh
 from tapefuse.tracer.source import user_loc
 from tapefuse.tracer.tensor import Tensor, as_tensor
 from tapefuse.tracer.vectorise import vectorised
@@ -45,7 +46,8 @@ def vmap(f: Callable[..., Any], in_axes: Any = 0, out_axes: Any = 0) -> Callable
 
         def once(xs: list[Tensor]) -> list[Tensor]:
             given = dict(zip(examples, xs, strict=True))
-            returned = rewritten(f)(*unflatten(tree, [given.get(k, x) for k, x in enumerate(leaves)]), **kwargs)
+            mine = [given[k] if k in given else fresh(x) for k, x in enumerate(leaves)]
+            returned = rewritten(f)(*unflatten(tree, mine), **kwargs)
             found[:] = [returned]
             return [as_tensor(y) for y in flatten(returned)[0]]
 

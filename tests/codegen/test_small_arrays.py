@@ -97,6 +97,30 @@ def stores(graph: Graph) -> int:
 # -- nothing in memory -------------------------------------------------------------------------------------------------
 
 
+def rolled(width: int, steps: int, **loop: bool) -> Graph:
+    """Points that a loop of several steps updates in place, for a few at a time; what it keeps of them, and a number
+    that it counts, are read by a second one."""
+    n = width * TRIPS
+    u, c, y, total, a, b = p(n), p(n), p(n), p(n), p(n), p(n)
+    x, d = (cut(v, width * K, width * K + width) for v in (a, b))
+    state, kept, count, given = p(width), p(steps, width), p(), p(width)
+    new = with_part(state, upwind(state, cut(given, 1, width)), 1)
+    more = ops.add(count, count)
+    body = Graph((state, kept, count, given), (new, with_row(kept, Poly.symbol("j"), state), more))
+    first = ops.empty.emit(shape=(steps, width), dtype=F64), ops.reshape(cut(b, 0, 1), shape=())
+    found = ops.for_.emit_results(x, *first, d, body=body, trips=steps, index="j", carried=3)
+    sums, stack = p(width), p(steps, width)
+    last = ops.slice_(
+        stack, starts=(steps - 1 - Poly.symbol("i"), 0), limits=(steps - Poly.symbol("i"), width), strides=(1, 1)
+    )
+    back = Graph((sums, stack), (ops.add(sums, ops.mul(ops.reshape(last, shape=(width,)), ops.add(sums, sums))),))
+    (end,) = ops.for_.emit_results(found[0], found[1], body=back, trips=steps, index="i", carried=1)
+    scaled = ops.mul(end, ops.broadcast(found[2], shape=(width,), axes=()))
+    whole = Graph((y, total, a, b), (with_part(y, found[0], width * K), with_part(total, scaled, width * K)))
+    attributes = {"body": whole, "trips": TRIPS, "index": "k", "carried": 2, **loop}
+    return Graph((u, c), region.apply(OPS["for"], (u, c, u, c), attributes))
+
+
 @pytest.mark.parametrize("steps", [2, 4, 8])
 def test_nothing_between_the_steps_is_stored(steps: int) -> None:
     graph = tiles(32 + steps, steps)
@@ -119,6 +143,18 @@ def test_iterations_in_any_order(threads: int) -> None:
     graph = tiles(40, 4, parallel=True)
     assert kept(graph) == 4
     check(graph, {"llvm": lambda g: threaded(g, threads), "numba": ENGINES["numba"]})
+
+
+@pytest.mark.parametrize("width", [2, 7, 16, 40])
+@pytest.mark.parametrize("order", [{}, {"parallel": True}])
+def test_loops_inside_of_bodies(width: int, order: dict[str, bool]) -> None:
+    check(rolled(width, 3, **order), {"llvm": lambda g: threaded(g, 2), "numba": ENGINES["numba"]})
+
+
+def test_loops_inside_of_bodies_keep_what_they_carry_in_registers() -> None:
+    """Stored: two copies of first values, a tile of each result, and a row of the stack."""
+    assert kept(rolled(40, 8)) >= 4
+    assert stores(rolled(40, 8)) <= 2 * 2 + 3 * 40 // 8
 
 
 def test_arrays_that_lie_alike_are_not_moved() -> None:

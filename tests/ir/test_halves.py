@@ -7,7 +7,7 @@ from functools import cache
 import numpy as np
 import pytest
 
-from tapefuse.codegen.loops import Builder
+from tapefuse.codegen.builder import Builder
 from tapefuse.codegen.pipeline import stages
 from tapefuse.ir import ops
 from tapefuse.ir.graph import Graph, param

@@ -141,8 +141,8 @@ def test_optimise_shows_each_pass_and_keeps_meaning() -> None:
     )
     assert seen == [
         *("tiles 6->6", "complex 6->6", "loops 6->6", "fold 6->5", "simplify 5->3", "first_writes 3->3"),
-        *("regions 3->3", "units 3->3", "rows 3->3", "totals 3->3", "parts 3->3", "dce 3->1", "strips 1->1"),
-        "recordings 1->1",
+        *("regions 3->3", "units 3->3", "branch_totals 3->3", "rows 3->3", "totals 3->3", "parts 3->3", "dce 3->1"),
+        *("strips 1->1", "recordings 1->1"),
     ]
     assert show(result).splitlines()[1] == "  %0 = add %y, %x : f32[B,4]"
     assert [p.name for p in PASSES] == [s.split()[0] for s in seen]

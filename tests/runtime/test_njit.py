@@ -6,14 +6,14 @@ import pytest
 
 import tapefuse as tp
 
-pytestmark = pytest.mark.parametrize("engine", ["llvm", "numba"])
+pytestmark = pytest.mark.parametrize("engine", ["llvm", "numba"], scope="module")
 
 
 def traced(engine, *specs):
     return lambda f: tp.tape_function(f, engine=engine, input_signature=[tp.TensorSpec(*s) for s in specs])
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def loss(engine):
     w = tp.Variable(np.random.default_rng(0).normal(size=(4, 3)))
 
@@ -27,9 +27,13 @@ def loss(engine):
     return loss
 
 
-def test_value_and_gradient_in_a_native_loop(loss):
-    compiled = loss.njit()
+@pytest.fixture(scope="module")
+def compiled(loss):
+    """For `@njit` code: Numba compiles it once for each layout of an argument."""
+    return loss.njit()
 
+
+def test_value_and_gradient_in_a_native_loop(loss, compiled):
     @numba.njit
     def descend(x, steps):
         y = 0.0
@@ -48,8 +52,7 @@ def test_value_and_gradient_in_a_native_loop(loss):
 
 
 @pytest.mark.parametrize("rows", [0, 1, 300])
-def test_any_extent_and_layout(loss, rows):
-    compiled = loss.njit()
+def test_any_extent_and_layout(loss, compiled, rows):
     x = np.random.default_rng(2).normal(size=(4, rows)).T  # not C-contiguous
     y, g = compiled(x, np.float64(0.5))
     expected = loss(x, 0.5)
@@ -57,21 +60,21 @@ def test_any_extent_and_layout(loss, rows):
     np.testing.assert_allclose(g, expected[1].numpy(), rtol=1e-14)
 
 
-def test_read_only_arrays_are_taken(loss):
+def test_read_only_arrays_are_taken(compiled):
     x = np.ones((2, 4))
     x.flags.writeable = False
-    assert np.isfinite(loss.njit()(x, 1.0)[0])
+    assert np.isfinite(compiled(x, 1.0)[0])
 
 
-def test_an_extent_that_does_not_fit(loss):
+def test_an_extent_that_does_not_fit(compiled):
     with pytest.raises(ValueError, match=r"axis 1 of argument x0 does not fit f64\[B0,4\]"):
-        loss.njit()(np.ones((2, 3)), 1.0)
+        compiled(np.ones((2, 3)), 1.0)
 
 
 @pytest.mark.parametrize("x", [np.ones((2, 4), np.float32), np.ones(4)])
-def test_another_dtype_or_rank_is_a_typing_error_that_names_it(loss, x):
+def test_another_dtype_or_rank_is_a_typing_error_that_names_it(compiled, x):
     with pytest.raises(numba.TypingError, match=r"loss: argument x0 is .*the compiled function takes f64\[B0,4\]"):
-        loss.njit()(x, 1.0)
+        compiled(x, 1.0)
 
 
 def test_an_index_out_of_range(engine):

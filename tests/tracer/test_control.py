@@ -373,6 +373,24 @@ def test_a_variable_made_in_a_body():
         tp.tape_function(f)(C(1.0))
 
 
+def test_an_optimizer_that_is_first_used_in_a_loop():
+    w = tp.Variable(np.ones(2), name="w")
+    optimizer = tp.optim.Adam(0.1)
+
+    @tp.tape_function
+    def train(n):
+        for _ in range(n):
+            with tp.GradientTape() as tape:
+                loss = tp.sum(w * w)
+            optimizer.apply_gradients([(tape.gradient(loss, w), w)])
+
+    with pytest.raises(ValueError, match=r"make variables before it; optimizer.build\(variables\)"):
+        train(np.array(3))
+    optimizer.build([w])
+    train(np.array(3))
+    assert np.all(w.numpy() < 0.8)
+
+
 def test_an_outer_tensor_is_not_changed_by_a_body():
     def f(x):
         y = x + 1.0

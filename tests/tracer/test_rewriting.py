@@ -197,6 +197,62 @@ def test_walrus_match_with_and_try(interpreted):
     assert tp.tape_function(f)(C(0.5), "a").item() == -150.0
 
 
+def test_walrus_in_the_condition_of_a_loop(interpreted):
+    """It is evaluated before each iteration, and iterations and what follows read what it binds last."""
+
+    def f(x):
+        while (y := x * x + 0.5) < 10:
+            x = y + 1
+        return x, y
+
+    def first_negative(x, n):
+        k = 0
+        while (k := k + 1) < n:
+            if x[k] < -1:
+                break
+            if x[k] < 0:
+                continue
+            x[0] += x[k]
+        else:
+            x[0] *= 2
+        return x[0], k
+
+    def nested(x, n):
+        total = 0.0
+        for k in range(n):
+            t = x[k]
+            while (u := t * t + 0.5) < 4:
+                t = u
+            total = total + u
+        return total
+
+    for fn, args in (
+        (f, [np.float64(0.5)]),
+        (first_negative, [np.array([1.0, 2.0, -0.5, 4.0, -2.0, 3.0]), np.array(4)]),
+        (first_negative, [np.array([1.0, 2.0, -0.5, 4.0, -2.0, 3.0]), np.array(6)]),
+        (nested, [np.array([1.0, 2.0, 0.5]), np.array(3)]),
+    ):
+        expected = fn(*[x.copy() for x in args])
+        np.testing.assert_allclose(tp.tape_function(fn)(*args), expected, rtol=1e-12)
+
+
+def test_an_endless_loop_binds_what_its_first_iteration_binds(interpreted):
+    def f(x, n):
+        total = 0.0
+        for k in range(n):
+            t = x[k]
+            while True:
+                u = t * t + 0.5
+                if u > 4:
+                    break
+                t = u
+            total = total + u
+        return total
+
+    x = np.array([1.0, 2.0, 0.5])
+    np.testing.assert_allclose(tp.tape_function(f)(x, np.array(3)), f(x, 3), rtol=1e-12)
+
+
 def test_a_lambda_of_several_in_one_line(interpreted):
     fs = [lambda x: x if x > 0 else -x, lambda x: x * 2 if x > 0 else x * 3]
     assert [staged(f, C(-2.0)) for f in fs] == [2.0, -6.0]

@@ -18,6 +18,7 @@ from tapefuse.ir.graph import Graph
 from tapefuse.ir.passes import (
     adjoint,
     batching,
+    branch_totals,
     checks,
     complex,
     custom_rules,  # noqa: F401  fills `ops.custom.RULES`
@@ -62,6 +63,7 @@ PASSES = (
     Pass("first_writes", first_writes.run, "rows that a loop adds to zeros are written"),
     Pass("regions", regions.run, "loops and branches without what nobody needs"),
     Pass("units", units.run, "select by unit vectors, do not multiply by them", exact=False),
+    Pass("branch_totals", branch_totals.run, "branches add what is added to what they give"),
     Pass("rows", deep(rows.run), "add a scatter at the rows it names, not to a whole table", exact=False),
     Pass("totals", totals.run, "loops that add up begin with what is added to their sums", exact=False),
     Pass("parts", parts.run, "loops read parts of arrays where they lie"),

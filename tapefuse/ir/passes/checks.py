@@ -133,8 +133,14 @@ def _size_tests(v: Value, known: Known) -> Iterator[Test]:
     for d in needs:
         if not never_negative(d, known):
             what = "an index, or a bound of a slice, lies outside" if v.op is not ops.pad else "a width is negative"
-            message = f"{v.op.name} of {x.type} needs {d} >= 0: {what}"
+            message = f"{v.op.name} of {x.type} needs {d} >= 0: {what}{_counters(d, known)}"
             yield Test(ops.lt(number(d, _INT64), constant(0, np.int64)), Check(message, v.loc))
+
+
+def _counters(d: Dim, known: Known) -> str:
+    """Which symbols of a dimension a user has no name for."""
+    counters = sorted(known.keys() & d.symbols) if isinstance(d, Poly) else []
+    return f" ({', '.join(counters)}: number of the iteration, from 0)" if counters else ""
 
 
 def _emptiness_tests(v: Value) -> Iterator[Test]:

@@ -30,13 +30,15 @@ from tapefuse.ir.passes.updates import is_zero
 from tapefuse.ir.rewrite import Pattern, Rewriter, rule
 from tapefuse.ir.types import Poly, Type
 
+SMALL = 128  # elements
+MOST_SPREAD = 16  # iterations that keep terms of sums each
 MAX_TERMS = 64  # of a sum, among which those that write to one place are looked for
 
 
 def put_term(root: Value) -> Value | None:
     """put(g, 0) + ... + pad(w), where w is added to the zeros alone, is put(g, w) + ..."""
     terms = _terms(root)
-    if len(terms) > MAX_TERMS or sum(map(_fills_most, terms)) > 1:
+    if len(terms) > MAX_TERMS or not _is_small(root) and sum(map(_fills_most, terms)) > 1:
         return None  # the sum over a stencil is computed best in one loop
     for k, x in enumerate(terms):
         if x.op is not ops.put or not is_zero(x.args[1]):
@@ -52,6 +54,11 @@ def _terms(v: Value) -> list[Value]:
     if v.op is ops.add and v.args[0].shape == v.args[1].shape:
         return [t for a in v.args for t in _terms(a)]
     return [v]
+
+
+def _is_small(v: Value) -> bool:
+    """Whether an array may lie in registers, whose parts are set at no cost (`codegen.small_bodies`)."""
+    return isinstance(v.type.size, int) and v.type.size <= SMALL
 
 
 def _fills_most(v: Value) -> bool:
@@ -249,7 +256,8 @@ def _is_spread(loop: Loop, seeds: Sequence[tuple[Value, Value]]) -> bool:
     """Whether a loop of a few large iterations runs on threads, as its reverse may: iterations give each other no
     cotangents."""
     inner = any(v.op is not None and v.op.is_region for v in loop.body.nodes)
-    return loop.parallel and inner and isinstance(loop.trips, int) and all(p is y for p, y in seeds)
+    is_short = isinstance(loop.trips, int) and loop.trips <= MOST_SPREAD
+    return loop.parallel and inner and is_short and all(p is y for p, y in seeds)
 
 
 class _LastCarry:

@@ -6,14 +6,15 @@
 That is how a derivative looks: the loop of the user, and one that also keeps what the reverse pass reads, or also
 carries tangents. Two `for` or `while` merge when they take the same number of iterations, neither needs the other's
 results, and a carry of one is one of the other. Two `switch` on one index and two `sized` of one size merge when
-neither needs the other and one node of the graphs inside is the same; two `sized` with loops also when one is the
-derivative of the other, with the few nodes that lie between. Carries that are the same become one.
+one node of the graphs inside is the same, or loops may be; also when one is the derivative of the other and needs its
+results, with the few nodes that lie between. Carries that are the same become one.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from tapefuse.ir import ops
@@ -21,11 +22,12 @@ from tapefuse.ir.digest import digest
 from tapefuse.ir.graph import Graph, Value, param, reachable
 from tapefuse.ir.ops import region
 from tapefuse.ir.passes.bodies import depending, inside, rebuilt
-from tapefuse.ir.passes.residuals import is_repeatable
+from tapefuse.ir.passes.residuals import is_cheap, is_repeatable
 from tapefuse.ir.types import Poly
 
 MAX_PAIRS = 2000  # of regions that are compared, in one graph
 MAX_BETWEEN = 64  # nodes between sized code and its derivative that move inside with them
+LOOPS = (ops.for_, ops.while_, ops.sized)
 
 
 class Merged(NamedTuple):
@@ -35,12 +37,20 @@ class Merged(NamedTuple):
     attrs: dict[str, Any]
     first: list[int]
     second: list[int]
+    more: Mapping[Value, int] = MappingProxyType({})  # values between both that are results too
 
 
 def run(graph: Graph) -> tuple[Graph, Counter[str]]:
     """The graph with regions merged, those inside of regions too, and how many there are."""
-    merged, fired = _run(_unified(graph, {}))
-    return (merged, fired) if fired else (graph, fired)
+    unified = _unified(graph, {})
+    merged, fired = _run(unified)
+    fired["loops"] += _count(graph) - _count(unified)
+    return (merged, fired) if fired.total() else (graph, Counter())
+
+
+def _count(graph: Graph) -> int:
+    """The regions of a graph, and of those inside."""
+    return sum(1 + sum(map(_count, region.graphs(v))) for v in graph.nodes if v.op is not None and v.op.is_region)
 
 
 def _run(graph: Graph) -> tuple[Graph, Counter[str]]:
@@ -161,7 +171,7 @@ def _merge_loops(a: Value, b: Value, attrs: dict[str, Any]) -> Merged | None:
     places = [[order.index(classes[k, j]) for j in range(carried[k])] for k in (0, 1)]
     if "cond" in attrs:
         places = [[*p, len(order)] for p in places]  # the number of iterations
-    return Merged(body.args, attrs, *places)
+    return Merged(body.args, attrs, places[0], places[1])
 
 
 def carry_classes(args: Sequence[Value], attrs: Mapping[str, Any]) -> dict[int, int]:
@@ -229,64 +239,64 @@ class Joined:
 # -- branches and sized code ------------------------------------------------------------------------------------------
 
 
-def _merge_once(a: Value, b: Value) -> Merged | None:
-    """Two switches on one index, or two regions of one size: all results of both."""
+def _merge_once(a: Value, b: Value, between: Sequence[Value] = (), exported: Sequence[Value] = ()) -> Merged | None:
+    """Two switches on one index, or two regions of one size: all results of both.
+
+    `between`: what `b` needs of the results of `a`, and what is computed from these for it. It moves inside; those of
+    them that are `exported` become results.
+    """
     x, y = a.attributes, b.attributes
     if a.args[0] is not b.args[0] or len(x.get("branches", ())) != len(y.get("branches", ())):
         return None
-    operands = dict.fromkeys((*a.args[1:], *b.args[1:]))
+    read = dict.fromkeys(u for v in (a, *between, b) for u in (v.args[1:] if v in (a, b) else v.args))
+    operands = [u for u in read if u is not a and u not in between and not (between and _is_leaf(u))]
     params = {v: param(v.type) for v in operands}
+    shared: set[Value] = set()
 
-    def joined(first: Graph, second: Graph) -> tuple[Graph, bool]:
-        outs: list[Value] = []
-        seen: list[set[Value]] = []
-        for token, graph in ((a, first), (b, second)):
-            env = {p: params[v] for p, v in zip(graph.params, token.args[1:], strict=True)}
-            new = rebuilt(graph.outs, env)
-            outs += new
-            seen.append({v for v in reachable(new) if v.args})
-        return Graph(tuple(params.values()), tuple(outs), first.name), bool(seen[0] & seen[1])
+    def joined(first: Graph, second: Graph) -> Graph:
+        ends = rebuilt(first.outs, _on(first, [params.get(u, u) for u in a.args[1:]]))
+        inner = params | {v: ends[v.attributes["index"]] for v in between if v.op is ops.result}
+        after = rebuilt(second.outs, _on(second, rebuilt(b.args[1:], inner)))
+        shared.update({v for v in reachable(ends) if v.args} & reachable(after))
+        return Graph(tuple(params.values()), (*ends, *after, *rebuilt(exported, inner)), first.name)
 
     if a.op is ops.switch:
-        pairs = [joined(*both) for both in zip(x["branches"], y["branches"], strict=True)]
-        attrs: dict[str, Any] = {"branches": tuple(g for g, _ in pairs)}
-        n = len(x["branches"][0].outs)
+        graphs = tuple(joined(*both) for both in zip(x["branches"], y["branches"], strict=True))
+        attrs: dict[str, Any] = {"branches": graphs}
     else:
-        other = y["body"].substitute({y["symbol"]: Poly.symbol(x["symbol"])})
-        pairs = [joined(x["body"], other)]
-        attrs = {"symbol": x["symbol"], "body": pairs[0][0]}
-        n = len(x["body"].outs)
-    if not any(shares for _, shares in pairs) and not _have_loops(a, b):
+        graphs = (joined(x["body"], y["body"].substitute({y["symbol"]: Poly.symbol(x["symbol"])})),)
+        attrs = {"symbol": x["symbol"], "body": graphs[0]}
+    if not any(not (between and is_cheap(v)) for v in shared) and not _have_loops(a, b, between):
         return None
-    total = len(pairs[0][0].outs)
-    return Merged((a.args[0], *operands), attrs, [*range(n)], [*range(n, total)])
+    n, total = (len(g.outs) for g in (next(region.graphs(a)), graphs[0]))
+    more = {v: total - k for k, v in enumerate(reversed(exported), 1)}
+    return Merged((a.args[0], *operands), attrs, [*range(n)], [*range(n, total - len(more))], more)
 
 
 def _merge_chain(graph: Graph, a: Value, b: Value) -> Merged | None:
-    """Sized code and its derivative, which needs its results: with what lies between them in one region of that size,
-    where their loops become one."""
-    if a.op is not ops.sized or a.args[0] is not b.args[0] or not _have_loops(a, b):
+    """Branches or sized code, and their derivative, which needs their results: with what lies between them in one
+    region, where their loops become one."""
+    if a.op not in (ops.sized, ops.switch) or a.op is not b.op:
         return None
-    x, y = a.attributes, b.attributes
-    other = y["body"].substitute({y["symbol"]: Poly.symbol(x["symbol"])})
-    between = (depending(graph, (a,)) & reachable(b.args)) - {a}
-    if len(between) > MAX_BETWEEN or any(v.op is None or v.op.is_region or not is_repeatable(v) for v in between):
+    found = (depending(graph, (a,)) & reachable(b.args)) - {a}
+    if len(found) > MAX_BETWEEN or any(v.op is None or v.op.is_region or not is_repeatable(v) for v in found):
         return None
-    read = [*a.args[1:], *(u for v in between for u in v.args), *b.args[1:]]
-    outside = dict.fromkeys(u for u in read if u not in between and u is not a and (u.args or u.op is None))
-    params = {v: param(v.type) for v in outside}
-    first = rebuilt(x["body"].outs, _on(x["body"], [params.get(u, u) for u in a.args[1:]]))
-    inner = params | {v: first[v.attributes["index"]] for v in between if v.op is ops.result}
-    second = rebuilt(other.outs, _on(other, rebuilt(b.args[1:], inner)))
-    attrs = {"symbol": x["symbol"], "body": Graph(tuple(params.values()), (*first, *second), x["body"].name)}
-    return Merged((a.args[0], *outside), attrs, [*range(len(first))], [*range(len(first), len(first) + len(second))])
+    between = sorted(found, key=lambda v: v.id)
+    outer = {v for v in between if v in graph.outs or any(u not in found and u is not b for u in graph.users[v])}
+    return _merge_once(a, b, between, [v for v in between if v in outer and not is_cheap(v)])
 
 
-def _have_loops(a: Value, b: Value) -> bool:
-    """Whether two sized regions may share a loop: both have one, and the operands of one are among the other's."""
-    bodies = [g for v in (a, b) if v.op is ops.sized for g in region.graphs(v)]
-    both = len(bodies) == 2 and all(any(v.op is ops.for_ for v in g.nodes) for g in bodies)
-    return both and ({*a.args[1:]} <= {*b.args[1:]} or {*b.args[1:]} <= {*a.args[1:]})
+def _is_leaf(v: Value) -> bool:
+    return v.op is not None and not v.args and is_repeatable(v)
+
+
+def _have_loops(a: Value, b: Value, between: Sequence[Value]) -> bool:
+    """Whether two regions may share a loop: both have one at one place, and the operands of one, but for what the
+    other gives it, are among the other's."""
+    pairs = zip(region.graphs(a), region.graphs(b), strict=True)
+    both = any(all(any(v.op in LOOPS for v in g.nodes) for g in pair) for pair in pairs)
+    first, second = {*a.args[1:]}, {*b.args[1:]} - {*between}
+    return both and (first <= second or second <= first)
 
 
 def _on(graph: Graph, args: Sequence[Value]) -> dict[Value, Value]:
@@ -305,4 +315,5 @@ def _replaced(graph: Graph, a: Value, b: Value, merged: Merged) -> Graph:
         if v.op is ops.result and v.args[0] in (a, b):
             places = merged.first if v.args[0] is a else merged.second
             env[v] = results[places[v.attributes["index"]]]
+    env |= {v: results[k] for v, k in merged.more.items()}
     return Graph(graph.params, rebuilt(graph.outs, env), graph.name)

@@ -17,10 +17,12 @@ from typing import Any, NamedTuple
 from tapefuse.ir import ops
 from tapefuse.ir.graph import Graph, Value, param, reachable
 from tapefuse.ir.ops.family import INT64
+from tapefuse.ir.passes import loop_masks
 from tapefuse.ir.passes.adjoint import zeros
 from tapefuse.ir.passes.bodies import deep, depending, rebuilt, symbols_of
 from tapefuse.ir.passes.loops import Joined, same_carries
 from tapefuse.ir.passes.residuals import is_repeatable
+from tapefuse.ir.passes.stack_axes import rows_first
 from tapefuse.ir.passes.updates import is_zero
 from tapefuse.ir.types import Poly, Type
 
@@ -57,10 +59,18 @@ def _next(graph: Graph) -> Graph | None:
 def _pairs(graph: Graph) -> Iterator[tuple[Value, Value]]:
     """Each `while` with the `sized` regions for its number of iterations."""
     for v in graph.nodes:
-        if v.op is ops.sized and v.args[0].op is ops.result:
-            token = v.args[0].args[0]
-            if token.op is ops.while_ and v.args[0].attributes["index"] == token.attributes["carried"]:
-                yield token, v
+        if v.op is ops.sized and (token := loop_masks.loop_of(v.args[0])) is not None:
+            yield token, v
+
+
+class _Work(NamedTuple):
+    """A loop without its stacks: parameters, operands (None for one that is not known before the `while`), what an
+    iteration gives (carries, then rows of the stacks), and the number of carries."""
+
+    params: list[Value]
+    args: list[Value | None]
+    outs: tuple[Value, ...]
+    carried: int
 
 
 class _Pair:
@@ -68,7 +78,7 @@ class _Pair:
 
     def __init__(self, graph: Graph, first: Value, second: Value):
         self.graph, self.first, self.second = graph, first, second
-        self.symbol, self.body = second.attributes["symbol"], second.attributes["body"]
+        self.symbol, self.body = second.attributes["symbol"], rows_first(second.attributes["body"])
         later = depending(graph, (first,))
         self.between = later & reachable(second.args)
         tokens = {v.args[0] for v in self.between if v.op is ops.result}
@@ -114,20 +124,55 @@ class _Pair:
         found = {k: self.stack(loop, k) for k in range(n)}
         stacks = [s for s in found.values() if s is not None]
         plain = [k for k in range(n) if found[k] is None]
-        order = [*plain, *range(n, len(loop.args))]
-        args = [self.lifted(loop.args[k]) for k in order]
-        graph = Graph(tuple(a["body"].params[k] for k in order), tuple(a["body"].outs[k] for k in plain))
-        work = reachable((*graph.outs, *(s.row for s in stacks)))
+        work = self.work(loop, plain, stacks)
         own = {a["index"], self.symbol}
-        if not plain or None in args or any(own & symbols_of(v) for v in work):
+        if not plain or work is None or any(own & symbols_of(v) for v in reachable(work.outs)):
             return None
-        known = [x for x in args if x is not None]
-        joined = _joined(self.first, known, graph, len(plain))
+        after, rows = work.outs[: work.carried], work.outs[work.carried :]
+        args = [x for x in work.args if x is not None]
+        joined = _joined(self.first, args, Graph(tuple(work.params), after), work.carried)
         if joined is None:
             return None
         classes, body = joined
         carry = [classes[1, plain.index(k)] if k in plain else None for k in range(n)]
+        stacks = [s._replace(row=row) for s, row in zip(stacks, rows, strict=True)]
         return _Merged(self, body, classes).graph(loop, stacks, carry)
+
+    def work(self, loop: Value, plain: Sequence[int], stacks: Sequence[_Stack]) -> _Work | None:
+        """A loop of the sized code in the graph around, without its stacks."""
+        body, n = loop.attributes["body"], loop.attributes["carried"]
+        order = [*plain, *range(n, len(loop.args))]
+        work = _Work(
+            [body.params[k] for k in order],
+            [self.lifted(loop.args[k]) for k in order],
+            (*(body.outs[k] for k in plain), *(s.row for s in stacks)),
+            len(plain),
+        )
+        work = self.masked(loop, work)
+        return None if None in work.args else work
+
+    def masked(self, loop: Value, work: _Work) -> _Work:
+        """Where a loop goes on with some examples, it carries with it the state of the `while` that says with which."""
+        token, inside = self.first, loop.attributes["body"].params
+        mask = loop_masks.mask_of(token)
+        if mask is None:
+            return work
+        counts = [v for v in self.graph.nodes if v.op is ops.result and v.args[0] is token]
+        counts = [v for v in counts if v.attributes["index"] == mask.counter]
+        own = next((p for p, x in zip(inside, loop.args, strict=True) if self.outside.get(x) in counts), None)
+        if own is None:
+            return work
+        body, state, n = token.attributes["body"], token.attributes["carried"], work.carried
+        outs = loop_masks.with_mask(work.outs, loop.attributes["index"], own, body.params[mask.active])
+        if own in reachable(outs):
+            return work
+        left = [k for k in range(n, len(work.params)) if work.params[k] is not own]
+        return _Work(
+            [*work.params[:n], *body.params[:state], *(work.params[k] for k in left), *body.params[state:]],
+            [*work.args[:n], *token.args[:state], *(work.args[k] for k in left), *token.args[state:]],
+            (*outs[:n], *body.outs, *outs[n:]),
+            n + state,
+        )
 
 
 def _is_row(v: Value, k: Any) -> bool:

@@ -6,14 +6,16 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from tapefuse.ir import ops
-from tapefuse.ir.graph import Graph, Value, param
+from tapefuse.ir.graph import Graph, Value, param, reachable
 from tapefuse.ir.interp import inlined
 from tapefuse.ir.op import Op, constant
 from tapefuse.ir.ops import region
 from tapefuse.ir.ops.family import BOOL, INT64, with_batch
+from tapefuse.ir.passes import budget
 from tapefuse.ir.passes.adjoint import zeros
 from tapefuse.ir.passes.batching import Flagged, batched
 from tapefuse.ir.passes.bodies import rebuilt, row, with_row
+from tapefuse.ir.passes.paddings import padded
 from tapefuse.ir.types import Dim, Poly, Type, type_of
 
 Flags = Sequence[bool]
@@ -75,10 +77,35 @@ def while_values(flags: Flags, xs: Sequence[Value], *, cond: Graph, body: Graph,
     wanted = _carry_flags(body, flags, carried, n)
     test, (differs,) = body_of(cond, wanted, n)
     if differs:
-        return _masked(flags, xs, cond, body, carried, n)
+        chosen = _if_at_all(flags, xs, cond, body, carried, n)
+        return _masked(flags, xs, cond, body, carried, n) if chosen is None else chosen
     inner, _ = body_of(body, wanted, n, wanted[:carried])
     found = ops.while_.emit_results(*_started(xs, flags, wanted, n), cond=test, body=inner, carried=carried)
     return list(zip(found, (*wanted[:carried], False), strict=True))
+
+
+def _if_at_all(flags: Flags, xs: Sequence[Value], cond: Graph, body: Graph, carried: int, n: Dim) -> Pairs | None:
+    """Of `while p and test` with a `p` that no iteration changes: where examples differ in `p` alone, they either take
+    all iterations or none."""
+    (y,) = cond.outs
+    k = next((k for k, p in enumerate(cond.params) if k >= carried and y.op is ops.and_ and p in y.args), None)
+    if k is None or not flags[k]:
+        return None
+    test = y.args[1] if y.args[0] is cond.params[k] else y.args[0]
+    some = [*xs[:k], ops.reduce_any(xs[k], axes=(0,)), *xs[k + 1 :]]
+    fewer = [f and j != k for j, f in enumerate(flags)]
+    wanted = _carry_flags(body, fewer, carried, n) if any(fewer) else fewer
+    _, (differs,) = body_of(Graph(cond.params, (test,)), wanted, n)
+    if differs or cond.params[k] in reachable((test, *body.outs)):
+        return None
+    if any(fewer):
+        found = while_values(fewer, some, cond=cond, body=body, carried=carried)
+    else:
+        alike = ops.while_.emit_results(*some, cond=cond, body=body, carried=carried)
+        found = [(y, False) for y in alike]
+    before = [*zip(xs[:carried], flags, strict=False), (constant(0, INT64), False)]
+    each = [[x if f else with_batch(x, n) for x, f in (old, new)] for old, new in zip(before, found, strict=True)]
+    return [(_where(xs[k], new, old), True) for old, new in each]
 
 
 def _masked(flags: Flags, xs: Sequence[Value], cond: Graph, body: Graph, carried: int, n: Dim) -> Pairs:
@@ -86,23 +113,23 @@ def _masked(flags: Flags, xs: Sequence[Value], cond: Graph, body: Graph, carried
     wanted = [k < carried or f for k, f in enumerate(flags)]
     test, _ = body_of(cond, wanted, n, [True])
     inner, _ = body_of(asking_if(body), (*wanted, True), n, wanted[:carried])
-    count = param(Type(INT64, (n,)), "count")
-    given = inner.params[:-1]
-    params = (*given[:carried], count, *given[carried:])
-    (active,) = inlined(test, given, {})
-    outs = [_where(active, new, old) for new, old in zip(inlined(inner, (*given, active), {}), given, strict=False)]
+    count, active = param(Type(INT64, (n,)), "count"), param(Type(BOOL, (n,)), "active")
+    given, operands = inner.params[:-1], _started(xs, flags, wanted, n)
+    params = (*given[:carried], count, active, *given[carried:])
+    new = inlined(inner, (*given, active), {})
+    outs = [_where(active, y, old) for y, old in zip(new, given, strict=False)]
     counted = ops.add(count, ops.cast(active, dtype=INT64))
-    (goes_on,) = inlined(test, given, {})
-    operands = _started(xs, flags, wanted, n)
+    (goes_on,) = inlined(test, (*outs, *given[carried:]), {})
     found = ops.while_.emit_results(
         *operands[:carried],
         zeros(count.type),
+        *inlined(test, operands, {}),
         *operands[carried:],
-        cond=Graph(params, (ops.reduce_any(goes_on, axes=(0,)),)),
-        body=Graph(params, (*outs, counted)),
-        carried=carried + 1,
+        cond=Graph(params, (ops.reduce_any(active, axes=(0,)),)),
+        body=Graph(params, (*outs, counted, ops.and_(active, goes_on))),
+        carried=carried + 2,
     )
-    return [(y, True) for y in found[:-1]]
+    return [(y, True) for y in found[: carried + 1]]
 
 
 def _where(active: Value, new: Value, old: Value) -> Value:
@@ -136,7 +163,8 @@ def _chosen(index: Value, operands: Sequence[Value], flags: Flags, branches: Seq
 
 
 def asking_if(graph: Graph) -> Graph:
-    """The graph with one more parameter, a bool: only where it is true must what the graph requires hold."""
+    """The graph with one more parameter, a bool: only where it is true must what the graph requires hold, and do its
+    loops of unknown length run (what they are given elsewhere may keep them from ending)."""
     asked = param(Type(BOOL, ()), "asked")
 
     def change(v: Value, args: tuple[Value, ...]) -> Value | None:
@@ -146,23 +174,37 @@ def asking_if(graph: Graph) -> Graph:
             if v.shape:
                 otherwise = ops.broadcast(otherwise, shape=v.shape, axes=())
             return ops.require.emit(ops.or_(args[0], otherwise), **v.attributes)
-        if v.op.is_region and any(map(_requires, region.graphs(v))):
-            return v.op.emit(*args, asked, **region.with_graphs(v.attributes, asking_if))
+        if v.op.is_region and (v.op is ops.while_ or any(map(_asks, region.graphs(v)))):
+            attrs = region.with_graphs(v.attributes, asking_if)
+            if v.op is ops.while_:
+                params, outs = attrs["cond"].params, attrs["cond"].outs
+                attrs["cond"] = Graph(params, (ops.and_(params[-1], *outs),), attrs["cond"].name)
+            return v.op.emit(*args, asked, **attrs)
         return None
 
     return Graph((*graph.params, asked), rebuilt(graph.outs, {}, change), graph.name)
 
 
-def _requires(graph: Graph) -> bool:
-    return any(v.op is ops.require or any(map(_requires, region.graphs(v))) for v in graph.nodes)
+def _asks(graph: Graph) -> bool:
+    return any(v.op in (ops.require, ops.while_) or any(map(_asks, region.graphs(v))) for v in graph.nodes)
 
 
 def sized_values(flags: Flags, xs: Sequence[Value], *, symbol: str, body: Graph) -> Pairs:
-    if flags[0]:
-        return one_by_one(ops.sized, flags, xs, symbol=symbol, body=body)
     n = _size(flags, xs)
+    if flags[0]:
+        alike = None if budget.limit() is not None or _asks(body) else padded(body, symbol)
+        if alike is None:
+            return one_by_one(ops.sized, flags, xs, symbol=symbol, body=body)
+        most = ops.reduce_max(_with_zero(xs[0]), axes=(0,))
+        return sized_values((False, *flags), (most, *xs), symbol=symbol, body=alike)
     inner, outs = body_of(body, flags[1:], n)
     return list(zip(ops.sized.emit_results(*xs, symbol=symbol, body=inner), outs, strict=True))
+
+
+def _with_zero(sizes: Value) -> Value:
+    """Numbers [n], of which there is one at least."""
+    (n,) = sizes.shape
+    return sizes if isinstance(n, int) and n > 0 else ops.concat(zeros(Type(sizes.dtype, (1,))), sizes, axis=0)
 
 
 def one_by_one(op: Op, flags: Flags, xs: Sequence[Value], **attrs: Any) -> Pairs:

@@ -50,6 +50,12 @@ def run(graph: Graph) -> tuple[Graph, Counter[str]]:
     return (new, fired) if fired else (graph, fired)
 
 
+def described(v: Value) -> str | None:
+    """How a loop is cut into strips, for people; None if it is not."""
+    strips = _strips(v)
+    return f"in strips on threads: all iterations for {strips.rows} of {strips.n} rows at a time" if strips else None
+
+
 def _strips(v: Value) -> Strips | None:
     """How a loop is cut; None if it is not."""
     a = v.attributes

@@ -2,6 +2,8 @@
 
     y = empty; for t in 0..178: y[56 t + 32 : 56 t + 88] = eight iterations of u[56 t + 24 : 56 t + 88]
     for _ in 0..1: y[0:32] = eight iterations of u[0:32]
+
+The iterations of a tile are a loop where that can be (`_Rolled`), and written one after the other where not (`_Tile`).
 """
 
 from __future__ import annotations
@@ -10,13 +12,13 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from tapefuse.ir import ops
-from tapefuse.ir.graph import Graph, Value, param
+from tapefuse.ir.graph import Graph, Value, param, reachable
 from tapefuse.ir.op import const, constant
 from tapefuse.ir.ops.family import INT64
 from tapefuse.ir.passes.bodies import depending, part, rebuilt
 from tapefuse.ir.passes.checks import Known
 from tapefuse.ir.passes.loop_chunks import Loop
-from tapefuse.ir.passes.tile_plan import Plan, index_of
+from tapefuse.ir.passes.tile_plan import Plan, index_of, is_cheap
 from tapefuse.ir.passes.tile_rows import Held, Range, Reads, Rows, Unfit, Wanted, merged
 from tapefuse.ir.types import Dim, Poly, symbols
 
@@ -35,10 +37,14 @@ class Grid(NamedTuple):
 
 
 def block(loop: Loop, plan: Plan, xs: Sequence[Value], first: Dim, grid: Grid) -> tuple[Value, ...]:
-    """The carry after the iterations of a block, as a branch of its own: what it computes is not kept, but computed
-    again by its derivative."""
+    """The carry after the iterations of a block."""
     params = tuple(param(x.type, x.name) for x in xs)
-    graph = Graph(params, _Block(loop, plan, params, first, grid).results(), loop.body.name)
+    return _not_kept(Graph(params, _Block(loop, plan, params, first, grid).results(), loop.body.name), xs)
+
+
+def _not_kept(graph: Graph, xs: Sequence[Value]) -> tuple[Value, ...]:
+    """The results of a graph, as a branch of its own: what it computes is not kept, but computed again by its
+    derivative."""
     return ops.switch.emit_results(constant(0, INT64), *xs, branches=(graph,))
 
 
@@ -110,7 +116,24 @@ class _Block:
         """Arrays with the rows of `count` tiles after the block."""
         leaves: dict[Value, None] = {}
         known: Known = {**self.grid.known, index: (0, count - 1)}
-        found = _Tile(self, base, known, leaves).rows(wanted)
+        try:
+            found = _Rolled(self, base, known, leaves).rows(wanted)
+        except Unfit:
+            leaves.clear()
+            found = _Tile(self, base, known, leaves).rows(wanted)
+        return self._with(new, wanted, found, leaves, count, index, base)
+
+    def _with(
+        self,
+        new: Mapping[int, Value],
+        wanted: Mapping[int, Range],
+        found: Mapping[int, Value],
+        leaves: Mapping[Value, None],
+        count: Dim,
+        index: str,
+        base: Dim,
+    ) -> dict[int, Value]:
+        """Arrays into which a loop puts the rows `found`, which are computed from `leaves`."""
         written = {k: param(new[k].type) for k in found}
         read = {x: param(x.type) for x in leaves}
         rows = rebuilt(found.values(), dict(read))
@@ -187,6 +210,86 @@ class _Tile:
         rows = Rows(iteration.varying, self.known, read, whole).like(asked)
         outs = iteration.body.outs
         return {k: Held((r, rows.of(outs[k], 0, r)) for r in ranges) for k, ranges in wanted.items()}
+
+
+class _Rolled:
+    """A tile whose iterations are a loop: an eighth of the code, and each array's rows lie in the same registers in all
+    of them. `base`, `known`, `leaves`: as of `_Tile`. Raises Unfit if it cannot be.
+
+    Each iteration computes the rows that the first one has to. Those near the ends of the tile are computed from rows
+    of earlier iterations then, and nobody reads them; what cheap operations make of them is finite, and so are their
+    derivatives, which are multiplied by zeros.
+    """
+
+    def __init__(self, block: _Block, base: Dim, known: Known, leaves: dict[Value, None]):
+        loop = block.loop
+        if block.numbers or loop.index in loop.body.used_symbols or not is_cheap(loop):
+            raise Unfit
+        self.block, self.leaves, self.outer = block, leaves, _Tile(block, base, known, leaves)
+
+    def rows(self, wanted: Mapping[int, Range]) -> dict[int, Value]:
+        """Rows of the arrays that are carried, after the block."""
+        loop, iteration = self.block.loop, self.block.iterations[0]
+        needed = self.outer.reads(wanted)[0]
+        after = _hulls(needed[1:])
+        reads = Reads(iteration.body, loop.carried, iteration.varying, self.outer.known)
+        reads.of(after)
+        before = _hulls([*needed, reads.carries])
+        held = {k: self.outer._held(self.block.carries[k], ranges) for k, ranges in before.items()}
+        others = {}
+        for v, ranges in reads.others.items():
+            x = iteration.whole(v)
+            assert x is not None
+            others[x] = self.outer._held(x, [_beside(r, x, self.outer.base, before) for r in merged(ranges)])
+        found = self._iterated(after, held, others, reads.rows)
+        return {k: found[k].rows(r) for k, r in wanted.items()}
+
+    def _iterated(
+        self, after: Wanted, held: Mapping[int, Held], others: Mapping[Value, Held], asked: Rows
+    ) -> dict[int, Held]:
+        """Rows of what is carried, after a loop over the iterations."""
+        block, read = self.block, dict[Value, None]()
+        carried = {x: param(x.type) for rows in held.values() for _, x in rows.pieces}
+        given = {x: param(x.type) for rows in others.values() for _, x in rows.pieces}
+        inner = _Tile(block, 0, self.outer.known, read)
+        now = {k: rows.on(carried) for k, rows in held.items()}
+        there = {x: rows.on(given) for x, rows in others.items()}
+        new = inner._after(block.iterations[0], after, now, there, asked)
+        outs = [_updated(r, x, new[k]) for k, rows in now.items() for r, x in rows.pieces]
+        numbers = {x: param(x.type) for x in reachable(outs) if x in read}
+        if any(x.shape for x in numbers):
+            raise Unfit
+        self.leaves |= dict.fromkeys(numbers)
+        body = Graph((*carried.values(), *given.values(), *numbers.values()), rebuilt(outs, dict(numbers)))
+        xs, index = (*carried, *given, *numbers), index_of(block.loop, "iteration")
+        params = tuple(param(x.type) for x in xs)
+        looped = Loop(params, body, block.plan.iterations, index, len(carried)).results()
+        results = dict(zip(carried, _not_kept(Graph(params, looped, body.name), xs), strict=True))
+        return {k: rows.on(results) for k, rows in held.items()}
+
+
+def _beside(r: Range, x: Value, base: Dim, carries: Wanted) -> Range:
+    """The rows of a carry around those of `x`, if that has them: both lie in registers alike then."""
+    for around in (o for ranges in carries.values() for o in ranges):
+        gaps = r.start - around.start, around.limit - r.limit
+        if all(isinstance(d, int) and d >= 0 for d in gaps) and not _is_outside(around.moved(base * -1), x.shape[0]):
+            return around
+    return r
+
+
+def _hulls(wanted: Sequence[Wanted]) -> dict[int, list[Range]]:
+    """All ranges that are wanted, those that nearly touch as one."""
+    carries = dict.fromkeys(k for w in wanted for k in w)
+    return {k: merged([r for w in wanted for r in w.get(k, ())]) for k in carries}
+
+
+def _updated(r: Range, x: Value, new: Held) -> Value:
+    """`x`, which is the rows `r`, with those that are new."""
+    for there, y in new.pieces:
+        start = there.start - r.start
+        if isinstance(start, int) and start >= 0 and not _is_outside(there.moved(r.start * -1), r.rows):
+            x = y if y.shape == x.shape else _with_rows(x, start, y)
+    return x
 
 
 def _is_outside(r: Range, n: Dim) -> bool:

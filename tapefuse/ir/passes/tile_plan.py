@@ -70,6 +70,11 @@ def pays(loop: Loop) -> bool:
     return loop.trips * carried >= LEAST_BYTES and work <= MOST_WORK
 
 
+def is_cheap(loop: Loop) -> bool:
+    """Whether iterations compute nothing but what is finite where their operands are."""
+    return all(v.op in CHEAP for v in loop.body.nodes if v.op is not None and v.op.elementwise)
+
+
 def varying(loop: Loop) -> set[Value]:
     return depending(loop.body, loop.body.params[: loop.carried], frozenset({loop.index}))
 

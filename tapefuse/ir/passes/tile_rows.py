@@ -278,3 +278,7 @@ class Held:
             if all(isinstance(d, int) and d >= 0 for d in (inner.start, x.shape[0] - inner.limit)):
                 return part(x, 0, *inner)
         raise Unfit
+
+    def on(self, new: Mapping[Value, Value]) -> Held:
+        """The same rows, of other values."""
+        return Held((r, new[x]) for r, x in self.pieces)

@@ -5,10 +5,10 @@
 
 A tile begins with the rows beside it from which its own will be computed, and each iteration leaves fewer of them
 right: tiles overlap, what lies between two is computed twice, and none waits for another. Its values are small enough
-to stay in registers. Rows at the ends of the arrays are tiles of their own. Derivatives are made of this form: the
-reverse pass keeps what is carried once for a tile's iterations, computes the others again, and adds up the gradients
-of rows that tiles have in common. Where there are many tiles, two halves of the rows run many blocks of iterations
-each, on threads (`tile_plan.Sections`).
+to stay in registers, its iterations a loop inside (`tile_blocks`). Rows at the ends of the arrays are tiles of their
+own. Derivatives are made of this form: the reverse pass keeps what is carried once for a tile's iterations, computes
+the others again, and adds up the gradients of rows that tiles have in common. Where there are many tiles, two halves of
+the rows run many blocks of iterations each, on threads (`tile_plan.Sections`).
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import lru_cache
 
 from tapefuse.ir import ops
 from tapefuse.ir.graph import Graph, Value, param
@@ -31,6 +32,8 @@ from tapefuse.ir.passes.tile_plan import Plan, Sections, index_of, pays, plan_of
 from tapefuse.ir.passes.tile_rows import Unfit
 from tapefuse.ir.types import Dim, Poly
 
+RECENT = 16  # loops whose tiles are remembered
+Told = Callable[[Plan, bool], None]  # how a loop is cut, and whether in sections too
 _MOVES = (ops.slice_, ops.reshape, ops.broadcast, ops.pad, ops.concat)
 
 
@@ -45,9 +48,10 @@ def _run(graph: Graph) -> tuple[Graph, Counter[str]]:
     fired: Counter[str] = Counter()
 
     def by_tiles(v: Value, args: tuple[Value, ...]) -> tuple[Value, ...] | None:
-        found = tiled(_loop(v, args)) if v.op is ops.for_ else None
+        a = v.attributes
+        found = by_loop(a["body"], a["trips"], a["index"], a["carried"]) if v.op is ops.for_ else None
         fired["tiles"] += found is not None
-        return found
+        return None if found is None else rebuilt(found.outs, dict(zip(found.params, args, strict=True)))
 
     new = with_results(graph, by_tiles)
     return (new, fired) if +fired else (graph, Counter())
@@ -67,28 +71,50 @@ def _loop(v: Value, args: tuple[Value, ...]) -> Loop:
     return Loop(args, a["body"], a["trips"], a["index"], a["carried"])
 
 
-def tiled(loop: Loop) -> tuple[Value, ...] | None:
+def described(v: Value) -> str | None:
+    """How a loop is cut into tiles, for people; None if it is not."""
+    found: list[tuple[Plan, bool]] = []
+    if tiled(_loop(v, v.args), lambda *how: found.append(how)) is None:
+        return None
+    plan, by_sections = found[0]
+    halves = ", two halves of the rows on threads" if by_sections else ""
+    return (
+        f"in tiles: {plan.iterations} iterations of {plan.rows} rows at a time{halves}; "
+        f"a gradient keeps one state in {plan.iterations} and computes the others again"
+    )
+
+
+@lru_cache(maxsize=RECENT)
+def by_loop(body: Graph, trips: Dim, index: str, carried: int) -> Graph | None:
+    """What a loop gives by tiles, of its operands; None if it has none. Derivatives are made of it while a function is
+    traced, and the loop itself is replaced by it afterwards."""
+    params = tuple(param(p.type) for p in body.params)
+    results = tiled(Loop(params, body, trips, index, carried))
+    return None if results is None else Graph(params, results, body.name)
+
+
+def tiled(loop: Loop, told: Told | None = None) -> tuple[Value, ...] | None:
     """The results of a loop, by tiles; None if that does not pay, or cannot be."""
     same = [k for k in range(loop.carried) if loop.body.outs[k] is loop.body.params[k]]
     if same:
-        return _tiled_but(loop, same)
+        return _tiled_but(loop, same, told)
     if not _is_plain(loop) or not pays(loop):
         return None
     try:
         loop = _with_operands(loop)
         plan = plan_of(loop)
-        return None if plan is None else _results(loop, plan)
+        return None if plan is None else _results(loop, plan, told)
     except Unfit:
         return None
 
 
-def _tiled_but(loop: Loop, same: Sequence[int]) -> tuple[Value, ...] | None:
+def _tiled_but(loop: Loop, same: Sequence[int], told: Told | None) -> tuple[Value, ...] | None:
     """`tiled` where some carries stay what they are."""
     n, body = loop.carried, loop.body
     order = [*(k for k in range(n) if k not in same), *same, *range(n, len(loop.xs))]
     changing = n - len(same)
     graph = Graph(tuple(body.params[k] for k in order), tuple(body.outs[k] for k in order[:changing]), body.name)
-    found = tiled(replace(loop, xs=tuple(loop.xs[k] for k in order), body=graph, carried=changing))
+    found = tiled(replace(loop, xs=tuple(loop.xs[k] for k in order), body=graph, carried=changing), told)
     if found is None:
         return None
     new = dict(zip(order, found, strict=False))
@@ -133,13 +159,13 @@ def _with_operands(loop: Loop) -> Loop:
 
 def cotangents(gs: Sequence[Value | None], loop: Loop, wanted: Sequence[bool]) -> list[Value | None] | None:
     """A cotangent or None for each operand of a loop, of its form by tiles; None if it has none."""
-    params = tuple(param(x.type) for x in loop.xs)
-    results = tiled(replace(loop, xs=params))
-    if results is None:
+    graph = by_loop(loop.body, loop.trips, loop.index, loop.carried)
+    if graph is None:
         return None
+    params, results = graph.params, graph.outs
     seeds = {k: param(g.type) for k, g in enumerate(gs) if g is not None}
     sources = [p for p, w in zip(params, wanted, strict=True) if w]
-    pulled = adjoint(records_of(Graph(params, results)), [results[k] for k in seeds], [*seeds.values()], sources)
+    pulled = adjoint(records_of(graph), [results[k] for k in seeds], [*seeds.values()], sources)
     found = dict(zip(sources, pulled, strict=True))
     env = dict(zip(params, loop.xs, strict=True)) | {p: g for k, p in seeds.items() if (g := gs[k]) is not None}
     outs = [found.get(p) for p in params]
@@ -150,12 +176,15 @@ def cotangents(gs: Sequence[Value | None], loop: Loop, wanted: Sequence[bool]) -
 # -- the loops --------------------------------------------------------------------------------------------------------
 
 
-def _results(loop: Loop, plan: Plan) -> tuple[Value, ...]:
+def _results(loop: Loop, plan: Plan, told: Told | None) -> tuple[Value, ...]:
     """What a loop carries in the end: blocks of iterations by tiles, and iterations that are left over."""
     n, trips = loop.carried, loop.trips
     assert isinstance(trips, int)
     blocks = trips // plan.iterations
-    found, done = _by_sections(loop, plan, blocks) or _whole(loop, plan, blocks), blocks * plan.iterations
+    by_sections, done = _by_sections(loop, plan, blocks), blocks * plan.iterations
+    found = by_sections or _whole(loop, plan, blocks)
+    if told is not None:
+        told(plan, by_sections is not None)
     if done < trips:
         last = index_of(loop, "rest")
         body = loop.body.substitute({loop.index: done + Poly.symbol(last)})

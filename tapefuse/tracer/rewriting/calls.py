@@ -52,8 +52,9 @@ class Items(ABC):
     def __len__(self) -> int:
         if not isinstance(self.extent, int):
             raise ConcretizationError(
-                f"the number of items at {user_loc()} is known only when the compiled function runs; loop over them "
-                "with `for` in a function whose source tapefuse can read, or use tp.scan"
+                f"the number of items at {user_loc()} is known only when the compiled function runs, and lists and "
+                "comprehensions are made while tracing; loop with a `for` statement, in a function whose source "
+                "tapefuse can read, and assign out[i] = value, or use tp.scan"
             )
         return self.extent
 

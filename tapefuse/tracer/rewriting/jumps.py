@@ -155,6 +155,8 @@ class _Lowering:
         return _Lowered([new], flags)  # a context manager may swallow what comes before the jump
 
     def _loop(self, node: ast.While | ast.For, outer: _Loop | None) -> _Lowered:
+        if isinstance(node, ast.While) and any(isinstance(n, ast.NamedExpr) for n in own_nodes(node.test)):
+            node = _asking_inside(node)
         self._loops += 1
         loop = _Loop(f"{BREAK}_{self._loops}", f"{CONTINUE}_{self._loops}")
         body = self.block(node.body, loop)
@@ -175,6 +177,13 @@ class _Lowering:
         guarded = [_guarded(stops, otherwise.body, node.orelse[0])] if stops else otherwise.body
         ends = otherwise.ends and loop.stop not in stops
         return _Lowered([*lowered.body, *guarded], left | otherwise.flags, ends)
+
+
+def _asking_inside(node: ast.While) -> ast.While:
+    """`while (y := f(x)) < 3: ...` as `while True: if (y := f(x)) < 3: ... else: break`: iterations read `y`."""
+    otherwise = [*node.orelse, _at(ast.Break(), node)]
+    asked = ast.copy_location(ast.If(node.test, node.body, otherwise), node)
+    return ast.copy_location(ast.While(_at(ast.Constant(True), node.test), [asked], []), node)
 
 
 def _ends(body: Sequence[ast.stmt]) -> bool:

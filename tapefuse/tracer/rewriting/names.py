@@ -203,7 +203,8 @@ class Liveness:
         """The names live before the statement, given those live after it."""
         if isinstance(node, ast.If):
             self.after[node] = live | self._elsewhere(node)
-            return self._block(node.body, live) | self._block(node.orelse, live) | reads(node.test)
+            inner = self._block(node.body, live) | self._block(node.orelse, live)
+            return inner - _surely_bound(node.test) | reads(node.test)
         if isinstance(node, (ast.While, ast.For)):
             return self._loop(node, live)
         if isinstance(node, ast.With):
@@ -238,6 +239,8 @@ class Liveness:
             head |= inner
         self.after[node] = live | self._elsewhere(node)
         self.head[node] = head | tested
+        if isinstance(node, ast.While) and isinstance(node.test, ast.Constant) and node.test.value:
+            return head  # there is an iteration
         return head | live | (reads(node.iter) if isinstance(node, ast.For) else NONE)
 
     def _try(self, node: ast.Try, live: Names) -> Names:
@@ -250,6 +253,14 @@ class Liveness:
         inner = self._block(node.body, otherwise)
         self._handlers = outer
         return inner | caught
+
+
+def _surely_bound(test: ast.expr) -> Names:
+    """What a condition binds, whatever its parts turn out to be."""
+    parts = list(ast.walk(test))
+    if any(isinstance(n, (ast.BoolOp, ast.IfExp)) or (isinstance(n, ast.Compare) and n.ops[1:]) for n in parts):
+        return NONE
+    return frozenset(bound(test))
 
 
 def extra_test(node: ast.While | ast.For) -> ast.expr | None:
