@@ -13,6 +13,7 @@ import pytest
 
 import tapefuse as tp
 from tapefuse.codegen.pipeline import compiled as program_of_request
+from tapefuse.codegen.pipeline import stages
 from tapefuse.compiler import request
 from tapefuse.ir.graph import Graph, Value
 from tapefuse.ir.ops import region
@@ -83,10 +84,84 @@ class TestSquaring:
         np.testing.assert_allclose(tp.tape_function(tp.vmap(tp.grad(squared)))(tp.constant(xs)), slopes, rtol=1e-12)
 
 
+    def test_combinations_of_transforms(self):
+        xs, ts = np.array([1.5, 1.2, 20.0, 3.0]), np.array([1.0, 2.0, 3.0, 4.0])
+        n = np.array([2.0 ** number_of_squarings(x) for x in xs])
+        slopes, second = n * xs ** (n - 1), n * (n - 1) * np.where(n > 1, xs, 1.0) ** (n - 2)
+        programs = [
+            (lambda x, t: tp.jvp(tp.vmap(squared), (x,), (t,))[1], slopes * ts),
+            (lambda x, t: tp.vmap(lambda p, q: tp.jvp(squared, (p,), (q,)))(x, t)[1], slopes * ts),
+            (lambda x, t: tp.vmap(tp.vmap(tp.grad(squared)))(tp.stack([x, x])), np.stack([slopes, slopes])),
+            (lambda x, t: tp.vmap(tp.grad(tp.grad(squared)))(x), second),
+            (lambda x, t: tp.grad(lambda z: tp.sum(tp.vmap(tp.grad(squared))(z) * t))(x), second * ts),
+            (lambda x, t: tp.jacobian(tp.vmap(squared))(x), np.diag(slopes)),
+            (lambda x, t: tp.hessian(lambda z: tp.sum(tp.vmap(squared)(z)))(x), np.diag(second)),
+        ]
+        for program, wanted in programs:
+            np.testing.assert_allclose(tp.tape_function(program)(tp.constant(xs), tp.constant(ts)), wanted, rtol=1e-9)
+
+    def test_examples_that_have_stopped_run_no_inner_loops(self, way):
+        """What one that has stopped holds would keep an inner loop from ever ending."""
+
+        def program(x):
+            while x > 1.0:
+                y = x
+                while y < 5.0:
+                    y = y * x
+                x = x - 0.5 + 0.0 * y
+            return x
+
+        def branching(x):
+            y = x
+            if x > 1.0:
+                while y < 5.0:
+                    y = y * x
+            return y
+
+        def counted(x, n):
+            while x > 1.0:
+                k = 0 * n
+                while k < n:
+                    x, k = 0.5 * x, k + 1
+            return x
+
+        xs, n = tp.constant(np.array([1.0, 2.0, 3.25])), tp.constant(3)
+        values, slopes = (tp.tape_function(tp.vmap(f, in_axes=(0, None))) for f in (counted, tp.grad(counted)))
+        np.testing.assert_array_equal(values(xs, n), [1.0, 0.25, 3.25 / 8])
+        np.testing.assert_array_equal(slopes(xs, n), [1.0, 0.125, 0.125])
+        np.testing.assert_array_equal(tp.tape_function(tp.vmap(program))(xs), [1.0, 1.0, 0.75])
+        np.testing.assert_array_equal(tp.tape_function(tp.vmap(branching))(xs), [1.0, 8.0, 3.25**2])
+        np.testing.assert_array_equal(tp.tape_function(tp.vmap(tp.grad(branching)))(xs), [1.0, 12.0, 6.5])
+
+
 def settling(x, limit):
     while tp.sum(x * x) > limit:
         x = 0.9 * tp.sin(x)
     return tp.sum(x * x * x)
+
+
+def settling_or_not(x, limit):
+    if tp.sum(x) > 0.5:
+        while tp.sum(x * x) > limit:
+            x = 0.9 * tp.sin(x)
+    else:
+        x = x * x
+    return tp.sum(x * x * x)
+
+
+def remembering(x, limit):
+    best, k = x, 0
+    while k < 6 and tp.sum(x * x) > limit:
+        x = tp.sin(x) * best[::-1]
+        best, k = tp.maximum(best, x), k + 1
+    return tp.sum(best * x)
+
+
+def recurrent(x, limit):
+    weights = tp.reshape(tp.concatenate([x, x * x, tp.sin(x)]), (3, 3))
+    while tp.sum(x * x) > limit:
+        x, limit = 0.6 * tp.tanh(x @ weights), 1.5 * limit
+    return tp.sum(x * x)
 
 
 class TestOneRunForward:
@@ -99,6 +174,41 @@ class TestOneRunForward:
             found = Counter(v.op.name for v in everywhere(optimised_graph(tp.tape_function(f), *arguments)))
             assert found["while"] + found["recording"] == 1 and found["sized"] == 0
             assert found["sin"] <= 1
+
+    def test_so_are_those_in_branches_of_examples_and_of_higher_derivatives(self):
+        x, xs, limits = tp.constant(np.linspace(0.5, 1.5, 5)), tp.constant(np.ones((4, 5))), tp.constant(np.ones(4))
+        several, open_sizes = (xs, limits), [tp.TensorSpec(("B", 5), tp.float64), tp.TensorSpec(("B",), tp.float64)]
+        programs = [
+            (tp.value_and_grad(settling_or_not), (x, 0.1)),
+            (tp.hessian(settling), (x, 0.1)),
+            (tp.grad(lambda x, limit: tp.sum(tp.grad(settling)(x, limit) ** 2)), (x, 0.1)),
+            (tp.vmap(tp.value_and_grad(settling)), several),
+            (tp.vmap(tp.hessian(settling)), several),
+            (tp.vmap(tp.grad(remembering)), several),
+            (tp.vmap(tp.grad(settling_or_not)), several),
+        ]
+        for number, (f, arguments) in enumerate(programs):
+            found = Counter(v.op.name for v in everywhere(optimised_graph(tp.tape_function(f), *arguments)))
+            assert (number, found["while"] + found["recording"], found["sized"]) == (number, 1, 0)
+        of_any = tp.tape_function(tp.vmap(tp.grad(settling)), input_signature=open_sizes)
+        found = Counter(v.op.name for v in everywhere(optimised_graph(of_any, *several)))
+        assert (found["while"] + found["recording"], found["sized"], found["sin"]) == (1, 0, 1)
+
+    def test_examples_with_derivatives_of_their_own(self, way):
+        xs, limits = np.random.default_rng(5).uniform(-1, 1.6, (4, 3)), np.array([0.2, 0.5, 0.05, 100.0])
+        programs = [*map(tp.grad, (settling_or_not, remembering, recurrent)), tp.hessian(settling)]
+        for derivative in programs:
+            one, all_of_them = tp.tape_function(derivative), tp.tape_function(tp.vmap(derivative))
+            wanted = [one(tp.constant(x), tp.constant(limit)) for x, limit in zip(xs, limits, strict=True)]
+            found = all_of_them(tp.constant(xs), tp.constant(limits))
+            np.testing.assert_allclose(found, np.stack([np.asarray(y) for y in wanted]), rtol=1e-9, atol=1e-12)
+
+    def test_examples_within_a_budget_run_one_by_one(self):
+        xs, limits = tp.constant(np.random.default_rng(5).uniform(-1, 1.6, (4, 3))), tp.constant(np.full(4, 0.1))
+        wanted = tp.tape_function(tp.vmap(tp.grad(settling)))
+        bounded = tp.tape_function(tp.vmap(tp.grad(settling)), memory_budget=1 << 20)
+        np.testing.assert_allclose(bounded(xs, limits), wanted(xs, limits), rtol=1e-9, atol=1e-12)
+        assert "sized" in {v.op.name for v in everywhere(optimised_graph(bounded, xs, limits))}
 
     def test_any_length(self, way):
         """One program, whose memory for rows grows where powers of two are passed."""
@@ -358,3 +468,74 @@ def test_errors_name_the_variable_the_types_the_line_and_the_cure(function, erro
     text, first = str(e.value), function.__code__.co_firstlineno
     assert [w for w in words if w not in text] == [], text
     assert all(f"test_acceptance_loops.py:{first + k}" in text for k in (line, made)), text
+
+
+# -- arrays changed in loops ------------------------------------------------------------------------------------------
+LENGTH = 5003  # found nowhere else in the text of a program
+
+
+def kept_positive(x):
+    y = np.zeros_like(x)
+    for i in range(len(x)):
+        if x[i] > 0:
+            y[i] = x[i] * 2
+    return tp.sum(y**2)
+
+
+def changed_again(x):
+    y = np.zeros_like(x)
+    for i in range(len(x)):
+        y[i] = x[i] * 2 + x[i - 1]
+        if x[i] > 1:
+            y[i] = x[i]
+        elif x[i] < -1:
+            y[i] += y[i - 1] ** 2
+    return tp.sum(y**2)
+
+
+def running(x):
+    y = x.copy()
+    for i in range(1, len(x)):
+        y[i] *= tp.tanh(y[i - 1])
+    return tp.sum(y)
+
+
+@pytest.mark.parametrize("f", [kept_positive, changed_again, running], ids=lambda f: f.__name__)
+def test_no_iteration_copies_an_array(f):
+    x = np.random.default_rng(3).standard_normal(LENGTH)
+    gradient = tp.tape_function(tp.grad(f))
+    found = request(gradient.specialise(x).traced, gradient._options)
+    assert max(v.type.size for v in everywhere(found.graph)) <= LENGTH  # one number is kept for each iteration
+    iteration = 0  # how deep the lines of one are
+    for line in stages(found)["loops"]().splitlines():
+        depth = len(line) - len(line.lstrip())
+        iteration = 0 if depth < iteration else iteration
+        assert not iteration or f"0..{LENGTH}:" not in line, line
+        if not iteration and line.lstrip().startswith("for dim."):
+            iteration = depth + 2
+    direction = np.random.default_rng(4).standard_normal(LENGTH)
+    slope = (f(x + 1e-6 * direction) - f(x - 1e-6 * direction)) / 2e-6
+    np.testing.assert_allclose(np.sum(np.asarray(gradient(x)) * direction), slope, rtol=1e-6)
+
+
+def test_what_a_branch_reads_may_not_be_there_for_others(way):
+    """A derivative reads an element before it is known which branch was taken."""
+
+    def some(x, c, at):
+        y = 1.0 * x
+        for i in tp.stage(range(7)):
+            if i < len(c):
+                y = tp.sin(y) * c[i]
+            elif at[i] < len(c):
+                y *= c[at[i]] + y[-i]
+        return tp.sum(y)
+
+    rng = np.random.default_rng(1)
+    x, c, at = rng.uniform(0.5, 1.5, 9), rng.uniform(0.5, 1.5, 3), np.array([0, 0, 0, 99, 2, -1, 1])
+    slopes = tp.tape_function(tp.grad(some, argnums=(0, 1)))(x, c, at)
+    for number, slope in enumerate(slopes):
+        for k in range(slope.shape[0]):
+            step = 1e-6 * np.eye(slope.shape[0])[k]
+            moved = [[a + sign * step if j == number else a for j, a in enumerate((x, c))] for sign in (1, -1)]
+            difference = (float(some(*moved[0], at)) - float(some(*moved[1], at))) / 2e-6
+            np.testing.assert_allclose(np.asarray(slope)[k], difference, rtol=1e-6)

@@ -18,6 +18,7 @@ from tapefuse.ir.passes import loop_adjoint, region_batching
 from tapefuse.ir.passes.adjoint import adjoint, is_differentiable, records_of, zeros
 from tapefuse.ir.passes.forward import tangents
 from tapefuse.ir.passes.loop_chunks import Loop
+from tapefuse.ir.passes.narrowing import narrowed
 from tapefuse.ir.rewrite import Pattern, Rewriter, rule
 from tapefuse.ir.types import Poly, Type, type_of
 
@@ -47,7 +48,8 @@ def switch_vjp(
 ) -> Maybe:
     """The cotangents of the branch taken, which computes again what they need."""
     backward, which = _pulled(branches, gs, wanted[1:])
-    found = ops.switch.emit_results(*xs, *_given(gs), branches=tuple(backward))
+    read, backward = narrowed(xs[1:], backward)
+    found = ops.switch.emit_results(xs[0], *read, *_given(gs), branches=tuple(backward))
     return [None, *_spread(found, which, len(xs) - 1)]
 
 
