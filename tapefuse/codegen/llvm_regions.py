@@ -20,14 +20,15 @@ from tapefuse.codegen.loops import (
     Move,
     Num,
     Poll,
+    Scalar,
     Stmt,
     View,
     While,
     bodies,
 )
 
-ALIGN = 64
 WATCHED, INTERRUPTED, LAUNCH = "tapefuse_watched", "tapefuse_interrupted", "tapefuse_launch"
+TAKE, GIVE = "tapefuse_take", "tapefuse_give"
 
 
 class RegionWriter(Writer):
@@ -52,7 +53,7 @@ class RegionWriter(Writer):
         """Free what is allocated still; a slot that is empty holds null."""
         lines = []
         for slot in self.allocated:
-            lines += [f"  {slot}.last = load ptr, ptr {slot}", f"  call void @free(ptr {slot}.last)"]
+            lines += [f"  {slot}.last = load ptr, ptr {slot}", f"  call void @{GIVE}(ptr {slot}.last)"]
         return lines
 
     def pointer(self, buffer: Buffer) -> str:
@@ -83,8 +84,7 @@ class RegionWriter(Writer):
                 self.grow(s)
             case Free(buffer):
                 slot = f"%{buffer.name}.memory"
-                self.needs.external("free", "void", "ptr")
-                self.line(f"call void @free(ptr {self.new(f'load ptr, ptr {slot}')})")
+                self.give(self.new(f"load ptr, ptr {slot}"))
                 self.line(f"store ptr null, ptr {slot}")
             case Poll(status):
                 self.poll(status)
@@ -165,34 +165,31 @@ class RegionWriter(Writer):
 
     # -- memory ----------------------------------------------------------------------------------------
     def allocate(self, s: Allocate) -> None:
-        malloc = self.needs.external("malloc", "ptr", "i64")
-        self.needs.external("free", "void", "ptr")
         slot = f"%{s.buffer.name}.memory"
         self.slots += [f"  {slot} = alloca ptr", f"  store ptr null, ptr {slot}"]
         self.allocated.append(slot)
-        memory = self.new(f"call ptr {malloc}(i64 {self.new(f'add i64 {self.use(s.nbytes)}, {ALIGN}')})")
+        memory = self.taken(s.nbytes, s.status)
         self.line(f"store ptr {memory}, ptr {slot}")
-        self.leave_without(memory, s.status)
-        self.view(s.buffer, self.aligned(memory))
+        self.view(s.buffer, memory)
 
     def grow(self, s: Grow) -> None:
-        """What is there stays where it is from the beginning of the block that `realloc` gives, which may be aligned in
-        another way."""
-        realloc = self.needs.external("realloc", "ptr", "ptr", "i64")
-        memmove = self.needs.intrinsic("llvm.memmove.p0.p0.i64", "void", "ptr", "ptr", "i64", "i1")
-        slot = f"%{s.buffer.name}.memory"
-        old, now = self.new(f"load ptr, ptr {slot}"), self.pointer(s.buffer)
-        ends = [self.new(f"ptrtoint ptr {p} to i64") for p in (now, old)]
-        skipped = self.new(f"sub i64 {ends[0]}, {ends[1]}")
-        nbytes = self.new(f"add i64 {self.use(s.nbytes)}, {ALIGN}")
-        memory = self.new(f"call ptr {realloc}(ptr {old}, i64 {nbytes})")
-        self.leave_without(memory, s.status)
-        self.line(f"store ptr {memory}, ptr {slot}")
-        there, wanted = self.new(f"getelementptr i8, ptr {memory}, i64 {skipped}"), self.aligned(memory)
-        is_there = self.new(f"icmp eq ptr {there}, {wanted}")
-        moved = self.new(f"select i1 {is_there}, i64 0, i64 {self.use(s.used)}")
-        self.line(f"call void {memmove}(ptr {wanted}, ptr {there}, i64 {moved}, i1 false)")
-        self.view(s.buffer, wanted)
+        memcpy = self.needs.intrinsic("llvm.memcpy.p0.p0.i64", "void", "ptr", "ptr", "i64", "i1")
+        memory, old = self.taken(s.nbytes, s.status), self.pointer(s.buffer)
+        self.line(f"call void {memcpy}(ptr {memory}, ptr {old}, i64 {self.use(s.used)}, i1 false)")
+        self.give(old)
+        self.line(f"store ptr {memory}, ptr %{s.buffer.name}.memory")
+        self.view(s.buffer, memory)
+
+    def taken(self, nbytes: Scalar, status: Buffer) -> str:
+        """New memory; without, the kernel ends."""
+        take = self.needs.external(TAKE, "ptr", "i64")
+        self.needs.external(GIVE, "void", "ptr")
+        memory = self.new(f"call ptr {take}(i64 {self.use(nbytes)})")
+        self.leave_without(memory, status)
+        return memory
+
+    def give(self, memory: str) -> None:
+        self.line(f"call void {self.needs.external(GIVE, 'void', 'ptr')}(ptr {memory})")
 
     def leave_without(self, memory: str, status: Buffer) -> None:
         """Leave if there was no memory."""
@@ -201,10 +198,6 @@ class RegionWriter(Writer):
         self.line(f"{none}.byte = zext i1 {none} to i8")
         self.line(f"store i8 {none}.byte, ptr {at}")
         self.leave_if(none)
-
-    def aligned(self, memory: str) -> str:
-        past = self.new(f"add i64 {self.new(f'ptrtoint ptr {memory} to i64')}, {ALIGN - 1}")
-        return self.new(f"inttoptr i64 {self.new(f'and i64 {past}, {-ALIGN}')} to ptr")
 
     # -- kernels ---------------------------------------------------------------------------------------
     def launch(self, s: Launch) -> None:

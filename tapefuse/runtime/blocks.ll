@@ -305,6 +305,37 @@ define internal void @free_block(ptr %block) nounwind {
   ret void
 }
 
+; For kernels: memory of a size that is known inside of them only, 64-byte aligned, or null; large blocks are kept as well.
+define ptr @tapefuse_take(i64 %bytes) nounwind {
+entry:
+  %large = icmp sge i64 %bytes, $large
+  br i1 %large, label %shelf, label %new
+shelf:
+  %kept = call ptr @block_malloc(ptr null, i64 %bytes)
+  ret ptr %kept
+new:
+  %block = call ptr @new_block(i64 %bytes)
+  ret ptr %block
+}
+
+define void @tapefuse_give(ptr %block) nounwind {
+entry:
+  %nothing = icmp eq ptr %block, null
+  br i1 %nothing, label %done, label %measure
+measure:
+  %capacity = call i64 @word(ptr %block, i64 -1)
+  %large = icmp sge i64 %capacity, $large
+  br i1 %large, label %shelf, label %free
+shelf:
+  call void @block_free(ptr null, ptr %block, i64 %capacity)
+  ret void
+free:
+  call void @free_block(ptr %block)
+  br label %done
+done:
+  ret void
+}
+
 ; 64-byte aligned scratch memory: the block kept in %slot when it is large enough, or a new one; null without memory.
 define internal ptr @take_arena(ptr %slot, i64 %bytes) nounwind {
   %kept = atomicrmw xchg ptr %slot, ptr null acq_rel

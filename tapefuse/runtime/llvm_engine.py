@@ -32,7 +32,7 @@ from tapefuse.runtime.launch import WATCH, Stamps, launcher_text, timed_symbols
 from tapefuse.runtime.linking import Code
 
 _ENTRY, _PROGRAM, _RUN = "tapefuse_entry", "tapefuse_program", "tapefuse_run"
-_LAUNCH = "tapefuse_launch"  # for kernels that run others
+_KERNELS = ("tapefuse_launch", "tapefuse_take", "tapefuse_give")  # for kernels that run others, or allocate memory
 _POOL, _POOL_START = "tapefuse_parallel_for", "tapefuse_pool_start"
 _SHELF, _ARENA = "tapefuse_shelf", "tapefuse_arena"
 _PAUSES = {  # how a processor is told that a loop waits
@@ -119,7 +119,7 @@ def load(
     symbols |= {n: gufuncs.address(n) for n in program.externals if n.startswith(gufuncs.PREFIX)}
     launcher = entry if stamps is None else _timed_launcher(stamps)
     symbols[_RUN] = launcher[_RUN]
-    symbols |= {name: entry[name] for name in program.externals & {_LAUNCH, *WATCH}}
+    symbols |= {name: entry[name] for name in program.externals & {*_KERNELS, *WATCH}}
     mapped = linking.loaded(code, symbols, (_PROGRAM,))
     table = build_table(program, layout, states, handler, {"program": mapped[_PROGRAM], **words})
     call = _builtin(program.name, entry[_ENTRY], table)
@@ -210,7 +210,8 @@ def _loaded_support() -> Mapped:
         _store(key, code, {**_SUPPORT, "quick": True})
     if kept is None or kept.metadata.get("quick"):
         atexit.register(_keep_support, key)
-    mapped = linking.loaded(code, entry_symbols(), (_ENTRY, _RUN, _LAUNCH, _POOL, _POOL_START, _SHELF, _ARENA, *WATCH))
+    names = (_ENTRY, _RUN, _POOL, _POOL_START, _SHELF, _ARENA, *_KERNELS, *WATCH)
+    mapped = linking.loaded(code, entry_symbols(), names)
     ctypes.pythonapi.Py_IncRef(ctypes.py_object(mapped.keep))
     return mapped
 
