@@ -165,8 +165,8 @@ def _switch(v: Value, args: tuple[Value, ...], known: Known, check: CheckGraph) 
     ]
     count, new, done = sum(t is None for t in early), [], 0
     rest = iter(early)
-    for graph, own in found:
-        inner = [t for t, x in zip(graph.outs[n:], rest) if x is None] if own else []  # noqa: B905  (rest goes on)
+    for graph, _ in found:
+        inner = [t for t, x in zip(graph.outs[n:], rest, strict=False) if x is None]  # the others are of later branches
         after = count - done - len(inner)
         new.append(Graph(graph.params, (*graph.outs[:n], *[FALSE] * done, *inner, *[FALSE] * after), graph.name))
         done += len(inner)
@@ -208,8 +208,8 @@ def _sized(v: Value, args: tuple[Value, ...], known: Known, check: CheckGraph) -
     size = ops.maximum(args[0], constant(0, INT64))
     early = [None if t in inside else _with_size(t, symbol, size) for t in body.outs[n:]]
     outs = (*body.outs[:n], *(t for t, x in zip(body.outs[n:], early, strict=True) if x is None))
-    n_or_none = _unless(args[0], [t for t in early if t is not None]) if known.keys() >= INSIDE.keys() else args[0]
-    results = ops.sized.emit_results(n_or_none, *args[1:], symbol=symbol, body=Graph(body.params, outs, body.name))
+    tested = _unless(args[0], [t for t in early if t is not None]) if known.keys() >= INSIDE.keys() else args[0]
+    results = ops.sized.emit_results(tested, *args[1:], symbol=symbol, body=Graph(body.params, outs, body.name))
     late = iter(results[n:])
     return Checked(results[:n], tuple(next(late) if x is None else x for x in early), checks)
 
