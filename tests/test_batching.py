@@ -18,7 +18,7 @@ from tests import engines
 from tests.differential import difference, noise
 from tests.programs import Case, cases
 
-PROGRAMS = int(os.environ.get("TAPEFUSE_EXAMPLES", "2000"))
+PROGRAMS = int(os.environ.get("TAPEFUSE_EXAMPLES", "1600"))
 SHARES = {"interpreter": 0.1, "llvm": 0.05, "numba": 0.005}
 LARGEST = {"interpreter": 40, "llvm": 20, "numba": 8}
 EXAMPLES = 3

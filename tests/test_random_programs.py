@@ -1,6 +1,6 @@
 """Random programs: every way of running one agrees, its text and its passes keep its meaning, its gradient is right.
 
-2,000 programs run on the LLVM engine and 200 on the Numba engine; TAPEFUSE_EXAMPLES=20000 draws more of both. A quarter
+1,600 programs run on the LLVM engine and 160 on the Numba engine; TAPEFUSE_EXAMPLES=20000 draws more of both. A quarter
 of them are compiled as users have them. The others, and those of random schedules, are compiled without LLVM's own
 optimisations, or run as the plain Python that Numba is given: compiling would take most of the time.
 Passes that leave a program as it is are not evaluated. A failing case prints as the text of a smaller program that
@@ -46,7 +46,7 @@ from tests.differential import (
 )
 from tests.programs import Case, cases, random_case, reduced, special_cases
 
-PROGRAMS = int(os.environ.get("TAPEFUSE_EXAMPLES", "2000"))
+PROGRAMS = int(os.environ.get("TAPEFUSE_EXAMPLES", "1600"))
 SHARES = {"llvm": 1.0, "numba": 0.1}  # of the programs that an engine runs
 PARTS = {"numba": 4, "llvm": 16}  # tests that share them, so that workers are equally busy: the longest ones first
 LARGEST = {"llvm": 40, "numba": 8}  # ops; Numba takes about a second to compile a small program

@@ -1,6 +1,6 @@
 """Random programs with loops and branches as operations on graphs: what `test_random_programs` says, for regions too.
 
-500 programs run on the LLVM engine and 10 on the Numba engine, in part with less of a compiler as in
+400 programs run on the LLVM engine and 8 on the Numba engine, in part with less of a compiler as in
 `test_random_programs`; TAPEFUSE_EXAMPLES=20000 draws ten times as many.
 """
 
@@ -39,7 +39,7 @@ from tests.test_random_programs import (
 )
 
 optimised = lru_cache(maxsize=1)(optimise)  # for all inputs of a program
-PROGRAMS = int(os.environ.get("TAPEFUSE_EXAMPLES", "2000")) // 4
+PROGRAMS = int(os.environ.get("TAPEFUSE_EXAMPLES", "1600")) // 4
 SHARES = {"llvm": 1.0, "numba": 0.02}
 PARTS = {"llvm": 8, "numba": 2}
 LARGEST = {"llvm": 10, "numba": 4}  # ops, each region one

@@ -1,6 +1,6 @@
 """Random programs that update variables in place: whatever is read later or elsewhere is the old value.
 
-400 programs run on the LLVM engine and 20 on the Numba engine, in part with less of a compiler as in
+320 programs run on the LLVM engine and 16 on the Numba engine, in part with less of a compiler as in
 `test_random_programs`.
 """
 
@@ -27,7 +27,7 @@ from tests.differential import difference, noise
 from tests.programs import Case, random_case
 from tests.test_random_programs import of_part
 
-PROGRAMS = int(os.environ.get("TAPEFUSE_EXAMPLES", "2000")) // 5
+PROGRAMS = int(os.environ.get("TAPEFUSE_EXAMPLES", "1600")) // 5
 SHARES = {"llvm": 1.0, "numba": 0.05}
 LIMIT = 1e4  # updates may grow from call to call
 

@@ -12,7 +12,7 @@ import pytest
 import tapefuse as tp
 from tapefuse.codegen import planned, region_body, rows, sweeps
 
-PROGRAMS = int(os.environ.get("TAPEFUSE_EXAMPLES", "2000")) // 100
+PROGRAMS = int(os.environ.get("TAPEFUSE_EXAMPLES", "1600")) // 100
 SMALL = {"TILE": 20_000, "SECOND_CACHE": 0, "SECTION": 2, "CORES": 1}
 
 
