@@ -711,6 +711,23 @@ def rebuilt_object(x, n):
     return x, account
 
 
+WEIGHT = tp.Variable(1.5)
+
+
+def rebound_variable(x, n):
+    weight = WEIGHT
+    while n < 5:
+        weight, n = weight * 2, n + 1
+    return weight
+
+
+def rebound_variable_in_a_branch(x, n):
+    weight = WEIGHT
+    if n > 1:
+        weight = weight * 2
+    return weight
+
+
 LEFT_TO_PYTHON = [
     (of_a_property, tp.ConcretizationError, "'sign' is left to Python: it is a property"),
     (of_a_generator, tp.ConcretizationError, "'numbers' is a generator"),
@@ -720,6 +737,8 @@ LEFT_TO_PYTHON = [
     (unrolled_without_number, tp.StagingError, "leave tp.unroll out"),
     (stored_into_numpy, tp.StagingError, "'y' at .* is a NumPy array.*tp.zeros"),
     (rebuilt_object, tp.StagingError, "assign its attributes"),
+    (rebound_variable, tp.StagingError, r"y = weight.value\(\), before it, or change the variable by .assign"),
+    (rebound_variable_in_a_branch, tp.StagingError, r"y = weight.value\(\), before it"),
 ]
 
 

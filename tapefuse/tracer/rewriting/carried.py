@@ -33,6 +33,7 @@ from tapefuse.tracer.surroundings import (
     is_users,
 )
 from tapefuse.tracer.tensor import Tensor, TracedTensor, as_tensor, assume, key_of, weakened
+from tapefuse.tracer.variable import Variable
 
 # -- names ------------------------------------------------------------------------------------------------------------
 
@@ -246,7 +247,9 @@ def difference(statement: Statement, name: str, before: Form, after: Form, when:
     for path, a, b in _unlike(name, before, after):
         if a.type is None or b.type is None:
             cure = "use numbers for it, or tp.unroll(range(...)) if the number of steps is fixed"
-            if any(is_users(x.value) for x in (a, b)):
+            if any(isinstance(x.value, Variable) for x in (a, b)):
+                cure = f"bind another name, as in y = {name}.value(), before it, or change the variable by .assign(...)"
+            elif any(is_users(x.value) for x in (a, b)):
                 cure = "assign its attributes, x.a = ..., in place of a new object, or use tuples and dicts"
             return StagingError(
                 f"{shown(path)} in the {place} is {a} {one} and {b} {other}; only tensors and numbers can depend on "
