@@ -539,3 +539,22 @@ def test_what_a_branch_reads_may_not_be_there_for_others(way):
             moved = [[a + sign * step if j == number else a for j, a in enumerate((x, c))] for sign in (1, -1)]
             difference = (float(some(*moved[0], at)) - float(some(*moved[1], at))) / 2e-6
             np.testing.assert_allclose(np.asarray(slope)[k], difference, rtol=1e-6)
+
+
+def test_inner_loops_one_after_the_other_with_counts_of_their_own(way):
+    """Copies of one loop, whose counts have one name."""
+
+    def program(a, r, z):
+        p = 1
+        for _ in z:
+            if r > 1.3:
+                for _ in range(p % 4):
+                    a *= 0.7
+                p = (p * 3 + 2) % 7
+                a = -tp.tanh(tp.exp(-(a**2)))
+        return a
+
+    for n in (3, 4, 6):
+        z = np.ones(n)
+        found = tp.tape_function(program)(0.45, tp.constant(1.5), z)
+        np.testing.assert_allclose(found, program(0.45, 1.5, z), rtol=1e-6)

@@ -8,10 +8,11 @@ are cells: scalars, without memory.
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import numpy as np
 
@@ -171,10 +172,21 @@ class Code:
         self._depth[var] = self.here
 
     def define(self, symbol: str, op: str, *args: Scalar) -> None:
-        """Give a dimension symbol its meaning."""
+        """Give a dimension symbol its meaning, another one than before if regions have one name for theirs."""
+        if symbol in self.defined:
+            self._forget(symbol)
         self.append(Let(dimension(symbol), op, args))
         self.defined.add(symbol)
         self.place(dimension(symbol))
+
+    def _forget(self, symbol: str) -> None:
+        """Nothing that was made of a symbol is used again."""
+        stale: set[Any] = {dimension(symbol)}
+        while True:
+            found = [(m, k) for m in self._memos for k in m if _depends(k, symbol, stale)]
+            if not found:
+                return
+            stale |= {memo.pop(key) for memo, key in found}
 
     # -- slots -----------------------------------------------------------------------------------------
     def declare(self, dtype: np.dtype, init: Scalar) -> Var:
@@ -429,6 +441,13 @@ class Code:
     def body(self) -> tuple[Stmt, ...]:
         assert len(self._bodies) == 1
         return tuple(self._bodies[0])
+
+
+def _depends(key: tuple, symbol: str, stale: Collection[Any]) -> bool:
+    """Whether what is remembered under a key was made of a symbol or of a stale value."""
+    if key[0] == "view":
+        return symbol in symbols(key[2].shape)
+    return any(x in stale for x in key[2])
 
 
 class While_:

@@ -163,8 +163,7 @@ class _Inlined:
             case Let(dst, "read", (acc,)):
                 code.append(Let(self.define(dst), "read", (self.scalar(acc),)))
             case Let(dst, op, args) if dst.name.startswith("dim."):
-                code.append(Let(self.define(dst), op, self.scalars(args)))
-                code.place(dst)
+                code.define(dst.name[4:], op, *self.scalars(args))
             case Let(dst, op, args):
                 self.names[dst] = code.let(op, self.scalars(args), dst.dtype)
             case Load(dst, buffer, index):
