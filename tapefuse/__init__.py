@@ -154,7 +154,7 @@ def __getattr__(name: str) -> _Any:
         return bfloat16_dtype()
     if name == "array_api":
         return _array_api()
-    raise AttributeError(f"module 'tapefuse' has no attribute {name!r}")
+    raise AttributeError(f"module 'tapefuse' has no attribute {name!r} (TensorFlow's names: tapefuse.compat.tensorflow)")
 
 
 def _array_api() -> _Any:
