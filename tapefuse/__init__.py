@@ -154,7 +154,8 @@ def __getattr__(name: str) -> _Any:
         return bfloat16_dtype()
     if name == "array_api":
         return _array_api()
-    raise AttributeError(f"module 'tapefuse' has no attribute {name!r} (TensorFlow's names: tapefuse.compat.tensorflow)")
+    hint = "TensorFlow's names are in tapefuse.compat.tensorflow"
+    raise AttributeError(f"module 'tapefuse' has no attribute {name!r} ({hint})")
 
 
 def _array_api() -> _Any:

@@ -24,7 +24,7 @@ from tapefuse.ir.graph import Graph
 from tapefuse.ir.ops.effects import printing
 from tapefuse.ir.passes import budget
 from tapefuse.tracer.debugging import Quiet
-from tapefuse.tracer.direct import without_scalars
+from tapefuse.tracer.direct import parted, without_scalars
 from tapefuse.tracer.interpreted import Entry
 from tapefuse.tracer.repeating import compile_with
 from tapefuse.tracer.retracing import Arguments, Retraces, retrace
@@ -85,6 +85,7 @@ class TapeFunction:
         instance: Any = None,
     ):
         self._entry: Entry = declines
+        self._entries: dict[tuple, Entry] = {}  # by the Python values of a call, which they are not given
         self._function = function
         self._instance = instance
         self._options = options
@@ -97,13 +98,26 @@ class TapeFunction:
         _functions.add(self)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        if not kwargs and not busy:
-            outs = self._entry(*args)
-            if outs is NotImplemented and (arrays := without_scalars(args)) is not None:
-                outs = self._entry(*arrays)
+        if not busy:
+            outs = NotImplemented if kwargs else self._entry(*args)
+            if outs is NotImplemented:
+                outs = self._by_values(args, kwargs)
             if outs is not NotImplemented:
                 return outs
         return self._call(args, kwargs)
+
+    def _by_values(self, args: tuple, kwargs: dict[str, Any]) -> Any:
+        """The results for arguments with Python's own values, or NumPy's scalars, among them, if they are known."""
+        entry, others = declines if kwargs else self._entry, args
+        if self._entries:
+            key, rest = parted(args, kwargs)
+            if key in self._entries:
+                entry, others = self._entries[key], tuple(rest)
+                outs = entry(*others)
+                if outs is not NotImplemented:
+                    return outs
+        arrays = without_scalars(others)
+        return NotImplemented if arrays is None else entry(*arrays)
 
     def _call(self, args: tuple, kwargs: dict[str, Any]) -> Any:
         if kwargs.get("mode") == "check" and "mode" not in self._signature.names:
@@ -113,10 +127,24 @@ class TapeFunction:
         self._slow_calls += 1
         call = self._signature.call(args, kwargs)
         specialisation = self._specialise(call)
-        if state.trace is None and not state.tapes:
-            may_be = self._signature.is_positional and not kwargs and not busy
-            self._entry = specialisation.direct_call(len(args), self._signature.star) if may_be else declines
+        if state.trace is None and not state.tapes and not busy:
+            self._remember(specialisation, args, kwargs)
         return specialisation.run(call)
+
+    def _remember(self, specialisation: Specialisation, args: tuple, kwargs: dict[str, Any]) -> None:
+        """What later calls are to try first."""
+        if self._signature.is_positional and not kwargs:
+            entry = specialisation.direct_call(len(args), self._signature.star)
+            if entry is not declines:
+                self._entry = entry
+                return
+        parameters = self._signature.parameters(len(args), kwargs)
+        if parameters is not None:
+            key, _ = parted(args, kwargs)
+            given = [p for p, mark in zip(parameters, key[1 + len(kwargs) :], strict=True) if mark is None]
+            entry = specialisation.call_of(given)
+            if entry is not declines:
+                self._entries[key] = entry
 
     @functools.cached_property
     def _signature(self) -> Signature:
@@ -249,14 +277,13 @@ class TapeFunction:
         for k, s in enumerate(self._log, 1):
             traced, engine, loc = s.traced, self._options.engine or config.engine, printing(s.graph)
             engine = f"interpreted with NumPy, since {loc} prints" if loc else f"engine: {engine}"
-            way = "taken directly" if s.is_direct else "compared in Python, unless Python values are left out"
             written = [traced.variables[i].name for i in traced.written]
             lines += [
                 f"  {k}. {s.describe()} -> {s.results}",
                 f"     traced because: {s.why.reason}",
                 f"     {len(s.graph.nodes)} operations, {len(traced.variables)} variables read, written: "
                 f"{', '.join(written) or 'none'}",
-                f"     {engine}, arguments {way}",
+                f"     {engine}, arguments {s.way}",
                 *[f"     {statement}: {became}" for statement, became in s.statements],
                 *[f"     {line}" for line in ([] if loc else cut_loops(traced, self._options))],
             ]
@@ -338,7 +365,7 @@ _functions: weakref.WeakSet[TapeFunction] = weakref.WeakSet()
 def _forget_entries() -> None:
     """Flags changed: every function looks for its compiled form anew."""
     for function in list(_functions):
-        function._entry = declines
+        function._entry, function._entries = declines, {}
 
 
 on_change.append(_forget_entries)

@@ -147,6 +147,129 @@ def test_numpys_scalars_are_taken_as_arrays_of_no_axis():
     assert f.trace_count == 2
 
 
+def scaled(x, factor=2.0, *, shift=False, mask=None, name="no", **more):
+    """`factor`, `shift` and `name` decide when it is traced."""
+    y = x * factor + (1.0 if shift is True else 0.0)
+    if mask is not None:
+        y = y * mask
+    return y + len(name) + sum(more.values())
+
+
+def plain(x, factor=2.0, *, shift=False, mask=None, name="no"):
+    return scaled(x, factor, shift=shift, mask=mask, name=name)
+
+
+X, MASK = np.arange(3.0), np.array([0.0, 1.0, 1.0])
+SHORT = [
+    ((X, 3.0), {}),
+    ((X, -0.0), {}),
+    ((X, 0.0), {}),
+    ((X, np.inf), {}),
+    ((X, 1), {}),
+    ((X, True), {}),
+    ((X, 1.0), {}),
+    ((X,), {"shift": True}),
+    ((X,), {"shift": 1}),
+    ((X,), {"shift": False}),
+    ((X,), {"mask": MASK}),
+    ((X,), {"mask": None}),
+    ((X, 3.0), {"mask": MASK, "name": "0x1.8000000000000p+1"}),
+    ((X, 3.0), {"name": "yes", "mask": MASK}),
+    ((), {"x": X, "factor": 3.0}),
+    ((), {"factor": 3.0, "x": X}),
+    ((np.float64(2.0), 3.0), {"shift": True}),
+    ((X, X), {"shift": True}),
+]
+
+
+@pytest.mark.filterwarnings("ignore:.*was traced")
+@pytest.mark.parametrize("outputs", ["tensor", "numpy"])
+def test_python_values_choose_a_trace_on_the_short_way(outputs):
+    """Flags and names: called again in any order, all calls are served without a look at the parameters."""
+    f = tp.tape_function(plain, outputs=outputs)
+    with np.errstate(invalid="ignore"):
+        wanted = [plain(*args, **kwargs) for args, kwargs in SHORT]
+    for args, kwargs in SHORT:
+        f(*args, **kwargs)
+    long, traces = f._slow_calls, f.trace_count
+    for (args, kwargs), want in [*zip(SHORT, wanted, strict=True)] * 2:
+        got = f(*args, **kwargs)
+        np.testing.assert_array_equal(np.asarray(got), want)
+        assert np.array_equal(np.signbit(np.asarray(got)), np.signbit(want))
+    assert (f._slow_calls, f.trace_count) == (long, traces)
+
+
+@pytest.mark.filterwarnings("ignore:.*was traced")
+def test_what_python_values_were_may_not_be_taken_for_others():
+    """Calls that look alike and are not: by dtype, structure, place, or because a parameter takes several values."""
+    f = tp.tape_function(lambda x, y, z=1.0: (x + 2 * y) * z)
+    for args, kwargs in [
+        ((X, 5.0), {}),
+        ((5.0, X), {}),
+        ((X, 5.0), {"z": 2.0}),
+        ((X, X, 2.0), {}),
+        ((X, 2.0, X), {}),
+        ((X,), {"y": 5.0, "z": X}),
+        ((), {"y": X, "x": 5.0}),
+        ((), {"x": 5.0, "y": X}),
+        ((), {"y": MASK, "x": X}),
+        ((), {"x": X, "y": MASK}),
+        ((X.astype(F32), 5.0), {}),
+        ((X[:2], 5.0), {}),
+    ] * 3:
+        np.testing.assert_array_equal(np.asarray(f(*args, **kwargs)), f._function(*args, **kwargs))
+    g = tp.tape_function(scaled)
+    for kwargs in [{"a": 1.0}, {"b": X}, {"a": 1.0, "b": X}, {"b": X, "a": 2.0}, {"mask": MASK, "a": 3.0}] * 3:
+        np.testing.assert_array_equal(np.asarray(g(X, **kwargs)), scaled(X, **kwargs))
+    h = tp.tape_function(lambda d, k: d["x"] * d["n"] + k)
+    for n, k in [(2.0, 1.0), (X, 1.0), (3.0, X), (X, X)] * 3:
+        d = {"x": X, "n": n}
+        np.testing.assert_array_equal(np.asarray(h(d, k)), d["x"] * d["n"] + k)
+
+
+def test_python_values_under_an_input_signature():
+    f = tp.tape_function(lambda x, d=None: x * d["k"], input_signature=[tp.TensorSpec((), tp.float64)])
+    for x, k in [(2.0, 3.0), (2.0, np.array(5.0)), (4.0, 3.0), (np.array(2.0), 3.0), (2, np.array(7.0))] * 3:
+        assert f(x, {"k": k}).item() == float(x) * float(k)
+
+
+def test_python_values_with_variables_tapes_and_flags():
+    v = tp.Variable(np.ones(3))
+    f = tp.tape_function(lambda x, v, k=1.0: (x * v * k).sum())
+    assert [f(X, v, k=k).item() for k in (2.0, 3.0, 2.0, 3.0)] == [6.0, 9.0, 6.0, 9.0]
+    g = tp.tape_function(lambda x, k: (x * x * k).sum())
+    x = tp.constant(X)
+    for k in (2.0, 3.0) * 2:
+        g(x, k)
+        with tp.GradientTape() as tape:
+            tape.watch(x)
+            y = g(x, k)
+        assert tape.gradient(y, x).tolist() == [0.0, 2.0 * k, 4.0 * k]
+        with tp.config(disable_jit=True):
+            assert g(x, k).item() == 5.0 * k
+    before = g._slow_calls
+    tp.config.strict = True
+    try:
+        assert g(x, 2.0).item() == 10.0
+        assert g._slow_calls == before + 1  # compiled form of before is not used
+    finally:
+        tp.config.strict = False
+
+
+def test_what_a_call_does_with_its_arguments_is_explained():
+    f = tp.tape_function(plain)
+    f(X, mask=MASK)
+    f(X, 3.0)
+    f(X, 3.0, name="yes", mask=MASK)
+    g = tp.tape_function(lambda d: d["x"] * d["k"])
+    g({"x": X, "k": 2.0})
+    h = tp.tape_function(lambda x, y: x + y)
+    h(X, X)
+    assert f.explain().count("arguments taken directly, Python values compared before") == 3
+    assert "arguments compared in Python" in g.explain()
+    assert "arguments taken directly\n" in h.explain()
+
+
 def test_nan_and_inf():
     x = np.array([np.nan, np.inf, -np.inf, 0.0], F32)
     f = tp.tape_function(lambda x: (x * 0, 1 / x, tp.isnan(x), tp.isinf(x), tp.isfinite(x), tp.max(x)))

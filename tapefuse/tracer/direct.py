@@ -9,7 +9,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -92,6 +92,35 @@ def without_scalars(args: Sequence[Any]) -> list[Any] | None:
     if not any(isinstance(x, np.generic) for x in args):
         return None
     return [np.asarray(x) if isinstance(x, np.generic) else x for x in args]
+
+
+_BY_VALUE = frozenset((bool, int, float, str, type(None)))
+
+
+def parted(args: tuple, kwargs: Mapping[str, Any]) -> tuple[tuple, list[Any]]:
+    """A key of how many arguments and which names there are, and of Python's own values among them; the other values,
+    in the order of the call.
+
+    >>> parted((array, 1.5), {"training": True})
+    ((2, 'training', None, '0x1.8000000000000p+0', (<class 'bool'>, True)), [array])
+    """
+    key: list[Any] = [len(args), *kwargs]
+    others = []
+    for x in (*args, *kwargs.values()) if kwargs else args:
+        kind = type(x)
+        if kind not in _BY_VALUE:
+            key.append(None)
+            others.append(x)
+        elif kind is float:
+            key.append(x.hex())  # tells -0.0 from 0.0, and nan equals itself
+        else:
+            key.append((kind, x))  # tells 1 from True
+    return tuple(key), others
+
+
+def is_by_value(leaf: tuple) -> bool:
+    """Whether a leaf of a call's key (`tracer.signature`) is a value that `parted` puts into its own."""
+    return leaf[0] == "value" and leaf[1] in _BY_VALUE
 
 
 def direct(entry: Callable[..., Any], arguments: Sequence[Tree], results: Tree) -> Callable[..., Any]:

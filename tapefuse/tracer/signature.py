@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import inspect
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -100,6 +100,7 @@ class Signature:
             k in (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD) for k in kinds
         )
         self.star = next((k for k, kind in enumerate(kinds) if kind is inspect.Parameter.VAR_POSITIONAL), None)
+        self._is_variadic = self.star is not None or inspect.Parameter.VAR_KEYWORD in kinds
         later = kinds[len(kinds) if self.star is None else self.star + 1 :]
         self.is_positional = self.is_plain or self.star is not None and not later  # f(x, *rest)
         self._name = getattr(function, "__name__", "function")
@@ -148,6 +149,11 @@ class Signature:
             ) from None
         bound.apply_defaults()
         return tuple(bound.arguments.values())
+
+    def parameters(self, n: int, names: Iterable[str]) -> list[int] | None:
+        """The numbers of the parameters that `n` arguments and those with names are values of; None where one parameter
+        takes several."""
+        return None if self._is_variadic else [*range(n), *map(self.names.index, names)]
 
     def python_call(self, function: Callable[..., Any], values: tuple) -> Any:
         """Call `function` with one value per parameter."""

@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
+from itertools import islice
 from typing import Any
 
 import numpy as np
 
 from tapefuse._config import config
 from tapefuse._locks import Lock
-from tapefuse._tree import Tree, unflatten
+from tapefuse._tree import LEAF, Tree, unflatten
 from tapefuse.ir.graph import Graph
 from tapefuse.ir.interp import evaluate
 from tapefuse.tracer.arrays import normal
 from tapefuse.tracer.call import GraphCall
-from tapefuse.tracer.direct import direct
+from tapefuse.tracer.direct import direct, is_by_value
 from tapefuse.tracer.interpreted import Entry
 from tapefuse.tracer.retracing import Arguments, Retrace
-from tapefuse.tracer.signature import Call, show_leaf, weak_guards
+from tapefuse.tracer.signature import Call, Leaf, show_leaf, weak_guards
 from tapefuse.tracer.state import state
 from tapefuse.tracer.tensor import Tensor, TracedTensor, as_tensor, key_of, leaked, wrap
 from tapefuse.tracer.trace import Traced
@@ -56,7 +57,6 @@ class Specialisation:
         places = {id(v): k for k, v in enumerate(traced.variables)}
         self._arguments = [places.get(id(v)) for v in call.variables]
         self._n_inputs = len(call.inputs)
-        self._all_inputs = self._n_inputs == len(call.kinds)
         self._arguments_shape = call.tree.children
         self._guards = weak_guards(call)
         self._compile = compile
@@ -88,9 +88,19 @@ class Specialisation:
         return self._entries[key]
 
     @property
-    def is_direct(self) -> bool:
-        """Whether the arguments hold inputs of the program and nothing else."""
-        return self._all_inputs and not self.has_variable_arguments
+    def way(self) -> str:
+        """What a call does with its arguments before the program gets them, for people."""
+        by_value = [shape is LEAF and is_by_value(*kinds) for shape, kinds in self._parameters]
+        others = [kinds for (_, kinds), known in zip(self._parameters, by_value, strict=True) if not known]
+        if any(kind[0] != "tensor" for kinds in others for kind in kinds):
+            return "compared in Python"
+        return "taken directly, Python values compared before" if any(by_value) else "taken directly"
+
+    @functools.cached_property
+    def _parameters(self) -> list[tuple[Tree, tuple[Leaf, ...]]]:
+        """The structure of each parameter's value, and what its leaves are."""
+        leaves = iter(self.kinds)
+        return [(shape, tuple(islice(leaves, shape.n_leaves))) for shape in self._arguments_shape]
 
     def direct_call(self, n: int, star: int | None) -> Entry:
         """The entry as a function of the first `n` positional arguments, the others being left to their defaults.
@@ -104,6 +114,15 @@ class Specialisation:
         if self.has_variable_arguments or sum(s.n_leaves for s in shapes) != self._n_inputs:
             return declines
         return direct(self.entry, shapes, self.results)
+
+    def call_of(self, parameters: Sequence[int]) -> Entry:
+        """The entry as a function of the values of these parameters, for callers who know that all others are Python
+        values, and those of this specialisation. It declines everything unless these are the inputs, in order."""
+        kinds = [kind for p in parameters for kind in self._parameters[p][1]]
+        is_whole = len(kinds) == self._n_inputs and all(kind[0] == "tensor" for kind in kinds)
+        if not is_whole or list(parameters) != sorted(parameters):
+            return declines
+        return direct(self.entry, [self._arguments_shape[p] for p in parameters], self.results)
 
     def run(self, call: Call) -> Any:
         """The results for arguments of this specialisation."""
