@@ -43,6 +43,7 @@ class Stencil:
     has_number: bool
     has_force: bool
     uses_index: bool
+    is_exact: bool  # coefficients have the rows that change, and no others
 
 
 def drawn(rng: np.random.Generator) -> Stencil:
@@ -50,39 +51,48 @@ def drawn(rng: np.random.Generator) -> Stencil:
     n = int(rng.integers(100, 400))
     lengths = tuple(n + int(rng.integers(0, 2)) for _ in range(count))
     updates = tuple(_update(rng, count) for _ in lengths)
-    flags = [bool(rng.random() < 0.3) for _ in range(3)]
+    flags = [bool(rng.random() < share) for share in (0.3, 0.3, 0.3, 0.5)]
     return Stencil(lengths, int(rng.integers(17, 40)), updates, *flags)
 
 
 def _update(rng: np.random.Generator, count: int) -> Update:
     shifts = tuple(sorted({int(s) for s in rng.integers(-2, 3, rng.integers(1, 4))}))
     return Update(
-        str(rng.choice(ENDS)), shifts, int(rng.integers(count)), int(rng.integers(4)), bool(rng.random() < 0.5)
+        str(rng.choice(ENDS)), shifts, int(rng.integers(count)), int(rng.integers(5)), bool(rng.random() < 0.5)
     )
 
 
 def inputs(stencil: Stencil, rng: np.random.Generator) -> list[np.ndarray]:
     arrays = [rng.standard_normal(n) for n in stencil.lengths]
-    longest = max(stencil.lengths)
-    return [*arrays, rng.random(longest), rng.random((stencil.steps, longest)), np.asarray(rng.random())]
+    longest, lengths = max(stencil.lengths), stencil.lengths
+    rows = [len(range(*_inner(u, min(n, lengths[u.other])))) for n, u in zip(lengths, stencil.updates, strict=True)]
+    coefficients = [rng.random(n if stencil.is_exact else longest) for n in rows]
+    return [*arrays, *coefficients, rng.random((stencil.steps, longest)), np.asarray(rng.random())]
 
 
-def stepped(xp: Any, stencil: Stencil, state: tuple, c: Any, force: Any, number: Any, k: Any) -> tuple:
+def _inner(u: Update, n: int) -> tuple[int, int]:
+    """The rows that change by others."""
+    return (0, n) if u.ends == "wrapped" else (max(0, -min(u.shifts)), n - max(0, *u.shifts))
+
+
+def stepped(xp: Any, stencil: Stencil, state: tuple, cs: tuple, force: Any, number: Any, k: Any) -> tuple:
     new = []
-    for x, u in zip(state, stencil.updates, strict=True):
+    for x, c, u in zip(state, cs, stencil.updates, strict=True):
         new.append(_updated(xp, stencil, x, state[u.other], c, force, number, k, u))
     return tuple(new)
 
 
 def _updated(xp: Any, stencil: Stencil, x: Any, other: Any, c: Any, force: Any, number: Any, k: Any, u: Update) -> Any:
     n = min(x.shape[0], other.shape[0])
-    before, after = max(0, -min(u.shifts)), max(0, *u.shifts)
+    before, stop = _inner(u, n)
+    after = n - stop
+    inner = slice(before, stop)
+    c = c if stencil.is_exact else c[inner]
     if u.ends == "wrapped":
         rolled = [xp.roll(other[:n], -s) for s in u.shifts]
-        return xp.concatenate([_formula(xp, stencil, x[:n], rolled, c[:n], force[k, :n], number, k, u), x[n:]])
-    inner = slice(before, n - after)
+        return xp.concatenate([_formula(xp, stencil, x[:n], rolled, c, force[k, :n], number, k, u), x[n:]])
     beside = [other[before + s : n - after + s] for s in u.shifts]
-    part = _formula(xp, stencil, x[inner], beside, c[inner], force[k, inner], number, k, u)
+    part = _formula(xp, stencil, x[inner], beside, c, force[k, inner], number, k, u)
     if u.ends == "padded":
         return xp.pad(part, (before, x.shape[0] - n + after))
     y = x.copy() if u.in_place else xp.concatenate([x[:before], part, x[n - after :]])
@@ -111,15 +121,18 @@ def _formula(xp: Any, stencil: Stencil, x: Any, beside: list, c: Any, f: Any, nu
         return 0.5 * x + 0.25 * xp.sin(total) * c
     if u.kind == 2:
         return x - 0.1 * xp.tanh(total) * (x - beside[0])
+    if u.kind == 3:
+        return 0.9 * xp.where(c > 0.5, total, x)
     return xp.where(total > 0.0, 0.5 * total, c * x)
 
 
 def program(xp: Any, stencil: Stencil) -> Any:
     def run(*arrays: Any) -> Any:
-        *state, c, force, number = arrays
-        state = tuple(x.copy() for x in state)
+        *arrays, force, number = arrays
+        count = len(stencil.updates)
+        state, cs = tuple(x.copy() for x in arrays[:count]), tuple(arrays[count:])
         for k in range(stencil.steps):
-            state = stepped(xp, stencil, state, c, force, number, k)
+            state = stepped(xp, stencil, state, cs, force, number, k)
             if stencil.has_number:
                 number = number * 0.99
         return state
@@ -175,6 +188,47 @@ def test_random_tiles_on_the_other_engine(monkeypatch: pytest.MonkeyPatch) -> No
         rng = np.random.default_rng(1000 + k)
         stencil = drawn(rng)
         check(stencil, inputs(stencil, rng), "numba", monkeypatch)
+
+
+def upwind(u: Any, c: Any, xp: Any = tp) -> Any:
+    u = u.copy()
+    for _ in range(64):
+        u[1:] -= c * (u[1:] - u[:-1])
+    return u
+
+
+def masked(u: Any, c: Any, xp: Any = tp) -> Any:
+    u = u.copy()
+    for _ in range(64):
+        u[1:-1] = xp.where(c[1:] > 0.5, u[:-2], u[1:-1]) * 0.99
+    return u
+
+
+def downwind(u: Any, c: Any, xp: Any = tp) -> Any:
+    u = u.copy()
+    for _ in range(64):
+        u[:-1] -= c * (u[:-1] - u[1:])
+    return u
+
+
+@pytest.mark.parametrize("step", [upwind, masked, downwind])
+def test_coefficients_of_the_rows_that_change_alone(step: Any, field: list[np.ndarray]) -> None:
+    """Tiles beside the ends read no rows that these do not have."""
+    u, c = field[0], field[1][1:]
+    seed = np.random.default_rng(1).standard_normal(u.shape)
+    f = tp.tape_function(tp.value_and_grad(lambda u, c: tp.sum(step(u, c) * seed), argnums=(0, 1)))
+    value, (du, dc) = f(u, c)
+    assert "in tiles" in f.explain()
+    np.testing.assert_allclose(float(value), np.sum(step(u, c, np) * seed), rtol=1e-10)
+    far, size = np.array([0, 1, 2, 31, 57, 5_000, 9_940, 9_997, 9_998]), 1e-6
+    for wanted, at, k in [(du, 0, far), (dc, 1, far)] if step is not masked else [(du, 0, far)]:
+        for i in k:
+            ends = []
+            for sign in (1.0, -1.0):
+                x = [u.copy(), c.copy()]
+                x[at][i] += sign * size
+                ends.append(np.sum((step(*x, np) - step(u, c, np)) * seed))
+            np.testing.assert_allclose(np.asarray(wanted)[i], (ends[0] - ends[1]) / (2 * size), rtol=1e-5, atol=1e-6)
 
 
 def advection(u: Any, c: Any) -> Any:

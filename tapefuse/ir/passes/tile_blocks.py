@@ -16,7 +16,7 @@ from tapefuse.ir.graph import Graph, Value, param, reachable
 from tapefuse.ir.op import const, constant
 from tapefuse.ir.ops.family import INT64
 from tapefuse.ir.passes.bodies import depending, part, rebuilt
-from tapefuse.ir.passes.checks import Known
+from tapefuse.ir.passes.checks import Known, never_negative
 from tapefuse.ir.passes.loop_chunks import Loop
 from tapefuse.ir.passes.tile_plan import Plan, index_of, is_cheap
 from tapefuse.ir.passes.tile_rows import Held, Range, Reads, Rows, Unfit, Wanted, merged
@@ -240,9 +240,19 @@ class _Rolled:
         for v, ranges in reads.others.items():
             x = iteration.whole(v)
             assert x is not None
-            others[x] = self.outer._held(x, [_beside(r, x, self.outer.base, before) for r in merged(ranges)])
+            others[x] = self.outer._held(x, [self._beside(r, x, before) for r in merged(ranges)])
         found = self._iterated(after, held, others, reads.rows)
         return {k: found[k].rows(r) for k, r in wanted.items()}
+
+    def _beside(self, r: Range, x: Value, carries: Wanted) -> Range:
+        """The rows of a carry around those of `x`, if that has them in every tile: both lie in registers alike then."""
+        for around in (o for ranges in carries.values() for o in ranges):
+            gaps, here = (r.start - around.start, around.limit - r.limit), around.moved(self.outer.base * -1)
+            ends = here.start, x.shape[0] - here.limit
+            is_inside = all(never_negative(d, self.outer.known) for d in ends)
+            if is_inside and all(isinstance(d, int) and d >= 0 for d in gaps):
+                return around
+        return r
 
     def _iterated(
         self, after: Wanted, held: Mapping[int, Held], others: Mapping[Value, Held], asked: Rows
@@ -266,15 +276,6 @@ class _Rolled:
         looped = Loop(params, body, block.plan.iterations, index, len(carried)).results()
         results = dict(zip(carried, _not_kept(Graph(params, looped, body.name), xs), strict=True))
         return {k: rows.on(results) for k, rows in held.items()}
-
-
-def _beside(r: Range, x: Value, base: Dim, carries: Wanted) -> Range:
-    """The rows of a carry around those of `x`, if that has them: both lie in registers alike then."""
-    for around in (o for ranges in carries.values() for o in ranges):
-        gaps = r.start - around.start, around.limit - r.limit
-        if all(isinstance(d, int) and d >= 0 for d in gaps) and not _is_outside(around.moved(base * -1), x.shape[0]):
-            return around
-    return r
 
 
 def _hulls(wanted: Sequence[Wanted]) -> dict[int, list[Range]]:
