@@ -7,6 +7,7 @@ import functools
 import time
 import traceback
 import warnings
+from types import FunctionType
 
 import numpy as np
 import pytest
@@ -454,6 +455,96 @@ def test_python_numbers_stay_what_they_are(interpreted):
 
     with pytest.warns(tp.PerformanceWarning, match="'n' is a Python number"):
         assert staged(f, C(0.0)) == [70.0] * 70
+
+
+def largest(x):
+    best, k = x[0], 0
+    for i in range(len(x)):
+        if x[i] > best:
+            best, k = x[i], i
+    return best, k, 0.5 * k
+
+
+def count_above(x):
+    n = 0
+    for i in range(len(x)):
+        if x[i] > 0:
+            n += 1
+    return n, x * n
+
+
+def first_above(x):
+    k = -1
+    for i in range(len(x)):
+        if x[i] > 1.0:
+            k = i
+            break
+    return k
+
+
+def last_seen(x):
+    k = 0
+    for i in range(len(x)):
+        k = i
+        if x[i] > 1.0:
+            break
+    return k
+
+
+def copied_later(x):
+    j = k = 0
+    for i in range(len(x)):
+        k = j
+        if x[i] > 1.0:
+            j = i
+    return j, k
+
+
+@pytest.mark.parametrize("function", [largest, count_above, first_above, last_seen, copied_later])
+def test_numbers_that_conditions_on_tensors_change_are_carried(function):
+    """They are traced after an iteration in Python, too: nothing is lost by one native loop."""
+    for seed in range(3):
+        x = np.random.default_rng(seed).normal(size=40)
+        f = tp.tape_function(function)
+        got, unrolled = f(x), tp.tape_function(_unrolled(function))(x)
+        assert "one native loop of 40 iterations" in f.explain()
+        want = function(x)
+        for a, b, c in zip(*(r if isinstance(r, tuple) else (r,) for r in (got, want, unrolled)), strict=True):
+            np.testing.assert_array_equal(np.asarray(a), b)
+            assert a.dtype == c.dtype
+
+
+def _unrolled(function):
+    names = {**function.__globals__, "range": lambda n: tp.unroll(range(n))}
+    return FunctionType(function.__code__, names, function.__name__)
+
+
+def numbers_alone(x):
+    k, j = 0, 0
+    for i in range(20):
+        x = x * 1.01
+        k = j
+        j = i if i % 3 else k
+    return x[:k] + j
+
+
+def numbers_until_a_number(x):
+    k = 0
+    for i in range(40):
+        x = x * 1.01
+        k = i
+        if i == 30:
+            break
+    return x[:k]
+
+
+@pytest.mark.parametrize("function", [numbers_alone, numbers_until_a_number])
+def test_numbers_that_only_numbers_change_stay_pythons(function):
+    x = np.ones(40)
+    f = tp.tape_function(function)
+    np.testing.assert_allclose(np.asarray(f(x)), function(x), rtol=1e-12)
+    assert "is a Python number, and is read after the loop" in f.explain()
+
 
 
 @pytest.mark.parametrize("effect", ["attribute", "random", "print"])

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 from tapefuse._errors import StagingError
 from tapefuse._tree import flatten, unflatten
+from tapefuse.ir.graph import Value
 from tapefuse.tracer import control
 from tapefuse.tracer.operators import functions
 from tapefuse.tracer.rewriting.branches import Forms, Revise
@@ -25,12 +26,13 @@ from tapefuse.tracer.rewriting.carried import (
 from tapefuse.tracer.rewriting.jumps import is_flag
 from tapefuse.tracer.rewriting.syntax import Statement
 from tapefuse.tracer.surroundings import UNDEFINED, block_of
-from tapefuse.tracer.tensor import Tensor, weakened
+from tapefuse.tracer.tensor import Tensor, TracedTensor, weakened
 
 Test = Callable[[], Any]
 Body = Callable[..., Any]
 _WHEN = ("before an iteration", "after it")
 _NUMBERS = (int, float, complex)
+_PYTHONS = (bool, *_NUMBERS)
 
 
 class StagedLoop:
@@ -48,6 +50,7 @@ class StagedLoop:
         self._carried = [n for n in statement.bound if n in wanted]
         self._forms: Forms = {}
         self._kept: set[str] = set()
+        self._indices: list[Value] = []  # the number of the iteration, where it is one of the loop's parameters
         self.untouched: dict[str, list[bool]] = {}  # leaves that an iteration gives back as they are
 
     # -- kinds of loops ---------------------------------------------------------------------------------------------
@@ -82,6 +85,7 @@ class StagedLoop:
                 return functions.logical_and(state[0] < count, self._asked(test)(state[1:]))
 
             def step(state: tuple) -> tuple:
+                self._indices = [*_values(state[0])]
                 return state[0] + 1, *self._step(body, (items.at(state[0]),), state[1:])
 
             zero = weakened(functions.zeros((), "int64"))
@@ -170,7 +174,7 @@ class StagedLoop:
                 if str(before) != str(after) and before.tree is None:
                     revised[name] = after
                     continue
-            if self._by_itself and name in self._statement.after and _was_number(self._before[name], value):
+            if self._by_itself and name in self._statement.after and self._is_pythons(name, values, given):
                 raise StagingError(f"{shown(name)} is a Python number, and is read after the loop")
             if not before.fits(after):
                 raise difference(self._statement, name, before, after, _WHEN)
@@ -178,6 +182,22 @@ class StagedLoop:
             self.untouched[name] = [new is old for new, old in leaves]
         if revised:
             raise Revise({**self._forms, **revised})
+
+    def _is_pythons(self, name: str, values: dict[str, Any], given: dict[str, Any]) -> bool:
+        """Whether a Python number would be one after iterations in Python: no tensor has a part in it, and no condition
+        on one, which makes a traced value of it too."""
+        if not _was_number(self._before[name], values[name]):
+            return False
+        after: dict[Value, Any] = {}
+        for n, value in values.items():
+            leaves = zip(flatten(self._before[n])[0], flatten(given[n])[0], flatten(value)[0], strict=False)
+            after |= {x._value: y for old, x, y in leaves if type(old) in _PYTHONS and isinstance(x, TracedTensor)}
+        numbers = {*after, *self._indices}
+        while changed := {x for x in numbers & after.keys() if _has_others(after[x], numbers)}:
+            numbers -= changed
+            if self._indices and any(is_flag(n) and changed & _values(given[n]) for n in values):
+                return False  # whether there is another iteration is up to a tensor
+        return not any(_has_others(y, numbers) for y in flatten(values[name])[0])
 
     def _may_be_missing(self, name: str) -> bool:
         """Whether a variable need not have a value before the first iteration."""
@@ -203,7 +223,25 @@ def truth(x: Any, statement: Statement) -> Any:
     return functions.not_equal(x, 0) if isinstance(x, Tensor) and x.shape == () and x.dtype.kind != "b" else x
 
 
+def _values(x: Any) -> set[Value]:
+    return {y._value for y in flatten(x)[0] if isinstance(y, TracedTensor)}
+
+
+def _has_others(x: Any, numbers: Collection[Value]) -> bool:
+    """Whether a value is computed from parameters that are not among `numbers`."""
+    seen, stack = set[Value](), [*_values(x)]
+    while stack:
+        v = stack.pop()
+        if v in seen or v in numbers:
+            continue
+        if v.op is None:
+            return True
+        seen.add(v)
+        stack += v.args
+    return False
+
+
 def _was_number(before: Any, after: Any) -> bool:
-    """Whether Python numbers would become traced ones without a tensor having a part in it."""
+    """Whether Python numbers are numbers still, be they traced."""
     pairs = zip(flatten(before)[0], flatten(after)[0], strict=False)
     return any(type(a) in _NUMBERS and getattr(b, "weak", type(b) in _NUMBERS) for a, b in pairs)
