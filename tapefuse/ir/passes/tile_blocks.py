@@ -8,7 +8,7 @@ The iterations of a tile are a loop where that can be (`_Rolled`), and written o
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 
 from tapefuse.ir import ops
@@ -25,7 +25,8 @@ from tapefuse.ir.types import Dim, Poly, symbols
 
 class Grid(NamedTuple):
     """Where tiles lie in arrays that begin with row `base` of the whole ones: `trips` of them from number `start` on,
-    and how often the rows before (`first`) and behind them (`last`) are computed; the base is `last_base` there."""
+    and how often the rows before (`first`) and behind them (`last`) are computed; the base is `last_base` there.
+    `whole`: the numbers of the operands that are not cut."""
 
     base: Dim
     start: Dim
@@ -34,6 +35,7 @@ class Grid(NamedTuple):
     last: Dim
     last_base: Dim
     known: Known
+    whole: frozenset[int] = frozenset()
 
 
 def block(loop: Loop, plan: Plan, xs: Sequence[Value], first: Dim, grid: Grid) -> tuple[Value, ...]:
@@ -49,18 +51,24 @@ def _not_kept(graph: Graph, xs: Sequence[Value]) -> tuple[Value, ...]:
 
 
 class _Iteration:
-    """One iteration of a block. `env`: what its parameters are but for rows."""
+    """One iteration of a block. `env`: what its parameters are but for rows; `cut`: the numbers of operands of which
+    a section has a part."""
 
-    def __init__(self, loop: Loop, number: Dim, before: Mapping[int, Value], constants: Sequence[Value]):
+    def __init__(
+        self, loop: Loop, number: Dim, before: Mapping[int, Value], constants: Sequence[Value], cut: Collection[int]
+    ):
         self.loop, self.body = loop, loop.body.substitute({loop.index: number})
         carries = self.body.params[: loop.carried]
+        self.of_cut = depending(self.body, [self.body.params[k] for k in cut])
         self.env = {carries[k]: x for k, x in before.items()}
         self.env |= dict(zip(self.body.params[loop.carried :], constants, strict=True))
         self.of_rows = depending(self.body, [p for p in carries if p.shape])
         self.varying = depending(self.body, carries, frozenset(symbols([number])))
 
     def whole(self, v: Value) -> Value | None:
-        """A value that depends on no rows; None for others."""
+        """A value that depends on no rows; None for others. Raises Unfit for parts of what is cut."""
+        if v.op is not None and v in self.of_cut:
+            raise Unfit
         return None if v in self.of_rows else rebuilt((v,), dict(self.env))[0]
 
     def after(self) -> dict[int, Value]:
@@ -77,11 +85,13 @@ class _Block:
     def __init__(self, loop: Loop, plan: Plan, params: Sequence[Value], first: Dim, grid: Grid):
         self.loop, self.plan, self.grid = loop, plan, grid
         self.carries, constants = params[: loop.carried], params[loop.carried :]
+        self.whole = {params[k] for k in grid.whole}
         self.rows = [k for k, p in enumerate(self.carries) if p.shape]
         numbers = {k: p for k, p in enumerate(self.carries) if not p.shape}
+        cut = set(range(loop.carried, len(params))) - grid.whole if grid.known else set()
         self.iterations = []
         for k in range(plan.iterations):
-            self.iterations.append(_Iteration(loop, first + k, numbers, constants))
+            self.iterations.append(_Iteration(loop, first + k, numbers, constants, cut))
             numbers = self.iterations[-1].after()
         self.numbers = numbers
 
@@ -104,11 +114,12 @@ class _Block:
         return tuple((new | self.numbers)[k] for k in range(len(self.carries)))
 
     def check(self, edge: Mapping[int, Range], near: Range) -> None:
-        """Raises Unfit if an edge reads rows that its section does not compute."""
-        reads = _Tile(self, 0, {}, {}).reads(edge)[0][0]
-        ranges = [r for found in reads.values() for r in found]
-        if self.grid.known and any(_is_outside(r.moved(near.start * -1), near.rows) for r in ranges):
-            raise Unfit
+        """Raises Unfit if an edge reads rows that its section does not compute, or does not have."""
+        carries, others, _ = _Tile(self, 0, {}, {}).reads(edge)
+        cut = [*carries[0].values(), *(ranges for x, ranges in others.items() if x not in self.whole)]
+        for r in (r.moved(near.start * -1) for ranges in cut for r in ranges):
+            if self.grid.known and not all(never_negative(d) for d in (r.start, near.rows - r.limit)):
+                raise Unfit
 
     def with_tiles(
         self, new: Mapping[int, Value], wanted: Mapping[int, Range], count: Dim, index: str, base: Dim
@@ -161,7 +172,8 @@ class _Tile:
 
     def _held(self, x: Value, ranges: Sequence[Range]) -> Held:
         self.leaves[x] = None
-        pieces = [(r, r.moved(self.base * -1)) for r in merged(ranges)]
+        base = 0 if x in self.block.whole else self.base
+        pieces = [(r, r.moved(base * -1)) for r in merged(ranges)]
         if any(_is_outside(r, x.shape[0]) for _, r in pieces):
             raise Unfit  # of rows that another section has
         return Held((r, part(x, 0, *here)) for r, here in pieces)
@@ -247,7 +259,8 @@ class _Rolled:
     def _beside(self, r: Range, x: Value, carries: Wanted) -> Range:
         """The rows of a carry around those of `x`, if that has them in every tile: both lie in registers alike then."""
         for around in (o for ranges in carries.values() for o in ranges):
-            gaps, here = (r.start - around.start, around.limit - r.limit), around.moved(self.outer.base * -1)
+            base = 0 if x in self.block.whole else self.outer.base
+            gaps, here = (r.start - around.start, around.limit - r.limit), around.moved(base * -1)
             ends = here.start, x.shape[0] - here.limit
             is_inside = all(never_negative(d, self.outer.known) for d in ends)
             if is_inside and all(isinstance(d, int) and d >= 0 for d in gaps):

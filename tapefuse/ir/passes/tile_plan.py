@@ -148,6 +148,25 @@ def _reach(loop: Loop, start: int, rows: int, n: int, ends: tuple[int, int]) -> 
     return min(low), max(high)  # type: ignore[type-var, return-value]
 
 
+def cut_operands(loop: Loop, plan: Plan) -> frozenset[int]:
+    """The numbers of the operands of which a tile reads the rows beside its own, as opposed to elements at places of
+    their own: `c[1:]` and not `s[k]` in `u[1:] = c[1:] * u[1:] + s[k]`. Raises Unfit if it does both."""
+    tile = index_of(loop, "tile")
+    first = plan.left + plan.rows * Poly.symbol(tile)
+    reads = Reads(loop.body, loop.carried, varying(loop), {tile: (0, plan.tiles - 1)})
+    rows = [Range(first, first + plan.rows)]
+    reads.of({k: rows for k, p in enumerate(loop.body.params[: loop.carried]) if p.shape})
+    number = {p: k for k, p in enumerate(loop.body.params)}
+    found = set()
+    for v, ranges in reads.others.items():
+        beside = [isinstance(r.start - first, int) for r in ranges]
+        if v not in number or any(beside) and not all(beside):
+            raise Unfit
+        if any(beside):
+            found.add(number[v])
+    return frozenset(found)
+
+
 def sections_of(loop: Loop, plan: Plan, blocks: int) -> Sections | None:
     """How rows are cut in two for two threads; None if they are not."""
     if any(not p.shape for p in loop.body.params[: loop.carried]) or plan.tiles < LEAST_SECTION_TILES:

@@ -28,7 +28,7 @@ from tapefuse.ir.passes.loop_chunks import Loop
 from tapefuse.ir.passes.residuals import is_repeatable
 from tapefuse.ir.passes.simplify import RULES
 from tapefuse.ir.passes.tile_blocks import Grid, block
-from tapefuse.ir.passes.tile_plan import Plan, Sections, index_of, pays, plan_of, sections_of, varying
+from tapefuse.ir.passes.tile_plan import Plan, Sections, cut_operands, index_of, pays, plan_of, sections_of, varying
 from tapefuse.ir.passes.tile_rows import Unfit
 from tapefuse.ir.types import Dim, Poly
 
@@ -158,7 +158,10 @@ def _with_operands(loop: Loop) -> Loop:
 
 
 def cotangents(gs: Sequence[Value | None], loop: Loop, wanted: Sequence[bool]) -> list[Value | None] | None:
-    """A cotangent or None for each operand of a loop, of its form by tiles; None if it has none."""
+    """A cotangent or None for each operand of a loop, of its form by tiles; None if it has none, or if a cotangent is
+    wanted of arrays of which an iteration reads a row: a tile's would be added to all rows."""
+    if any(w and len(x.shape) > 1 for x, w in zip(loop.xs, wanted, strict=True)):
+        return None
     graph = by_loop(loop.body, loop.trips, loop.index, loop.carried)
     if graph is None:
         return None
@@ -227,7 +230,8 @@ def _by_sections(loop: Loop, plan: Plan, blocks: int) -> tuple[Value, ...] | Non
 
 def _turn(loop: Loop, plan: Plan, sections: Sections, xs: Sequence[Value], done: Dim) -> tuple[Value, ...]:
     """What is carried after as many blocks as sections run, the first one of which begins after `done` iterations."""
-    n, index = loop.carried, index_of(loop, "section")
+    n, index, cut = loop.carried, index_of(loop, "section"), cut_operands(loop, plan)
+    whole = frozenset(range(n, len(xs))) - cut
     half = Poly.symbol(index)
     first = plan.rows * (plan.tiles - sections.tiles)  # row of the second half
     base, rows = half * first, plan.left + plan.right + plan.rows * sections.tiles
@@ -238,16 +242,16 @@ def _turn(loop: Loop, plan: Plan, sections: Sections, xs: Sequence[Value], done:
         trips = sections.before + half * (sections.behind - sections.before)
         trips = trips - half * block * int(low) - (1 - half) * block * int(high)
         known = {index: (0, 1), index_of(loop, "block"): (0, sections.blocks - 1)}
-        return Grid(base, start, trips, 1 - half, half, first, known)
+        return Grid(base, start, trips, 1 - half, half, first, known, whole)
 
-    def local(x: Value) -> Value:
-        if len(x.shape) != 1:
+    def local(k: int, x: Value) -> Value:
+        if k in whole or not x.shape:
             return x
         return part(x, 0, base, base + rows + (x.shape[0] - plan.n))
 
     written = tuple(param(x.type) for x in xs[:n])
     read = tuple(param(x.type) for x in xs)
-    found = _blocks(loop, plan, [local(x) for x in read], sections.blocks, done, grid)
+    found = _blocks(loop, plan, [local(k, x) for k, x in enumerate(read)], sections.blocks, done, grid)
     cut = plan.left + plan.rows * sections.cut
     outs = []
     for y, x in zip(written, found, strict=True):
