@@ -70,6 +70,16 @@ def position(d: Dim) -> Dim | Tensor:
     return d if is_signed else as_tensor(d)
 
 
+def deferred(item: Any, n: Dim) -> Any:
+    """An index that lies outside of its axis whenever it is used, in a block of a program that may not run, as a tensor:
+    it is an error if the block runs."""
+    is_in_block = state.trace is not None and state.trace.place is not None
+    if not is_in_block or not isinstance(item, int | Poly):
+        return item
+    is_outside = never_negative(item - n, _known()) or never_negative(n * -1 - 1 - item, _known())
+    return as_tensor(np.int64(item) if isinstance(item, int) else item) if is_outside else item
+
+
 def _from_start(d: Dim, n: Dim) -> Dim:
     """A position that may count from the end, counted from the start of an axis."""
     return d + n if never_negative(d * -1 - 1, _known()) else d

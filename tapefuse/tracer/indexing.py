@@ -17,7 +17,7 @@ from tapefuse.ir.types import Dim, Poly, Shape, broadcast_shapes, show_dtype, sh
 from tapefuse.tracer import shortcuts
 from tapefuse.tracer.applying import apply
 from tapefuse.tracer.arrays import python_kind, takes
-from tapefuse.tracer.cuts import AxisCut, as_dim, cut, known_cut, position
+from tapefuse.tracer.cuts import AxisCut, as_dim, cut, deferred, known_cut, position
 from tapefuse.tracer.operators import Operators, functions
 from tapefuse.tracer.source import user_loc
 from tapefuse.tracer.tensor import Deferred, Readable, Tensor, TracedTensor, as_tensor, still
@@ -76,7 +76,10 @@ def _taken(mask: Any) -> np.ndarray:
 def _parts(x: Tensor, given: tuple) -> tuple[Tensor, list[Any], list[AxisCut], list[int]]:
     """`x` with the axes that None inserts, an item and a cut for each axis, and which of them integer arrays index."""
     x, items = _expanded(x, _without_masks(x, given))
-    items = [_checked(item, n) if isinstance(item, _MaskAxis) else item for item, n in zip(items, x.shape, strict=True)]
+    items = [
+        _checked(item, n) if isinstance(item, _MaskAxis) else deferred(item, n)
+        for item, n in zip(items, x.shape, strict=True)
+    ]
     arrays = [k for k, item in enumerate(items) if isinstance(item, Tensor)]
     if arrays:  # next to arrays, integers are arrays of rank 0
         arrays = [k for k, item in enumerate(items) if not isinstance(item, slice)]

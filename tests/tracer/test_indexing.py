@@ -154,3 +154,58 @@ def test_a_single_bool_takes_all_or_nothing(x, mask) -> None:
     y[np.asarray(mask)] = 7
     t[mask] = 7
     np.testing.assert_array_equal(t, y, strict=True)
+
+
+def sum_of_others(x, n):
+    s = x[0]
+    for t in range(1, n):
+        s = s + x[t] * x[t]
+    return s
+
+
+def second_if_there(x, n):
+    if n > 1:
+        return x[1]
+    return x[-2] if n < 0 else x[0]
+
+
+def marked(x, n):
+    for _ in range(n):
+        x[3] = 5.0
+    return x
+
+
+def marked_from(x, n):
+    i = 1
+    while i < n:
+        x[i] = 5.0
+        i += 1
+    return x
+
+
+@pytest.mark.parametrize("function", [sum_of_others, second_if_there, marked, marked_from])
+@pytest.mark.parametrize("rows", [1, 2, 5])
+def test_indices_in_blocks_that_may_not_run(function, rows):
+    """An index that no array of this size has is an error if the block runs, as in Python; not while it is traced."""
+    x = np.arange(1.0, 1 + rows)
+    f = tp.tape_function(function)
+    for n in range(-1, 5):
+        try:
+            want = function(x.copy(), n)
+        except IndexError:
+            with pytest.raises(tp.IndexOutOfRangeError, match="outside"):
+                f(x, np.int64(n))
+            continue
+        np.testing.assert_array_equal(np.asarray(f(x, np.int64(n))), want)
+
+
+def test_gradients_of_blocks_with_indices_outside():
+    gradient = tp.tape_function(tp.grad(sum_of_others))
+    assert gradient(np.ones(1), np.int64(1)).tolist() == [1.0]
+    with pytest.raises(tp.IndexOutOfRangeError, match="outside axis 0"):
+        gradient(np.ones(1), np.int64(2))
+
+
+def test_indices_outside_of_every_block_are_errors_at_once():
+    with pytest.raises(tp.IndexOutOfRangeError, match="index 3 is out of range for axis 0 of extent 2"):
+        tp.tape_function(lambda x: x[3]).graph(tp.TensorSpec((2,)))
