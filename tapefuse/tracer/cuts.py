@@ -71,8 +71,8 @@ def position(d: Dim) -> Dim | Tensor:
 
 
 def deferred(item: Any, n: Dim) -> Any:
-    """An index that lies outside of its axis whenever it is used, in a block of a program that may not run, as a tensor:
-    it is an error if the block runs."""
+    """An index that certainly lies outside of its axis, in a block of a program that may not run, as a tensor: using it
+    is an error if the block runs. Other indices as they are."""
     is_in_block = state.trace is not None and state.trace.place is not None
     if not is_in_block or not isinstance(item, int | Poly):
         return item
