@@ -117,7 +117,7 @@ class Signature:
             raise TypeError("input_signature has a None entry; expected a TensorSpec for each parameter")
         required = [p for p in list(self._signature.parameters.values())[len(specs) :] if p.default is p.empty]
         if len(specs) > len(self.names) or any(p.kind <= p.POSITIONAL_OR_KEYWORD for p in required):
-            raise TypeError(f"input_signature has {len(specs)} entries, {self._name} takes ({', '.join(self.names)})")
+            raise TypeError(f"input_signature has {len(specs)} entries, {self._name} takes {self._signature}")
         return tuple(_spec_types(list(specs)))
 
     def call(self, args: tuple, kwargs: dict[str, Any]) -> Call:

@@ -25,7 +25,7 @@ def _ceil_div(n: Dim, step: Dim) -> Dim:
         raise ShapeError(f"a slice's stride must be a fixed integer, not {step}")
     found = divide_up(n, step)
     if found is None:
-        raise ShapeError(f"{n} elements, every {step}th of them: how many that are is known at run time only")
+        raise ShapeError(f"one element in {step} of {n}: how many that are is known at run time only")
     return found
 
 
