@@ -128,17 +128,19 @@ class TapeFunction:
         call = self._signature.call(args, kwargs)
         specialisation = self._specialise(call)
         if state.trace is None and not state.tapes and not busy:
-            self._remember(specialisation, args, kwargs)
+            self._remember(specialisation, call.signature, args, kwargs)
         return specialisation.run(call)
 
-    def _remember(self, specialisation: Specialisation, args: tuple, kwargs: dict[str, Any]) -> None:
+    def _remember(
+        self, specialisation: Specialisation, signature: Signature, args: tuple, kwargs: dict[str, Any]
+    ) -> None:
         """What later calls are to try first."""
-        if self._signature.is_positional and not kwargs:
-            entry = specialisation.direct_call(len(args), self._signature.star)
+        if signature.is_positional and not kwargs:
+            entry = specialisation.direct_call(len(args), signature.star)
             if entry is not declines:
                 self._entry = entry
                 return
-        parameters = self._signature.parameters(len(args), kwargs)
+        parameters = signature.parameters(len(args), kwargs)
         if parameters is not None:
             key, _ = parted(args, kwargs)
             given = [p for p, mark in zip(parameters, key[1 + len(kwargs) :], strict=True) if mark is None]
@@ -200,7 +202,7 @@ class TapeFunction:
             tree[:] = [shape]
             return leaves
 
-        names = [n for n, kind in zip(self._signature.leaf_names(call), call.kinds, strict=True) if kind[0] == "tensor"]
+        names = [n for n, kind in zip(call.signature.leaf_names(call), call.kinds, strict=True) if kind[0] == "tensor"]
         trace = functools.partial(trace_function, results_of, call.input_types, names, self.__name__)
         with budget.limited(self._options.memory_budget), collected() as statements:
             traced = trace(may_create=not self._log)
@@ -209,7 +211,7 @@ class TapeFunction:
         compile = functools.partial(compile_graph, options=self._options)
         inner = functools.partial(compile_graph, options=dataclasses.replace(self._options, outputs="tensor"))
         limit = self._options.memory_budget
-        arguments = Arguments.of(call, self._signature)
+        arguments = Arguments.of(call)
         why = retrace(arguments, [s.arguments for s in self._log])
         number, rest = self._slow_calls, (limit, tuple(statements.items()))
         return Specialisation(call, traced, tree[0], compile, inner, number, arguments, why, *rest)
@@ -219,7 +221,7 @@ class TapeFunction:
         rest = iter(inputs)
         leaves = [next(rest) if k[0] == "tensor" else x for x, k in zip(call.leaves, call.kinds, strict=True)]
         values = unflatten(call.tree, leaves)
-        returned = self._signature.python_call(self._staged, values)
+        returned = call.signature.python_call(self._staged, values)
         after, shape = flatten(opened(values))
         if shape != call.tree or any(a is not b for a, b in zip(after, leaves, strict=True)):
             raise ValueError(

@@ -198,3 +198,45 @@ def test_a_shared_argument_changes_inside_only(wrap):
     found = wrap(tp.vmap(f, in_axes=(None, 0)))(x, np.arange(3))
     np.testing.assert_array_equal(found, [[2.0, 2.0, 3.0], [1.0, 4.0, 3.0], [1.0, 2.0, 6.0]])
     assert x.tolist() == [1.0, 2.0, 3.0]
+
+
+@pytest.mark.filterwarnings("ignore:.*was traced")
+def test_names_and_defaults_are_shared_in_compiled_functions_too():
+    """What is given by name, or not at all, is not mapped: the trace is called as the function was."""
+
+    def f(x, w=2.0, *, shift=0.0):
+        return x * tp.sum(w) + shift
+
+    mapped, xs, w = tp.vmap(f), np.arange(3.0), np.array([1.0, 2.0, 3.0])
+    compiled = tp.tape_function(mapped)
+    for _ in range(2):
+        for args, kwargs in [
+            ((xs,), {}),
+            ((xs, w), {}),
+            ((xs,), {"w": w}),
+            ((xs,), {"w": 3.0}),
+            ((xs,), {"shift": w}),
+            ((xs, w), {"shift": 1.0}),
+        ]:
+            want = np.asarray(mapped(*args, **kwargs))
+            np.testing.assert_array_equal(np.asarray(compiled(*args, **kwargs)), want)
+    np.testing.assert_array_equal(np.asarray(compiled(xs, w=w)), xs * 6.0)
+    np.testing.assert_array_equal(np.asarray(compiled(xs, w)), xs * w)
+    one = tp.tape_function(tp.vmap(f, in_axes=(0,)))
+    np.testing.assert_array_equal(np.asarray(one(xs)), xs * 2.0)
+    with pytest.raises(TypeError, match="unexpected keyword argument 'v'"):
+        compiled(xs, v=w)
+
+
+def test_variadic_functions_are_called_directly():
+    f = tp.tape_function(lambda x, *rest, **names: x + sum(rest) + sum(names.values()))
+    x = np.ones(2)
+    for _ in range(2):
+        assert f(x).tolist() == [1.0, 1.0]
+        assert f(x, x).tolist() == [2.0, 2.0]
+        assert f(x, y=x).tolist() == [2.0, 2.0]
+        assert f(x, x, y=3.0, z=x).tolist() == [6.0, 6.0]
+    f(x, x)
+    long = f._slow_calls
+    assert f(x, x).tolist() == [2.0, 2.0]
+    assert f._slow_calls == long

@@ -13,7 +13,7 @@ from typing import Any
 from tapefuse._records import dataclass
 from tapefuse._tree import Tree
 from tapefuse.ir.graph import Loc
-from tapefuse.tracer.signature import Call, Leaf, Signature, show_leaf
+from tapefuse.tracer.signature import Call, Leaf, show_leaf
 from tapefuse.tracer.source import user_loc
 
 NUMBERS = (bool, int, float, complex)
@@ -29,7 +29,8 @@ class Arguments:
     loc: Loc  # of the call
 
     @staticmethod
-    def of(call: Call, signature: Signature) -> Arguments:
+    def of(call: Call) -> Arguments:
+        signature = call.signature
         parameters = tuple(zip(signature.names, call.tree.children, strict=True))
         return Arguments(tuple(signature.leaf_names(call)), call.kinds, parameters, user_loc())
 

@@ -72,6 +72,7 @@ def _spec_types(specs: Any) -> Any:
 class Call:
     """One call, taken apart."""
 
+    signature: Signature
     key: tuple
     tree: Tree  # of the tuple of parameters' values
     leaves: list[Any]
@@ -88,10 +89,16 @@ class Call:
 
 
 class Signature:
-    """The parameters of a Python function, with TensorSpecs for the first of them if `specs` are given."""
+    """The parameters of a Python function, with TensorSpecs for the first of them if `specs` are given.
+
+    A function with the attribute `tells_names` (`vmap`) means something else by f(x, y=y) than by f(x, y), and by
+    defaults: it is called as it was.
+    """
 
     def __init__(self, function: Callable[..., Any], specs: Any = None, skip_first: bool = False):
         signature = _signature_of(function)
+        tells_names = specs is None and getattr(function, "tells_names", False)
+        self._as_called = Signature(lambda *args, **kwargs: None) if tells_names else None
         if skip_first:
             signature = signature.replace(parameters=list(signature.parameters.values())[1:])
         self._signature = signature
@@ -102,7 +109,8 @@ class Signature:
         self.star = next((k for k, kind in enumerate(kinds) if kind is inspect.Parameter.VAR_POSITIONAL), None)
         self._is_variadic = self.star is not None or inspect.Parameter.VAR_KEYWORD in kinds
         later = kinds[len(kinds) if self.star is None else self.star + 1 :]
-        self.is_positional = self.is_plain or self.star is not None and not later  # f(x, *rest)
+        only_names = all(kind is inspect.Parameter.VAR_KEYWORD for kind in later)
+        self.is_positional = self.is_plain or self.star is not None and only_names  # f(x, *rest, **names)
         self._name = getattr(function, "__name__", "function")
         self.names = tuple(signature.parameters)
         self.types = None if specs is None else self._checked(specs)
@@ -122,6 +130,9 @@ class Signature:
 
     def call(self, args: tuple, kwargs: dict[str, Any]) -> Call:
         """Raises TypeError for arguments that do not fit the parameters or the input_signature, or cannot be keys."""
+        if self._as_called is not None and (kwargs or len(args) != len(self.names)):
+            self._bound(args, kwargs)
+            return self._as_called.call(args, kwargs)
         values = self._values(args, kwargs)
         declared: list[Type] = []
         if self.types is not None:
@@ -136,19 +147,22 @@ class Signature:
         for x in leaves[len(declared) :]:
             kinds.append(self._kind(x, variables))
         inputs = [x for x, kind in zip(leaves, kinds, strict=True) if kind[0] == "tensor"]
-        return Call((tree, tuple(kinds)), tree, leaves, inputs, list(variables.values()))
+        return Call(self, (tree, tuple(kinds)), tree, leaves, inputs, list(variables.values()))
 
     def _values(self, args: tuple, kwargs: dict[str, Any]) -> tuple:
         if not kwargs and self.is_plain and len(args) == len(self.names):
             return args
+        bound = self._bound(args, kwargs)
+        bound.apply_defaults()
+        return tuple(bound.arguments.values())
+
+    def _bound(self, args: tuple, kwargs: dict[str, Any]) -> inspect.BoundArguments:
         try:
-            bound = self._signature.bind(*args, **kwargs)
+            return self._signature.bind(*args, **kwargs)
         except TypeError as error:
             raise TypeError(
                 f"{self._name} called at {user_loc()}: {error}; its parameters are {self._signature}"
             ) from None
-        bound.apply_defaults()
-        return tuple(bound.arguments.values())
 
     def parameters(self, n: int, names: Iterable[str]) -> list[int] | None:
         """The numbers of the parameters that `n` arguments and those with names are values of; None where one parameter

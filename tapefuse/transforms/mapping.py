@@ -56,6 +56,7 @@ def vmap(f: Callable[..., Any], in_axes: Any = 0, out_axes: Any = 0) -> Callable
         outs = [_placed(y, place, n, f) for y, place in zip(ys, places, strict=True) if y is not None]
         return unflatten(flatten(found[0])[1], outs)
 
+    mapped.tells_names = True  # type: ignore[attr-defined]
     return mapped
 
 

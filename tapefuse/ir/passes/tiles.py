@@ -230,8 +230,8 @@ def _by_sections(loop: Loop, plan: Plan, blocks: int) -> tuple[Value, ...] | Non
 
 def _turn(loop: Loop, plan: Plan, sections: Sections, xs: Sequence[Value], done: Dim) -> tuple[Value, ...]:
     """What is carried after as many blocks as sections run, the first one of which begins after `done` iterations."""
-    n, index, cut = loop.carried, index_of(loop, "section"), cut_operands(loop, plan)
-    whole = frozenset(range(n, len(xs))) - cut
+    n, index = loop.carried, index_of(loop, "section")
+    whole = frozenset(range(n, len(xs))) - cut_operands(loop, plan)
     half = Poly.symbol(index)
     first = plan.rows * (plan.tiles - sections.tiles)  # row of the second half
     base, rows = half * first, plan.left + plan.right + plan.rows * sections.tiles
