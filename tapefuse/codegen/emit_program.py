@@ -17,6 +17,7 @@ from tapefuse.codegen.llvm_vectors import kernel_text
 from tapefuse.codegen.loops import HI, INT, LO, For, If, Kernel, Num, Poll, Stmt, While
 from tapefuse.codegen.memory import ALIGN, memory_of
 from tapefuse.codegen.plan import Plan, pieces
+from tapefuse.codegen.rounding import may_fuse
 from tapefuse.ir.program import NO_MEMORY, STOPPED
 from tapefuse.ir.types import Dim
 
@@ -39,7 +40,8 @@ def program_text(plan: Plan) -> tuple[str, frozenset[str]]:
 
 class _Program:
     def __init__(self, plan: Plan):
-        self.plan, self.needs = plan, Declarations(plan.request.strict)
+        request = plan.request
+        self.plan, self.needs = plan, Declarations(request.strict, may_fuse(request.graph))
         self.symbols = {s: f"%dim.{k}" for k, s in enumerate(plan.graph.symbols)}
         self.lines: list[str] = []
         self.tables: dict[tuple[int, ...], str] = {}  # arguments of a kernel, as numbers of values -> the table's name

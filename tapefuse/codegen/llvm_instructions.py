@@ -53,10 +53,12 @@ def literal(num: Num) -> str:
 
 
 class Declarations:
-    """What the functions of a module need beside themselves. `strict`: no flags, and libm's functions."""
+    """What the functions of a module need beside themselves. `strict`: no flags, and libm's functions. `fuses`: whether
+    a product and a sum may be one instruction."""
 
-    def __init__(self, strict: bool = False) -> None:
+    def __init__(self, strict: bool = False, fuses: bool = True) -> None:
         self.strict = strict
+        self.fuses = fuses and not strict
         self.lines: dict[str, str] = {}
         self.math: Counter[tuple[str, str, int]] = Counter()  # elementary functions: how often each is called
         self.helpers: dict[str, str] = {}
@@ -187,7 +189,7 @@ class Instructions:
     def float_instruction(self, op: str, dtype: np.dtype, xs: list[str]) -> str:
         t = self.t(dtype)
         if op in _ARITHMETIC:
-            return self.new(f"f{op} {'' if self.needs.strict else FLAGS}{t} {xs[0]}, {xs[1]}")
+            return self.new(f"f{op} {FLAGS if self.needs.fuses else ''}{t} {xs[0]}, {xs[1]}")
         if op == "neg":
             return self.new(f"fneg {t} {xs[0]}")
         if op == "abs":

@@ -55,7 +55,7 @@ class _Loop(VectorMemory):
         self.totals: dict[Var, str] = {}
         self.nans: dict[Var, str] = {}  # of accumulators of extremes of floats: whether a lane has seen a nan
         self.sums = running_sums(s)
-        self.repeated = {} if w.needs.strict else repeated(s, shape.slopes)
+        self.repeated = repeated(s, shape.slopes) if w.needs.fuses else {}
 
     def write(self) -> None:
         w, s = self.w, self.s
