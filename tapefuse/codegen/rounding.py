@@ -16,6 +16,7 @@ from tapefuse.ir.graph import Graph, Value
 from tapefuse.ir.op import const
 from tapefuse.ir.ops import region
 
+_ORDERS = (ops.lt, ops.le, ops.gt, ops.ge)  # x >= max(x), too, asks where that is
 _MOVES = (ops.reshape, ops.broadcast, ops.transpose, ops.slice_, ops.pad, ops.concat, ops.put, ops.flip)
 
 
@@ -35,7 +36,8 @@ def _everywhere(graph: Graph, inside: bool) -> Iterator[tuple[Value, bool]]:
 def _looks_for_equals(v: Value, inside: bool) -> bool:
     if v.op in (ops.argmax, ops.argmin):
         return _may_be_fused(v.args[0], inside)
-    if v.op not in (ops.eq, ops.ne) or v.args[0] is v.args[1]:
+    is_ordered = v.op in _ORDERS and any(_moved(x).op in (ops.reduce_max, ops.reduce_min) for x in v.args)
+    if v.op not in (ops.eq, ops.ne) and not is_ordered or v.args[0] is v.args[1]:
         return False
     return not any(_is_number(x) for x in v.args) and any(_may_be_fused(x, inside) for x in v.args)
 

@@ -54,6 +54,18 @@ def test_places_and_derivatives_of_extremes_of_sums_of_products():
             np.testing.assert_allclose(np.asarray(a), np.asarray(b), rtol=1e-12, atol=1e-14)
 
 
+@pytest.mark.filterwarnings("ignore:.*was traced")
+def test_some_element_is_not_below_the_largest():
+    def step(y, _):
+        k = -2.5 * y
+        x = 0.3 * (k - y)
+        return y + 0.1 * (y + k), tp.sum(tp.where(x >= tp.max(x), 1.0, 0.0))
+
+    counts = tp.tape_function(lambda y: tp.scan(step, y, length=9)[1])
+    for n in (1, 2, 5, 8, 17, 100):
+        assert counts(np.random.default_rng(n).random(n)).tolist() == [1.0] * 9
+
+
 @pytest.mark.parametrize(
     ("function", "fuses"),
     [
@@ -67,6 +79,9 @@ def test_places_and_derivatives_of_extremes_of_sums_of_products():
         (tp.grad(lambda x, y: tp.sum(tp.min(tp.exp(x - y * y), axis=0))), False),
         (lambda x, y: tp.argmax(tp.reshape(x * y, (-1,)) + 1.0), False),
         (lambda x, y: x * y + x == y, False),
+        (lambda x, y: x * y + x >= y, True),
+        (lambda x, y: x >= tp.max(x, axis=1, keepdims=True), True),
+        (lambda x, y: x * y + x >= tp.max(x * y + x, axis=1, keepdims=True), False),
     ],
 )
 def test_which_programs_have_fused_multiply_adds(function, fuses):
