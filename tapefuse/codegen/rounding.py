@@ -1,45 +1,85 @@
 """Whether a product and a sum may be rounded once, by a fused multiply-add.
 
-    x = a * b + c;  y = reduce_max(x);  winners = eq(x, y)
+    x = a * b + c;  y = reduce_max(x);  winners = eq(x, y);  gaps = sqrt(y - x)
 
 Which products are fused differs from kernel to kernel, so that an element that is computed in two of them may differ in
-its last bit. Where an element is looked for among its likes (the derivative of a maximum, the place of one), there may
-be none then. Programs that compare such values for equality have no fused multiply-adds.
+its last bit. Where elements meet the largest among them, none may be equal to it then, and some may be larger. Programs
+in which sums of products do so, or are compared for equality, have no fused multiply-adds. The exponential of
+differences from a maximum (softmax) is as good with them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple
 
 from tapefuse.ir import ops
 from tapefuse.ir.graph import Graph, Value
 from tapefuse.ir.op import const
 from tapefuse.ir.ops import region
 
-_ORDERS = (ops.lt, ops.le, ops.gt, ops.ge)  # x >= max(x), too, asks where that is
+_EXTREMES = (ops.reduce_max, ops.reduce_min)
+_ORDERINGS = (ops.argmax, ops.argmin, ops.sort, ops.argsort)
 _MOVES = (ops.reshape, ops.broadcast, ops.transpose, ops.slice_, ops.pad, ops.concat, ops.put, ops.flip)
 
 
 def may_fuse(graph: Graph) -> bool:
-    """Whether no value that a fused multiply-add may have rounded is compared for equality."""
-    return not any(_looks_for_equals(v, inside) for v, inside in _everywhere(graph, False))
+    """Whether no value that a fused multiply-add may have rounded meets itself again, as far as can be seen."""
+    return not any(_is_delicate(place) for place in _everywhere(graph, False))
 
 
-def _everywhere(graph: Graph, inside: bool) -> Iterator[tuple[Value, bool]]:
-    """All nodes, and whether they are in a loop or a branch."""
+class _Place(NamedTuple):
+    """A node, what reads values around it, and whether that is in a loop or a branch."""
+
+    node: Value
+    graph: Graph
+    readers: Mapping[Value, Sequence[Value]]
+    inside: bool
+
+
+def _everywhere(graph: Graph, inside: bool) -> Iterator[_Place]:
+    readers: dict[Value, list[Value]] = {}
     for v in graph.nodes:
-        yield v, inside
+        for x in v.args:
+            readers.setdefault(x, []).append(v)
+    for v in graph.nodes:
+        yield _Place(v, graph, readers, inside)
         for inner in region.graphs(v):
             yield from _everywhere(inner, True)
 
 
-def _looks_for_equals(v: Value, inside: bool) -> bool:
-    if v.op in (ops.argmax, ops.argmin):
-        return _may_be_fused(v.args[0], inside)
-    is_ordered = v.op in _ORDERS and any(_moved(x).op in (ops.reduce_max, ops.reduce_min) for x in v.args)
-    if v.op not in (ops.eq, ops.ne) and not is_ordered or v.args[0] is v.args[1]:
+def _is_delicate(place: _Place) -> bool:
+    v = place.node
+    if v.op in _ORDERINGS or v.op in _EXTREMES and not _is_harmless(place):
+        return _may_be_fused(v.args[0], place.inside)
+    if v.op not in (ops.eq, ops.ne) or v.args[0] is v.args[1] or any(_is_number(x) for x in v.args):
         return False
-    return not any(_is_number(x) for x in v.args) and any(_may_be_fused(x, inside) for x in v.args)
+    return any(_may_be_fused(x, place.inside) for x in v.args)
+
+
+def _is_harmless(place: _Place) -> bool:
+    """Whether an extreme is but subtracted from what is exponentiated then, added to something, or a result."""
+    for w in _moved_on(place.node, place.readers):
+        if place.inside and w in place.graph.outs:
+            return False
+        if not all(r.op in (*_MOVES, ops.add) or _is_exponent(r, w, place) for r in place.readers.get(w, ())):
+            return False
+    return True
+
+
+def _is_exponent(v: Value, extreme: Value, place: _Place) -> bool:
+    """Whether a value is something less an extreme, and nothing but its exponential is of use."""
+    is_difference = v.op is ops.sub and v.args[1] is extreme and v not in place.graph.outs
+    return is_difference and all(r.op is ops.exp for r in place.readers.get(v, ()))
+
+
+def _moved_on(x: Value, readers: Mapping[Value, Sequence[Value]]) -> Iterator[Value]:
+    """A value, and what it is in other places."""
+    stack = [x]
+    while stack:
+        v = stack.pop()
+        yield v
+        stack += (r for r in readers.get(v, ()) if r.op in _MOVES)
 
 
 def _is_number(x: Value) -> bool:
@@ -59,14 +99,15 @@ def _may_be_fused(x: Value, inside: bool) -> bool:
         if v.op is None:
             if inside:
                 return True
-        elif v.op in (ops.add, ops.sub) and any(_moved(y).op is ops.mul for y in v.args):
+        elif v.op in (ops.add, ops.sub) and any(_source(y).op is ops.mul for y in v.args):
             return True
         elif v.op.elementwise or v.op in _MOVES:
             stack += v.args
     return False
 
 
-def _moved(x: Value) -> Value:
-    while x.op is not None and x.op in _MOVES and len(x.args) == 1:
+def _source(x: Value) -> Value:
+    """What is only moved."""
+    while x.op in _MOVES and len(x.args) == 1:
         (x,) = x.args
     return x

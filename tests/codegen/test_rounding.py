@@ -54,6 +54,18 @@ def test_places_and_derivatives_of_extremes_of_sums_of_products():
             np.testing.assert_allclose(np.asarray(a), np.asarray(b), rtol=1e-12, atol=1e-14)
 
 
+def test_no_element_is_larger_than_the_largest():
+    def gaps(y):
+        k = -2.5 * y
+        x = 0.1 * (k - y)
+        return tp.sqrt(tp.max(x) - x), y + 0.1 * (y + k)
+
+    f = tp.tape_function(gaps)
+    for seed in range(20):
+        y = np.random.default_rng(seed).random(5)
+        np.testing.assert_array_equal(np.asarray(f(y)[0]), np.asarray(gaps(tp.constant(y))[0]))
+
+
 @pytest.mark.filterwarnings("ignore:.*was traced")
 def test_some_element_is_not_below_the_largest():
     def step(y, _):
@@ -71,6 +83,8 @@ def test_some_element_is_not_below_the_largest():
     [
         (lambda x, y: x * y + x, True),
         (lambda x, y: tp.max(x * y + x, axis=1), True),
+        (lambda x, y: tp.nn.softmax(x * y + x), True),
+        (tp.grad(lambda x, y: tp.sum(y * tp.nn.log_softmax(x * y + x))), True),
         (tp.grad(lambda x, y: tp.sum(tp.max(x, axis=1) * tp.sum(y, axis=1))), True),
         (tp.grad(lambda x, y: tp.sum(tp.max(x * y, axis=1))), True),
         (lambda x, y: tp.where(x * y + x == 0.0, 1.0, x), True),
@@ -82,6 +96,9 @@ def test_some_element_is_not_below_the_largest():
         (lambda x, y: x * y + x >= y, True),
         (lambda x, y: x >= tp.max(x, axis=1, keepdims=True), True),
         (lambda x, y: x * y + x >= tp.max(x * y + x, axis=1, keepdims=True), False),
+        (lambda x, y: tp.max(x * y + x) - (x * y + x), False),
+        (lambda x, y: tp.maximum(tp.max(x * y + x), 0.0) > x, False),
+        (lambda x, y: tp.sort(x * y + x)[:, -1:] > x, False),
     ],
 )
 def test_which_programs_have_fused_multiply_adds(function, fuses):
