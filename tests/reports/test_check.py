@@ -89,3 +89,22 @@ def test_memory_that_a_loop_fills_is_no_finding():
         return tp.grad(squared)(x)
 
     assert slope.check(tp.constant(np.float64(1.5))).ok
+
+
+def test_rows_that_shorter_inner_loops_do_not_write_are_no_finding():
+    @tp.tape_function
+    def gradient(x, n):
+        with tp.GradientTape() as tape:
+            tape.watch(x)
+            y = x
+            for _ in range(n):
+                for i in range(len(x)):
+                    for j in range(i + 1, len(x)):
+                        d = y[i] - y[j]
+                        if d * d > 0.3:
+                            continue
+                        y[i] += 0.1 * d * tp.sqrt(abs(d))
+            total = tp.sum(y)
+        return tape.gradient(total, x)
+
+    assert gradient.check(np.random.default_rng(0).random(6), 4).ok
