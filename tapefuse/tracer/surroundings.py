@@ -73,7 +73,7 @@ class Place:
         elif self.is_entry:
             self.owner.pop(self.key, None)
         elif value is not UNDEFINED:
-            setattr(self.owner, self.key, value)
+            _assign(self.owner, self.key, value)
         elif self.get() is not UNDEFINED:
             delattr(self.owner, self.key)
 
@@ -177,6 +177,16 @@ class Surroundings:
                 self._next.append((name, x, False))
 
     # -- after ------------------------------------------------------------------------------------------------------
+    def holding(self, tensors: Container[int]) -> list[Place]:
+        """Where tensors of these identities were kept, by themselves or in a tuple."""
+        return [
+            noted.place(key)
+            for noted in self._noted
+            if isinstance(noted.old, dict)
+            for key, value in noted.old.items()
+            if holds(value, tensors) and (id(_owner(noted.object)), key) not in self._carried
+        ]
+
     def changes(self) -> Changes:
         """What is different now, and given its old contents again; objects made on the way to keep them are left."""
         places: list[Place] = []
@@ -306,6 +316,12 @@ def _attribute(x: Any, name: str) -> Any:
         return UNDEFINED
 
 
+def _assign(x: Any, name: str, value: Any) -> None:
+    """Also to a frozen dataclass, whose tensors methods may store into."""
+    is_frozen = getattr(getattr(type(x), "__dataclass_params__", None), "frozen", False)
+    (object.__setattr__ if is_frozen else setattr)(x, name, value)
+
+
 def _state(x: Any) -> Any:
     """What tells whether an object without values of Python's has changed; None if nothing does."""
     if isinstance(x, (list, deque)):
@@ -402,6 +418,13 @@ def is_same(a: Any, b: Any) -> bool:
         return True
     plain = (bool, int, float, complex, str, bytes, np.dtype, type, Poly)
     return type(a) is type(b) and isinstance(a, plain) and bool(a == b)
+
+
+def holds(x: Any, tensors: Container[int]) -> bool:
+    """Whether `x` is one of the tensors of these identities, or a tuple with one."""
+    if isinstance(x, tuple):
+        return any(holds(y, tensors) for y in x)
+    return isinstance(x, Tensor) and id(x) in tensors
 
 
 def _same_values(old: dict, new: dict) -> bool:

@@ -14,12 +14,13 @@ value stays what it is: an earlier `y = x[1:]`, and what tapes recorded.
 
 from __future__ import annotations
 
+import linecache
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tapefuse._errors import ConcretizationError, LeakedValueError, ShapeError
+from tapefuse._errors import ConcretizationError, LeakedValueError, ShapeError, TapefuseError
 from tapefuse._tree import flatten
 from tapefuse.ir.graph import Value
 from tapefuse.ir.op import Op
@@ -335,17 +336,30 @@ def still(x: Tensor) -> Tensor:
     return twin
 
 
+class OuterStoreError(TapefuseError, TypeError):
+    """A part of a program stores into a tensor that was made outside of it."""
+
+    def __init__(self, tensor: Tensor, trace: Trace):
+        loc = user_loc()
+        text = linecache.getline(loc.file, loc.line).strip()
+        made = f" of {tensor._value.loc}" if isinstance(tensor, TracedTensor) and tensor._value.loc else ""
+        what = f"{trace.kind}{'' if trace.place else f' {trace.name!r}'}"
+        super().__init__(
+            f"{text or 'x[...] = value'!r} at {loc} stores into the tensor {tensor.type}{made}, made outside of the "
+            f"{what}; change and return a copy, made inside with x.copy(), or keep state in a tp.Variable"
+        )
+        self.tensor = tensor
+
+
 def assume(x: Tensor, new: Tensor) -> None:
-    """Give the object `x` the value and identity of another tensor. Raises TypeError for one of another program."""
+    """Give the object `x` the value and identity of another tensor. Raises OuterStoreError for one of another
+    program."""
     for t in (x, new):
         if type(t) is Deferred:
             t._run.settle()
     trace = state.trace
     if trace is not None and not trace.owns(x):
-        raise TypeError(
-            f"x[...] = value at {user_loc()}: x was made outside of the {trace.kind} {trace.name!r}, which cannot "
-            "change it; change and return a copy, made inside with x.copy(), or keep state in a tp.Variable"
-        )
+        raise OuterStoreError(x, trace)
     if isinstance(x, TracedTensor) and not isinstance(new, TracedTensor):
         if trace is None:
             raise leaked(x)

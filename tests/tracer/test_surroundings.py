@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import dataclasses
 import itertools
 from types import SimpleNamespace
 
@@ -152,6 +153,166 @@ def test_changes_are_carried(f, jit):
     with tp.config(disable_jit=not jit):
         for n in (0, 1, N):
             assert plain(tp.tape_function(f)(C(X), C(n))) == plain(f(C(X), n))
+
+
+class Ring:
+    """A buffer that methods store into."""
+
+    def __init__(self, x):
+        self.buffer, self.other, self.at = x * 0, x * 2, 0
+
+    def push(self, v):
+        self.buffer[self.at] = v
+        self.at = (self.at + 1) % 2
+
+    def turn(self, v):
+        self.buffer, self.other = self.other, self.buffer
+        self.buffer[0] = self.other[1] + v
+
+
+@dataclasses.dataclass(frozen=True)
+class Frozen:
+    buffer: tp.Tensor
+
+    def push(self, i, v):
+        self.buffer[i] = v
+
+
+def put(y, i, v):
+    y[i] = v
+
+
+def clear(y, n):
+    for i in range(n):
+        y[i] = 0.0
+
+
+def positive(y, i, v):
+    if v > 1:
+        y[i] = v
+    else:
+        y[i] = -v
+
+
+def stored_by_a_function(x, n):
+    y, i = x * 0, 0
+    same = y
+    for k in range(n):
+        put(y, k % 2, x[k % 2] + y[0])
+    while i < n:
+        put(y, 0, same[0] + x[1])
+        i = i + 1
+        if y[0] > 100:
+            break
+    if n > 1:
+        put(same, 1, y[0])
+    return y, same
+
+
+def stored_by_nested_statements(x, n):
+    y = x.copy()
+    same = y
+    for k in range(n):
+        positive(y, k % 2, x[k % 2])
+        clear(y, k % 2)
+        for j in range(2):
+            put(y, j, y[j] + k)
+    return y, same
+
+
+def stored_by_methods(x, n):
+    ring, turning, frozen, total = Ring(x), Ring(x), Frozen(x * 0), 0.0
+    same = ring.buffer
+    for k in range(n):
+        ring.push(x[k % 2] + total)
+        turning.turn(x[0])
+        frozen.push(k % 2, total)
+        total = total + same.sum()
+    return ring.buffer, ring.at, same, turning.buffer, turning.other, frozen.buffer, total
+
+
+def stored_in_entries(x, n):
+    rows, pair, state = [x * 0, x * 1], (x * 2, x * 3), {"a": x * 0, "at": 0}
+    first, second = rows[0], pair[1]
+
+    def note(v):
+        state["a"][state["at"] % 2] = v
+        state["at"] += 1
+
+    for k in range(n):
+        for row in rows:
+            row[k % 2] = row[k % 2] + rows[0][0] + 1
+        rows[0], rows[1] = rows[1], rows[0]
+        put(pair[1], k % 2, x[0])
+        note(x[1] + k)
+    return rows, pair, state["a"], state["at"], first.sum() * 0, second
+
+
+def stored_into_what_is_bound_as_well(x, n):
+    y, z = x * 0, x * 0
+    for k in range(n):
+        put(y, k % 2, x[1])
+        y = y  # noqa: PLW0127
+    if n > 1:
+        put(z, 0, x[0])
+        z = z + 1
+    return y, z
+
+
+STORED = [stored_by_a_function, stored_by_nested_statements, stored_by_methods, stored_in_entries,
+          stored_into_what_is_bound_as_well]  # fmt: skip
+
+
+@pytest.mark.parametrize("f", STORED)
+def test_called_functions_store_into_tensors(f):
+    for n in (0, 1, N, 20):
+        want = plain(f(C(X), n))
+        assert plain(tp.tape_function(f)(C(X), C(n))) == want
+        assert plain(tp.tape_function(lambda x, n=n: f(x, n))(C(X))) == want
+
+
+def test_derivatives_of_what_called_functions_store():
+    def total(x, n):
+        ring = Ring(x)
+        for k in range(n):
+            ring.push(x[k % 2] * x[0] + ring.buffer[0])
+        return tp.sum(ring.buffer)
+
+    got = tp.tape_function(tp.grad(total))(C(X), C(N))
+    np.testing.assert_allclose(got, tp.grad(lambda x: total(x, N))(C(X)))
+    both = tp.tape_function(tp.vmap(total, in_axes=(0, None)))(np.stack([X, 2 * X]), C(N))
+    np.testing.assert_allclose(both, [total(C(X), N), total(C(2 * X), N)])
+
+
+def test_stores_that_no_statement_carries_name_their_line():
+    def inside_of_an_expression(x, n):
+        y = x * 0
+        return put(y, 0, 1.0) or y if n > 1 else x
+
+    def inside_of_a_function_of_scan(x, n):
+        y = x * 0
+        for _ in range(n):
+            tp.fori_loop(0, 3, lambda i, c: (put(y, i % 2, 1.0), c)[1], 0)
+        return y
+
+    outer = C(X)
+
+    def outside(x, n):
+        for _ in range(n):
+            put(outer, 0, x[0])
+
+    def stored_to_outside(x, n):
+        for _ in range(n):
+            outer[0] = x[0]
+
+    text = r"'y\[i\] = v' at .*test_surroundings.* f64\[2\].*outside of the .*x.copy\(\)"
+    for f in (inside_of_an_expression, inside_of_a_function_of_scan):
+        with pytest.raises(TypeError, match=text):
+            tp.tape_function(f)(C(X), C(N))
+    for f in (outside, stored_to_outside):
+        with pytest.raises(TypeError, match="outside of the tape_function"):
+            tp.tape_function(f)(C(X), C(N))
+    np.testing.assert_array_equal(outer, X)
 
 
 def test_their_derivatives():

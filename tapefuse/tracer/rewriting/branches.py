@@ -10,15 +10,19 @@ from tapefuse._tree import flatten, unflatten
 from tapefuse.tracer import control
 from tapefuse.tracer.rewriting.carried import (
     Form,
+    Given,
     Names,
-    become,
     difference,
+    foresee,
     form_of,
     fresh,
-    pack,
+    left,
+    pack_all,
+    parted,
     roots,
     shown,
-    unpack,
+    twins,
+    unpack_all,
     watched,
 )
 from tapefuse.tracer.rewriting.demands import raised
@@ -48,18 +52,23 @@ class StagedIf:
         self._before = {n: names.get(n) for n in statement.bound}
         stored = {n for n in statement.in_place if self._before[n] is not UNDEFINED}  # others are a branch's own
         self._outs = [n for n in statement.bound if n in statement.after or n in stored]
+        self._twins = twins({n: self._before[n] for n in self._outs if n in stored})
         self._values: dict[int, dict[str, Any]] = {}  # that each branch leaves, 0: when it is true
+        self._fates: dict[int, dict[str, list[int]]] = {}  # what it has done with the leaves that it got
         self._kept: dict[int, set[str]] = {}  # names that are still bound to the object that the branch got
 
     def run(self, condition: TracedTensor, body: Branch, orelse: Branch) -> None:
+        foresee(self._statement, self._names)
         try:
             results = self._traced(condition, body, orelse)
         finally:
             self._restore()
         kept = self._kept[0] & self._kept[1]
+        for name, value in results.items():
+            fates = list(map(max, self._fates[0][name], self._fates[1][name]))
+            results[name] = left(self._before[name], value, fates, name in kept)
         for name in self._statement.bound:
-            value = results.get(name, UNDEFINED)
-            self._names.set(name, become(self._before[name], value) if name in kept else value)
+            self._names.set(name, results.get(name, UNDEFINED))
 
     def raised(self, body: Callable[[], Any]) -> Exception:
         """What the block raises; all names are as before."""
@@ -74,7 +83,7 @@ class StagedIf:
     def _traced(self, condition: TracedTensor, body: Branch, orelse: Branch) -> dict[str, Any]:
         forms = {n: f for n, f in self._guesses.items() if n in self._outs}
         labels = [shown(n, quoted=False) for n in self._outs]
-        for _ in range(2 + len(self._outs)):
+        for _ in range(2 + len(self._outs) + 2 * len(self._twins)):
             found: Forms = {}
             branches = [self._branch(block, forms, found, k, body or orelse) for k, block in enumerate((body, orelse))]
             try:
@@ -84,8 +93,8 @@ class StagedIf:
                 continue
             self._guesses.update(found)
             true, false = self._values[0], self._values[1]
-            pairs = zip(self._outs, ys, strict=True)
-            return {n: _where_same(unpack(y, found[n]), true[n], false[n]) for n, y in pairs}
+            values = unpack_all(ys, found, self._twins)
+            return {n: _where_same(y, true[n], false[n]) for n, y in values.items()}
         raise AssertionError(f"the forms of {self._outs} do not settle")
 
     def _branch(self, block: Branch, forms: Forms, found: Forms, k: int, like: Branch) -> Callable[[], tuple]:
@@ -93,14 +102,19 @@ class StagedIf:
 
         def run() -> tuple:
             given = self._restore(as_fresh=True)
+            own = Given(given)
             with watched(self._statement, self._names):
                 if block is not None:
                     block()
                 values = {n: self._left(n, given) for n in self._outs}
             self._values[k] = values
-            self._kept[k] = {n for n in given if self._names.get(n) is given[n]}
+            self._kept[k] = {n for n, value in values.items() if own.has(n, value)}
+            self._fates[k] = {n: own.fates(n, value) for n, value in values.items()}
             self._agree(values, forms, found, k)
-            return tuple([pack(values[n], found[n]) for n in self._outs])
+            if apart := parted(self._twins, values):
+                self._twins = {one: other for one, other in self._twins.items() if one not in apart}
+                raise Revise({**forms, **found})
+            return pack_all(values, found, self._twins)
 
         return block_of(run, block or like)
 
@@ -144,10 +158,10 @@ class StagedIf:
 
     def _restore(self, as_fresh: bool = False) -> dict[str, Any]:
         """Bind the names as they were before; what is written to in place as objects of its own. Gives the latter."""
-        given = {}
+        given, made = dict[str, Any](), dict[int, Any]()
         for name, value in self._before.items():
             if as_fresh and name in self._statement.in_place:
-                value = given[name] = fresh(value)
+                value = given[name] = fresh(value, made)
             self._names.set(name, value)
         return given
 

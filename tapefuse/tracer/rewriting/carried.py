@@ -6,7 +6,7 @@ type, a Python number that has become a tensor (`weak`), or any other object, wh
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from types import CellType, FunctionType
@@ -29,10 +29,11 @@ from tapefuse.tracer.surroundings import (
     Slot,
     Surroundings,
     changed_in_place,
+    holds,
     is_same,
     is_users,
 )
-from tapefuse.tracer.tensor import Tensor, TracedTensor, as_tensor, assume, key_of, weakened
+from tapefuse.tracer.tensor import OuterStoreError, Tensor, TracedTensor, as_tensor, assume, key_of, weakened
 from tapefuse.tracer.variable import Variable
 
 # -- names ------------------------------------------------------------------------------------------------------------
@@ -92,20 +93,33 @@ class Names:
             return id(self.get(owner)), name
         return (id(self._cells[path]), CONTENTS) if path in self._cells else (id(self._globals), path)
 
-    def with_places(self, statement: Statement, places: Sequence[Place]) -> Statement:
+    def with_places(self, statement: Statement, places: Sequence[Place | Stored]) -> Statement:
         """The statement with more that it may change. Raises StagingError for what it has already."""
-        known, new = self.slots(statement.bound), []
-        for place in places:
-            if (id(place.owner), place.key) in known:
-                raise changed_in_place(f"the {statement.kind!r} at {statement.place}", place.path, place.get())
-            path = place.path
-            while path in statement.bound or path in new:
-                path += "'"
-            self._places[path] = place
-            new.append(path)
+        known = {self._slot(n): n for n in statement.bound}
+        new, stored = list[str](), set[str]()
+        for found in places:
+            at = found.at if isinstance(found, Stored) else found
+            path = at if isinstance(at, str) else known.get((id(at.owner), at.key))
+            if path is not None and not isinstance(found, Stored):
+                raise changed_in_place(f"the {statement.kind!r} at {statement.place}", found.path, found.get())
+            if path is None:
+                assert isinstance(at, Place)
+                path = at.path
+                while path in (*statement.bound, *statement.reads, *new):
+                    path += "'"
+                self._places[path] = at
+            if path not in statement.bound and path not in new:
+                new.append(path)
+                known[self._slot(path)] = path
+            if isinstance(found, Stored):
+                stored.add(path)
         more = frozenset(new)
         return replace(
-            statement, bound=(*statement.bound, *new), after=statement.after | more, head=statement.head | more
+            statement,
+            bound=(*statement.bound, *new),
+            in_place=statement.in_place | stored,
+            after=statement.after | more,
+            head=statement.head | more,
         )
 
     def _set_attribute(self, owner: Any, name: str, value: Any) -> None:
@@ -191,14 +205,16 @@ def form_of(value: Any) -> Form:
     return Form(tree, tuple(map(leaf_of, leaves)))
 
 
-def pack(value: Any, form: Form) -> Any:
-    """The structure of the tensors and numbers in a value, None in place of other objects; zeros if it is undefined."""
+def pack(value: Any, form: Form, without: Container[int] = ()) -> Any:
+    """The structure of the tensors and numbers in a value, None in place of other objects; zeros if it is undefined.
+
+    `without`: numbers of leaves that are None as well.
+    """
     if form.tree is None:
         return None
-    if value is UNDEFINED:
-        return unflatten(form.tree, [_zeros(leaf) for leaf in form.leaves])
-    pairs = zip(flatten(value)[0], form.leaves, strict=True)
-    return unflatten(form.tree, [None if leaf.type is None else _number(x) for x, leaf in pairs])
+    leaves = [_zeros(leaf) for leaf in form.leaves] if value is UNDEFINED else map(_number, flatten(value)[0])
+    pairs = enumerate(zip(leaves, form.leaves, strict=True))
+    return unflatten(form.tree, [None if leaf.type is None or k in without else x for k, (x, leaf) in pairs])
 
 
 def _number(x: Any) -> Any:
@@ -213,12 +229,25 @@ def _zeros(leaf: Leaf) -> Any:
     return functions.zeros(leaf.type.shape, leaf.type.dtype)
 
 
-def unpack(packed: Any, form: Form) -> Any:
-    """The value that `pack` took apart."""
-    if form.tree is None:
-        return UNDEFINED
-    rest = iter(flatten(packed)[0])
-    return unflatten(form.tree, [leaf.value if leaf.type is None else next(rest) for leaf in form.leaves])
+At = tuple[str, int]  # of a leaf: the name, and its number in the value
+
+
+def pack_all(values: Mapping[str, Any], forms: Mapping[str, Form], same: Mapping[At, At]) -> tuple:
+    """The values of names, packed. `same`: leaves that are another one, which are left out."""
+    return tuple([pack(values[n], form, {k for m, k in same if m == n}) for n, form in forms.items()])
+
+
+def unpack_all(packed: Sequence[Any], forms: Mapping[str, Form], same: Mapping[At, At]) -> dict[str, Any]:
+    """The values that `pack_all` took apart, by name."""
+    leaves: dict[At, Any] = {}
+    values = {}
+    for (name, form), y in zip(forms.items(), packed, strict=True):
+        rest = iter(flatten(y)[0])
+        for at, leaf in [((name, k), leaf) for k, leaf in enumerate(form.leaves)]:
+            leaves[at] = leaves[same[at]] if at in same else leaf.value if leaf.type is None else next(rest)
+        own = [leaves[name, k] for k in range(len(form.leaves))]
+        values[name] = UNDEFINED if form.tree is None else unflatten(form.tree, own)
+    return values
 
 
 # -- messages ---------------------------------------------------------------------------------------------------------
@@ -269,37 +298,112 @@ def _unlike(name: str, before: Form, after: Form) -> Iterable[tuple[str, Leaf, L
 # -- identity ---------------------------------------------------------------------------------------------------------
 
 
-def fresh(value: Any) -> Any:
-    """Lists, dicts and tensors as new objects of the trace under way, which a block may write to."""
+def fresh(value: Any, made: dict[int, Tensor] | None = None) -> Any:
+    """Lists, dicts and tensors as new objects of the trace under way, which a block may write to.
+
+    `made`: those for tensors met before, by the identity of the old ones.
+    """
     if isinstance(value, (list, tuple, dict)):
         leaves, tree = flatten(value)
-        return unflatten(tree, map(fresh, leaves))
+        made = {} if made is None else made
+        return unflatten(tree, [fresh(x, made) for x in leaves])
     trace = state.trace
     if not isinstance(value, Tensor) or trace is None:
         return value
-    new = TracedTensor(trace.value_of(value), trace)
+    if made is not None and id(value) in made:
+        return made[id(value)]
+    new: Tensor = TracedTensor(trace.value_of(value), trace)
     new._key = key_of(value)
-    return weakened(new) if value.weak else new
-
-
-def become(old: Any, new: Any) -> Any:
-    """The object `old` with the contents of `new` if that can be, else `new`."""
-    if type(old) is type(new) and isinstance(old, (list, dict)):
-        _refill(old, new)
-        return old
-    if isinstance(old, Tensor) and isinstance(new, Tensor) and state.trace is not None and state.trace.owns(old):
-        assume(old, new)
-        return old
+    new = weakened(new) if value.weak else new
+    if made is not None:
+        made[id(value)] = new
     return new
+
+
+def twins(values: Mapping[str, Any]) -> dict[At, At]:
+    """Leaves that are the same tensor as an earlier one, and that one."""
+    first: dict[int, At] = {}
+    tensors = [((n, k), x) for n, v in values.items() for k, x in enumerate(flatten(v)[0]) if isinstance(x, Tensor)]
+    return {at: first[id(x)] for at, x in tensors if first.setdefault(id(x), at) != at}
+
+
+def parted(same: Mapping[At, At], values: Mapping[str, Any]) -> dict[At, At]:
+    """Those of the twins that are two objects among these values."""
+    leaves = {n: flatten(values[n])[0] for n in {at[0] for pair in same.items() for at in pair}}
+
+    def leaf(at: At) -> Any:
+        return leaves[at[0]][at[1]] if at[1] < len(leaves[at[0]]) else None
+
+    return {a: b for a, b in same.items() if leaf(a) is not leaf(b)}
+
+
+KEPT, STORED, NEW = range(3)  # what became of a leaf: the same object, that with another value, another object
+
+
+class Given:
+    """What a block gets as objects of its own, by name, to find out what it has done to them."""
+
+    def __init__(self, values: Mapping[str, Any]):
+        self._values = values
+        self._leaves = {n: [(x, _value_of(x)) for x in flatten(v)[0]] for n, v in values.items()}
+
+    def stores(self, name: str) -> list[bool]:
+        """Which leaves it has stored into."""
+        return [_value_of(x) is not was for x, was in self._leaves.get(name, ())]
+
+    def fates(self, name: str, value: Any) -> list[int]:
+        """What became of the leaves of the value that the name has now."""
+        leaves, tree = flatten(value)
+        if name not in self._values or tree != flatten(self._values[name])[1]:
+            return [NEW] * len(leaves)
+        olds = zip(leaves, self._leaves[name], self.stores(name), strict=True)
+        return [NEW if y is not x else STORED if is_stored else KEPT for y, (x, _), is_stored in olds]
+
+    def has(self, name: str, value: Any) -> bool:
+        """Whether it has left the list, dict or tensor itself."""
+        return name in self._values and self._values[name] is value
+
+
+def _value_of(x: Any) -> Any:
+    return x._value if isinstance(x, TracedTensor) else None
+
+
+def left(before: Any, value: Any, fates: Sequence[int] | None, is_kept: bool) -> Any:
+    """The value of a name after a statement that leaves `value`: the objects that it had `before`, with what the
+    statement has done to them, and new ones. Raises OuterStoreError if it has changed a tensor of another program.
+
+    `fates`: None if it has not run.
+    """
+    (olds, tree), (leaves, other) = flatten(before), flatten(value)
+    if before is UNDEFINED or tree != other or fates is None:
+        return value
+    for k, (old, new, fate) in enumerate(zip(olds, leaves, fates, strict=True)):
+        if fate == STORED and isinstance(old, Tensor):
+            assume(old, new)
+        leaves[k] = new if fate == NEW or (fate == STORED and not isinstance(old, Tensor)) else old
+    if all(x is y for x, y in zip(olds, leaves, strict=True)) and not isinstance(before, (list, dict)):
+        return before
+    value = unflatten(tree, leaves)
+    if is_kept and type(before) is type(value) and isinstance(before, (list, dict)):
+        _refill(before, value)
+        return before
+    return value
 
 
 # -- Python objects that blocks change --------------------------------------------------------------------------------
 
 
-class Unforeseen(Exception):
-    """To be traced again with more places that are carried."""
+@dataclass(frozen=True, slots=True, eq=False)
+class Stored:
+    """A name, or a place, with a tensor that a block stores into, or a tuple of such."""
 
-    def __init__(self, places: Sequence[Place]):
+    at: Place | str
+
+
+class Unforeseen(Exception):
+    """To be traced again with more names and places that are carried."""
+
+    def __init__(self, places: Sequence[Place | Stored]):
         super().__init__()
         self.places = places
 
@@ -311,6 +415,33 @@ def roots(statement: Statement, names: Names) -> list[tuple[str, Any]]:
     return [(n, x) for n, x in found if n not in statement.in_place or not isinstance(x, given)]
 
 
+def foresee(statement: Statement, names: Names) -> None:
+    """Raises Unforeseen if a tensor that a statement is to store into has other names and places than are known."""
+    known = [names.get(n) for n in statement.in_place]
+    tensors = {id(x) for value in known for x in flatten(value)[0] if isinstance(x, Tensor)}
+    if not tensors:
+        return
+    own = set() if statement.kind == "if" else {n for n in statement.bound if n not in statement.head}
+    others = [n for n in _reached(statement) if n not in statement.in_place and n not in own]
+    found = [Stored(n) for n in others if holds(names.get(n), tensors)]
+    inside = {id(x) for value in known for x in _containers(value)}
+    places = Surroundings(roots(statement, names), names.slots(statement.in_place)).holding(tensors)
+    found += [Stored(p) for p in places if id(p.owner) not in inside]
+    if found:
+        raise Unforeseen(found)
+
+
+def _reached(statement: Statement) -> list[str]:
+    return list(dict.fromkeys((*statement.reads, *statement.bound)))
+
+
+def _containers(x: Any) -> Iterator[Any]:
+    if isinstance(x, (list, tuple, dict)):
+        yield x
+        for part in x.values() if isinstance(x, dict) else x:
+            yield from _containers(part)
+
+
 @contextmanager
 def watched(statement: Statement, names: Names) -> Iterator[None]:
     """The block is one of a statement: what it changes of Python's objects is undone.
@@ -318,8 +449,17 @@ def watched(statement: Statement, names: Names) -> Iterator[None]:
     Raises Unforeseen for what can be carried, StagingError for other changes.
     """
     found = Surroundings(roots(statement, names), names.slots(statement.bound))
+    before = {n: names.get(n) for n in _reached(statement)}
     try:
         yield
+    except OuterStoreError as error:
+        found.restored()
+        tensors = {id(error.tensor)}
+        holders = [n for n, value in before.items() if holds(value, tensors)]
+        places = [*map(Stored, holders), *map(Stored, found.holding(tensors))]
+        if not places or not statement.in_place.isdisjoint(holders):  # a part of the block that is no statement
+            raise
+        raise Unforeseen(places) from None
     except Exception:
         found.restored()
         raise

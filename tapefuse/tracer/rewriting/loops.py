@@ -6,21 +6,27 @@ from collections.abc import Callable, Collection
 from typing import Any
 
 from tapefuse._errors import StagingError
-from tapefuse._tree import flatten, unflatten
+from tapefuse._tree import flatten, leaves_with_paths
 from tapefuse.ir.graph import Value
 from tapefuse.tracer import control
 from tapefuse.tracer.operators import functions
 from tapefuse.tracer.rewriting.branches import Forms, Revise
 from tapefuse.tracer.rewriting.calls import Items, Range
 from tapefuse.tracer.rewriting.carried import (
+    Given,
     Names,
-    become,
+    Stored,
+    Unforeseen,
     difference,
+    foresee,
     form_of,
     fresh,
-    pack,
+    left,
+    pack_all,
+    parted,
     shown,
-    unpack,
+    twins,
+    unpack_all,
     watched,
 )
 from tapefuse.tracer.rewriting.jumps import is_flag
@@ -49,9 +55,10 @@ class StagedLoop:
         wanted = statement.head | statement.after | stored
         self._carried = [n for n in statement.bound if n in wanted]
         self._forms: Forms = {}
-        self._kept: set[str] = set()
+        self._twins = twins({n: self._before[n] for n in self._carried if n in stored & statement.head})
+        self._kept: set[str] = set()  # names of lists, dicts and tensors that an iteration leaves there
         self._indices: list[Value] = []  # the number of the iteration, where it is one of the loop's parameters
-        self.untouched: dict[str, list[bool]] = {}  # leaves that an iteration gives back as they are
+        self._fates: dict[str, list[int]] = {}  # what an iteration does with the leaves that it gets
 
     # -- kinds of loops ---------------------------------------------------------------------------------------------
     def while_(self, test: Test, body: Body) -> None:
@@ -96,38 +103,30 @@ class StagedLoop:
 
     # -- one iteration ------------------------------------------------------------------------------------------------
     def _run(self, loop: Callable[[tuple, list[str]], tuple]) -> None:
+        foresee(self._statement, self._names)
         try:
             results = self._traced(loop)
         finally:
             self._restore()
         for name in self._statement.bound:
-            value = results.get(name, UNDEFINED)
-            self._names.set(name, become(self._before[name], value) if name in self._kept else value)
+            self._names.set(name, results.get(name, UNDEFINED))
 
     def _traced(self, loop: Callable[[tuple, list[str]], tuple]) -> dict[str, Any]:
         self._forms = {n: form_of(self._before[n]) for n in self._carried}
         for name, form in self._forms.items():
             if form.tree is None and name in self._guesses and self._may_be_missing(name):
                 self._forms[name] = self._guesses[name]
-        for _ in range(2 + len(self._carried)):
-            carry = tuple([pack(self._before[n], self._forms[n]) for n in self._carried])
+        for _ in range(2 + len(self._carried) + len(self._twins)):
+            carry = pack_all(self._before, self._forms, self._twins)
             try:
                 ys = loop(carry, [shown(n, quoted=False) for n in self._carried])
             except Revise as revised:
                 self._forms = revised.forms
                 continue
             self._guesses.update(self._forms)
-            return {n: self._result(n, y) for n, y in zip(self._carried, ys, strict=True)}
+            values = unpack_all(ys, self._forms, self._twins)
+            return {n: left(self._before[n], y, self._fates.get(n), n in self._kept) for n, y in values.items()}
         raise AssertionError(f"the forms of {self._carried} do not settle")
-
-    def _result(self, name: str, y: Any) -> Any:
-        """The value after the loop; leaves that iterations give back as they are stay the objects that they were."""
-        value, before = unpack(y, self._forms[name]), self._before[name]
-        if before is UNDEFINED or name not in self.untouched or name in self._statement.in_place:
-            return value
-        leaves, tree = flatten(value)
-        chosen = zip(leaves, flatten(before)[0], self.untouched[name], strict=True)
-        return unflatten(tree, [old if same else new for new, old, same in chosen])
 
     def _asked(self, test: Test) -> Callable[[tuple], Any]:
         """The condition as a function of what is carried."""
@@ -140,7 +139,7 @@ class StagedLoop:
 
     def _enter(self, carry: tuple) -> dict[str, Any]:
         """Bind the names for an iteration; gives what was bound."""
-        given = {n: unpack(y, self._forms[n]) for n, y in zip(self._carried, carry, strict=True)}
+        given = unpack_all(carry, self._forms, self._twins)
         for name in self._statement.bound:
             self._names.set(name, given.get(name, UNDEFINED))
         return given
@@ -149,12 +148,33 @@ class StagedLoop:
         given = self._enter(
             tuple([fresh(y) if n in self._statement.in_place else y for n, y in zip(self._carried, carry, strict=True)])
         )
+        own = Given(given)
         with watched(self._statement, self._names):
             body(*arguments)
             values = {n: self._left(n, given) for n in self._carried}
-        self._kept = {n for n in self._statement.in_place if n in given and values[n] is given[n]}
+        if unforeseen := [n for n in self._carried if n not in self._statement.in_place and any(own.stores(n))]:
+            raise Unforeseen([Stored(n) for n in unforeseen])
         self._agree(values, given)
-        return tuple([pack(values[n], self._forms[n]) for n in self._carried])
+        self._part(values, own)
+        self._kept = {n for n in self._statement.in_place if n in values and own.has(n, values[n])}
+        self._fates = {n: own.fates(n, value) for n, value in values.items()}
+        return pack_all(values, self._forms, self._twins)
+
+    def _part(self, values: dict[str, Any], own: Given) -> None:
+        """Raises Revise when tensors that were one before the loop are not so after an iteration, StagingError if that
+        matters: the iteration has stored into the one."""
+        apart = parted(self._twins, values)
+        for one, other in apart.items():
+            if own.stores(other[0])[other[1]]:
+                a, b = [[*leaves_with_paths(values[n], n)][k][0] for n, k in (other, one)]
+                raise StagingError(
+                    f"{a!r} and {b!r} in the {self._statement.kind!r} at {self._statement.place} are one tensor before "
+                    "the loop, which an iteration stores into, and two after an iteration; let each have its own "
+                    f"before the loop: {b} = {a}.copy()"
+                )
+        if apart:
+            self._twins = {one: other for one, other in self._twins.items() if one not in apart}
+            raise Revise(self._forms)
 
     def _left(self, name: str, given: dict[str, Any]) -> Any:
         """What an iteration leaves in a name; in one that nobody reads any more, if it is unbound, what it got."""
@@ -178,8 +198,6 @@ class StagedLoop:
                 raise StagingError(f"{shown(name)} is a Python number, and is read after the loop")
             if not before.fits(after):
                 raise difference(self._statement, name, before, after, _WHEN)
-            leaves = zip(flatten(value)[0], flatten(given[name])[0], strict=True)
-            self.untouched[name] = [new is old for new, old in leaves]
         if revised:
             raise Revise({**self._forms, **revised})
 

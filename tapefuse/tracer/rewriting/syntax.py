@@ -48,7 +48,7 @@ class Statement:
     file: str
     line: int
     bound: tuple[str, ...]  # names it may bind or change, in the order of the text
-    in_place: Names  # those of them that it changes by `x[i] = ...`, perhaps besides binding them
+    in_place: Names  # those of them that it changes by `x[i] = ...`, perhaps besides binding them; see `Stored`
     after: Names  # those of them that are read later
     head: Names  # of a loop: those that an iteration may read before it binds them
     reads: tuple[str, ...]  # names that it reads
