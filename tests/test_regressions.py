@@ -9,6 +9,12 @@ import pytest
 
 import tapefuse as tp
 from tapefuse.cli import main
+from tapefuse.compiler import optimised
+from tapefuse.ir import ops
+from tapefuse.ir.interp import evaluate
+from tapefuse.ir.passes import tile_plan
+from tests.test_acceptance_loops import everywhere
+from tests.test_random_tiles import SMALL
 
 ENGINES = ("llvm", "numba")
 
@@ -125,3 +131,55 @@ def test_the_last_byte_of_a_row_is_stored_alone(tmp_path, capsys):
     main(["dump", f"{model}:f", "--args", "i64[2,2,2,17]", "--stage", "llvm"])
     text = capsys.readouterr().out
     assert "store <8 x i8>" in text and not re.search(r"masked\.store[^\n]*<i1 true(, i1 false)+>", text)
+
+
+def with_a_number_at_the_end(steps):
+    """The weighted last state of an upwind scheme, with its gradients by `u` and `p`."""
+
+    def loss(u, p, weights):
+        for _ in range(steps):
+            u[1:] = u[1:] - p[: len(u) - 1] * (u[1:] - u[:-1])
+            u[-1] = p[5]
+        return tp.sum(u * weights)
+
+    return tp.grad(loss, argnums=(0, 1))
+
+
+def gradients_with_a_number_at_the_end(steps, u, p, weights):
+    states = [u]
+    for _ in range(steps):
+        ahead = states[-1][1:] - p[:-1] * (states[-1][1:] - states[-1][:-1])
+        states.append(np.concatenate([u[:1], ahead[:-1], p[5:6]]))
+    du, dp = weights.copy(), np.zeros(len(u))
+    for before in states[-2::-1]:
+        dp[5] += du[-1]
+        du[-1] = 0.0
+        dp[:-1] -= du[1:] * (before[1:] - before[:-1])
+        du = np.concatenate([du[:1], du[1:] * (1 - p[:-1])]) + np.concatenate([du[1:] * p[:-1], [0.0]])
+    return du, dp
+
+
+def assert_gradients(found, expected):
+    for x, y in zip(found, expected, strict=True):
+        np.testing.assert_allclose(x, y, rtol=1e-10, atol=1e-12 * np.abs(y).max())
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_tile_of_one_element_is_kept_in_memory_that_nothing_wrote(engine):
+    """A register held that memory, and was read before anything had written it."""
+    arrays = np.random.default_rng(0).random((3, 10_000)) * [[1.0], [0.5], [1.0]]
+    found = tp.tape_function(with_a_number_at_the_end(198), engine=engine)(*arrays)
+    assert_gradients(found, gradients_with_a_number_at_the_end(198, *arrays))
+
+
+@pytest.mark.parametrize(("n", "steps"), [(100, 18), (200, 24), (300, 30)])
+def test_tiles_read_nothing_that_nobody_wrote(n, steps, monkeypatch):
+    """The interpreter has nan there."""
+    for name, value in SMALL.items():
+        monkeypatch.setattr(tile_plan, name, value)
+    arrays = np.random.default_rng(0).random((3, n)) * [[1.0], [0.5], [1.0]]
+    f = tp.tape_function(with_a_number_at_the_end(steps))
+    graph, expected = optimised(f.graph(*arrays))[0], gradients_with_a_number_at_the_end(steps, *arrays)
+    assert any(v.op is ops.empty and v.type.size == 1 for v in everywhere(graph))
+    assert_gradients(f(*arrays), expected)
+    assert_gradients(evaluate(graph, *arrays), expected)

@@ -78,6 +78,12 @@ def domain(node: Value) -> Shape:
     return node.args[0].shape if is_sink(node) or is_row_reduction(node) else node.shape
 
 
+def is_memory(node: Value) -> bool:
+    """Whether a value is memory that nothing computes. A single element is a literal instead, as registers that hold
+    such arrays have a value from the start."""
+    return node.op is not None and node.op.name == "empty" and node.type.size != 1
+
+
 def is_alias(node: Value) -> bool:
     if node.op is None or node.op.name not in ("after", "reshape"):
         return False

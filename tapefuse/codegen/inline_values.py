@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterator
 from tapefuse.codegen.choices import AsMeasured
 from tapefuse.codegen.convolution_shape import is_copied_once
 from tapefuse.codegen.costs import INLINE_CHAIN, MOVED_CHAIN, weight
-from tapefuse.codegen.groups import is_alias, unaliased
+from tapefuse.codegen.groups import is_alias, is_memory, unaliased
 from tapefuse.codegen.products_operands import bases, called_bases, is_product
 from tapefuse.codegen.updates import Reads, is_placed, is_scatter, reads, reads_of_base, writes_into_base
 from tapefuse.ir.graph import Graph, Value
@@ -66,7 +66,7 @@ def inline_values(graph: Graph, needed: set[Value], kept: frozenset[Value], choi
     moved = _moved(graph)
     for number, node in enumerate(graph.nodes):
         assert node.op is not None
-        if node.op.name == "empty":
+        if is_memory(node):
             continue
         if not node.args and node.type.size == 1 or node.op.name in ("iota", "dim") and node not in needed:
             chain[node] = _NONE

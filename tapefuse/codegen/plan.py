@@ -9,7 +9,7 @@ from functools import partial
 from tapefuse.codegen.builder import Builder
 from tapefuse.codegen.carried import is_renewed
 from tapefuse.codegen.context import Place, Step
-from tapefuse.codegen.groups import Group, Schedule
+from tapefuse.codegen.groups import Group, Schedule, is_memory
 from tapefuse.codegen.loops import HI, LO, Buffer, Kernel
 from tapefuse.codegen.lower import steps
 from tapefuse.codegen.memory import arena, in_place, memory_of, ordered, unwritten
@@ -20,7 +20,6 @@ from tapefuse.codegen.regions import lowering
 from tapefuse.codegen.schedule import schedule
 from tapefuse.codegen.whole import before_writing
 from tapefuse.ir.graph import Value
-from tapefuse.ir.op import OPS
 from tapefuse.ir.types import Type, show_shape
 
 __all__ = ["Plan", "Request", "pieces", "plan", "show_memory", "show_schedule"]
@@ -46,7 +45,7 @@ def plan(request: Request) -> Plan:
         found = [replace(step, chunks=1) for step in found]
     if not request.inner:
         found += [_copy(decided, n, s, f"copy{k}") for k, (n, s) in enumerate(moved.items())]
-    for mistake in unwritten(found, {*graph.params, *(v for v in graph.nodes if v.op is OPS["empty"])}):
+    for mistake in unwritten(found, {*graph.params, *filter(is_memory, graph.nodes)}):
         raise AssertionError(mistake)
     elsewhere = {*graph.params, *graph.outs[:outputs], *chosen, *(moved if request.inner else ())}
     pointer_of = {v: k for k, v in enumerate((*graph.params, *graph.outs[:outputs]))}

@@ -16,7 +16,7 @@ from tapefuse.codegen.access import Access, Axis, accesses
 from tapefuse.codegen.choices import AS_MEASURED, AsMeasured
 from tapefuse.codegen.convolution_shape import is_tiled
 from tapefuse.codegen.costs import CALL, LIMIT, weight
-from tapefuse.codegen.groups import Group, Schedule, domain, is_alias, is_row_reduction, is_sink, unaliased
+from tapefuse.codegen.groups import Group, Schedule, domain, is_alias, is_memory, is_row_reduction, is_sink, unaliased
 from tapefuse.codegen.inline_values import chained, inline_values, needs_memory
 from tapefuse.codegen.products_operands import bases, called_bases, is_contraction, is_product
 from tapefuse.codegen.updates import Reads, is_placed, is_scatter, reads_of_base
@@ -127,7 +127,7 @@ class _Scheduler:
         reads = self.reads[node]
         if node.op is OPS["result"]:
             return self._place_result(node)
-        if node.op is OPS["empty"]:
+        if is_memory(node):
             self._keep(node, "memory for rows")
             return self._start(node, 0, "empty", "nothing computes it")
         if is_placed(node):

@@ -573,3 +573,74 @@ def test_a_branch_that_makes_an_array_anew_reads_the_old_one_first(engine: str, 
         }""")
     ones = [np.ones(v.shape, "f4") for v in graph.params[1:]]
     agree(graph, np.asarray(branch), *ones, engine=engine)
+
+
+def rows_kept(trips: int, *inner: int, dtype: str = "f64") -> Graph:
+    """Of each iteration of a loop, what a loop inside keeps: `trips` rows, in memory that nothing wrote before."""
+    kept, row = ",".join(map(str, (trips, *inner))), ",".join(map(str, (1, *inner)))
+    zeros, ones = ",0" * len(inner), ",1" * len(inner)
+    return parse(f"""
+        fn main(%x: {dtype}[{row}]) {{
+          %0 = for %x body=fn step(%x: {dtype}[{row}]) {{
+              %0 = empty dtype={dtype} shape=({kept}) : {dtype}[{kept}]
+              %1 = for %0, %x body=fn rows(%y: {dtype}[{kept}], %x: {dtype}[{row}]) {{
+                  %0 = add %x, %x : {dtype}[{row}]
+                  %1 = put %y, %0 starts=(-k+{trips - 1}{zeros}) strides=(1{ones}) : {dtype}[{kept}]
+                  return %1
+                }} carried=1 index="k" parallel=True trips={trips} : i64[]
+              %2 = result %1 dtype={dtype} index=0 shape=({kept}) : {dtype}[{kept}]
+              %3 = slice %2 limits=(1,{row[2:]}) starts=(0{zeros}) strides=(1{ones}) : {dtype}[{row}]
+              return %3
+            }} carried=1 index="t" trips=5 : i64[]
+          %1 = result %0 dtype={dtype} index=0 shape=({row}) : {dtype}[{row}]
+          return %1
+        }}""")
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("shape", [(1, 1), (3, 1), (1, 3), (1, 300), (3, 300)])
+def test_memory_inside_a_loop_whatever_its_size(engine: str, shape: tuple[int, int]) -> None:
+    """One element is in a register, which is read before the rows are written."""
+    graph = rows_kept(*shape)
+    agree(graph, np.ones((1, shape[1])), engine=engine)
+    agree(rows_kept(*shape, dtype="i32"), np.ones((1, shape[1]), "i4"), engine=engine)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("branch", [0, 1])
+@pytest.mark.parametrize("n", [1, 3, 300])
+def test_a_branch_whose_result_is_memory_alone(engine: str, branch: int, n: int) -> None:
+    graph = parse(f"""
+        fn main(%k: i64[], %x: f64[{n}], %reads: bool[]) {{
+          %0 = switch %k, %x branches=(fn nothing(%x: f64[{n}]) {{
+              %0 = empty dtype=f64 shape=({n}) : f64[{n}]
+              return %0
+            }}, fn same(%x: f64[{n}]) {{
+              %0 = add %x, %x : f64[{n}]
+              return %0
+            }}) : i64[]
+          %1 = result %0 dtype=f64 index=0 shape=({n}) : f64[{n}]
+          %2 = select %reads, %1, %x : f64[{n}]
+          return %2
+        }}""")
+    agree(graph, np.asarray(branch), np.ones(n), np.asarray(branch == 1), engine=engine)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_one_element_that_nothing_writes_before_an_update(engine: str) -> None:
+    """As it is, in a loop, and where a product wants an array."""
+    graph = parse("""
+        fn main(%x: f64[1,1], %m: f64[1,40]) {
+          %0 = for %x, %m body=fn step(%x: f64[1,1], %m: f64[1,40]) {
+              %0 = empty dtype=f64 shape=(1,1) : f64[1,1]
+              %1 = put %0, %x starts=(0,0) strides=(1,1) : f64[1,1]
+              %2 = matmul %1, %m : f64[1,40]
+              %3 = slice %2 limits=(1,40) starts=(0,39) strides=(1,1) : f64[1,1]
+              return %3
+            } carried=1 index="k" trips=3 : i64[]
+          %1 = result %0 dtype=f64 index=0 shape=(1,1) : f64[1,1]
+          %2 = empty dtype=f64 shape=(1,1) : f64[1,1]
+          %3 = put %2, %1 starts=(0,0) strides=(1,1) : f64[1,1]
+          return %3
+        }""")
+    agree(graph, np.full((1, 1), 2.0), np.arange(40.0).reshape(1, 40), engine=engine)
