@@ -116,7 +116,8 @@ def without_staging(asked_by: str) -> str:
     if asks_for_truth and not is_staged:
         why = (
             f"{name} is left to Python: it is a property, an operator, a function that a library calls (or one whose "
-            "source is not available) or tp.as_written marks, or has `match`, `sorted` and the like, `eval`, `locals`, or jumps out of `finally`"
+            "source is not available) or tp.as_written marks, or has `match`, `sorted` and the like, `eval`, `locals`, "
+            "or jumps out of `finally`"
         )
         return f"{why}; write `if`, `while`, `for` in a function or method that is none of these, or {by_hand}"
     if asks_for_truth:
