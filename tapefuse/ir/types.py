@@ -6,9 +6,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import cached_property
 from math import prod
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
@@ -20,15 +21,28 @@ _SYMBOL = r"[^\W\d]\w*"
 Monomial = tuple[str, ...]  # sorted symbol names, repeated for powers; () is the constant term
 
 
+def _numbers(name: str, swap: bool = False) -> Callable[[Any, Any], Any]:
+    """An operator that polynomials leave to the numbers that they are in a program."""
+
+    def operate(self: Poly, other: Any) -> Any:
+        if Poly.beyond is None:
+            return NotImplemented
+        return Poly.beyond(name, other, self) if swap else Poly.beyond(name, self, other)
+
+    return operate
+
+
 class Poly:
     """An immutable integer polynomial of named symbols, with at least one symbol in it.
 
     Arithmetic that cancels every symbol returns a plain `int`, so a dimension is always `int | Poly`
-    and equal dimensions compare equal.
+    and equal dimensions compare equal. What is no arithmetic of polynomials, as `n // 2` and `n < 3`, is done by
+    `beyond(name of the operator, a, b)`, which whoever traces programs puts here (`tracer.extents`).
     """
 
     __slots__ = ("_hash", "terms")
     terms: tuple[tuple[Monomial, int], ...]
+    beyond: ClassVar[Callable[[str, Any, Any], Any] | None] = None
 
     def __init__(self, terms: tuple[tuple[Monomial, int], ...]):
         self.terms = terms
@@ -77,9 +91,14 @@ class Poly:
         return self * -1 + other
 
     __radd__, __rmul__ = __add__, __mul__
+    if not TYPE_CHECKING:  # for users' programs; compilers ask `never_negative`
+        __lt__, __le__, __gt__, __ge__ = map(_numbers, ("lt", "le", "gt", "ge"))
+        __truediv__, __floordiv__, __mod__, __pow__ = map(_numbers, ("truediv", "floordiv", "mod", "pow"))
+        __rtruediv__, __rfloordiv__ = _numbers("truediv", swap=True), _numbers("floordiv", swap=True)
+        __rmod__, __rpow__ = _numbers("mod", swap=True), _numbers("pow", swap=True)
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Poly) and self.terms == other.terms
+        return self.terms == other.terms if isinstance(other, Poly) else NotImplemented
 
     def __hash__(self) -> int:
         return self._hash

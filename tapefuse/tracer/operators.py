@@ -10,6 +10,7 @@ import inspect
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
+from tapefuse.ir.types import Poly
 from tapefuse.tracer.exchange import CPU, exported, on_cpu
 from tapefuse.tracer.source import user_loc
 
@@ -324,4 +325,4 @@ def _misfit(function: Any, args: tuple, options: dict[str, Any]) -> str | None:
 
 
 def _is_number(x: object) -> bool:
-    return isinstance(x, (Operators, int, float, complex, list, tuple)) or hasattr(x, "__array__")
+    return isinstance(x, (Operators, int, float, complex, list, tuple, Poly)) or hasattr(x, "__array__")

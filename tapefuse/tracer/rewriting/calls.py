@@ -20,6 +20,7 @@ from tapefuse._tree import flatten
 from tapefuse.ir.halves import kind_of
 from tapefuse.ir.types import Poly
 from tapefuse.tracer.control_counting import trips_of
+from tapefuse.tracer.extents import equal
 from tapefuse.tracer.operators import functions
 from tapefuse.tracer.source import user_loc
 from tapefuse.tracer.surroundings import is_same
@@ -324,7 +325,7 @@ def contains(x: Any, xs: Any) -> Any:
 
 
 def _equal(x: Any, y: Any) -> Any:
-    return x == y if _is_scalar(x) and _is_scalar(y) else False
+    return equal(x, y) if _is_scalar(x) and _is_scalar(y) else False
 
 
 def _is_scalar(x: Any) -> bool:

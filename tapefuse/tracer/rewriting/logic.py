@@ -7,7 +7,9 @@ from functools import partial
 from typing import Any
 
 from tapefuse._errors import ShapeError
+from tapefuse.ir.types import Poly
 from tapefuse.tracer import control
+from tapefuse.tracer.extents import number
 from tapefuse.tracer.operators import functions
 from tapefuse.tracer.rewriting.calls import unknown
 from tapefuse.tracer.rewriting.jumps import ASKED, PLAIN
@@ -20,14 +22,14 @@ Thunk = Callable[[], Any]
 
 def is_unknown(x: Any) -> bool:
     """Whether the truth of `x` is not known while tracing."""
-    if isinstance(x, TracedTensor):
+    if isinstance(x, TracedTensor | Poly):
         return unknown(x)
     return isinstance(x, Readable) and state.trace is not None
 
 
 def condition(x: Any, what: str) -> Any:
     """A traced condition as a bool scalar. Raises ShapeError."""
-    x = x.read() if isinstance(x, Readable) else x
+    x = x.read() if isinstance(x, Readable) else number(x) if isinstance(x, Poly) else x
     if x.shape != ():
         raise ShapeError(
             f"{what} is {x!r}, of shape {list(x.shape)}: a condition is one bool; use tp.any(...) or tp.all(...), or "

@@ -16,6 +16,7 @@ import numpy as np
 from tapefuse._errors import StagingError
 from tapefuse._tree import flatten
 from tapefuse.tracer import control
+from tapefuse.tracer.extents import equal, unequal
 from tapefuse.tracer.operators import functions
 from tapefuse.tracer.rewriting import notes
 from tapefuse.tracer.rewriting.branches import Forms, StagedIf
@@ -44,8 +45,8 @@ FEW = 16  # so many iterations of loops over Python's numbers are unrolled, thos
 SLOW = 64  # iterations from which on it is worth a warning that a loop has to be unrolled
 MANY = 1000  # unrolled iterations of a `while` that earn a warning
 _OPERATORS: dict[str, Callable[[Any, Any], Any]] = {
-    "Eq": operator.eq,
-    "NotEq": operator.ne,
+    "Eq": equal,
+    "NotEq": unequal,
     "Lt": operator.lt,
     "LtE": operator.le,
     "Gt": operator.gt,

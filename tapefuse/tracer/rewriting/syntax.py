@@ -308,7 +308,7 @@ class Rewriting(ast.NodeTransformer):
     def visit_Compare(self, node: ast.Compare) -> ast.AST:
         plain = all(map(is_total, node.comparators[1:])) * PLAIN
         self.generic_visit(node)
-        is_plain = len(node.ops) == 1 and not isinstance(node.ops[0], (ast.In, ast.NotIn))
+        is_plain = len(node.ops) == 1 and not isinstance(node.ops[0], (ast.In, ast.NotIn, ast.Eq, ast.NotEq))
         if is_plain or has_binding(node.comparators[1:]):
             return node
         signs = ast.Tuple([ast.Constant(type(op).__name__) for op in node.ops], ast.Load())
