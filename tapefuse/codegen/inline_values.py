@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 
 from tapefuse.codegen.choices import AsMeasured
 from tapefuse.codegen.convolution_shape import is_copied_once
@@ -12,20 +12,22 @@ from tapefuse.codegen.products_operands import bases, called_bases, is_product
 from tapefuse.codegen.updates import Reads, is_placed, is_scatter, reads, reads_of_base, writes_into_base
 from tapefuse.ir.graph import Graph, Value
 
+Order = Mapping[Value, int]  # the places of nodes
 _VIEWS = frozenset({"broadcast", "transpose", "slice", "flip", "reshape", "after"})
 _NONE: frozenset = frozenset()
 
 
 def needs_memory(graph: Graph, fixed: frozenset[Value]) -> set[Value]:
     """Values that something reads as a whole array, and what is written over elements that it is computed from."""
-    needed = set(graph.outs)
+    needed, order = set(graph.outs), {v: k for k, v in enumerate(graph.nodes)}
     for node in graph.nodes:
         if is_product(node):
             needed.update(bases(node))
         elif is_alias(node) or writes_into_base(node):
             needed.add(node.args[0])
             if writes_into_base(node) and unaliased(node.args[0]) not in fixed:
-                needed.update(_disturbed(node))
+                needed.update(_disturbed(node, order))
+                needed.update(_read_later(graph, node, order))
         elif node.op is not None and node.op.calls is not None:
             needed.update(called_bases(node))
         elif node.op is not None and (node.op.name == "matmul" or node.op.is_region):
@@ -33,14 +35,55 @@ def needs_memory(graph: Graph, fixed: frozenset[Value]) -> set[Value]:
     return needed
 
 
-def _disturbed(node: Value) -> Iterator[Value]:
+def _disturbed(node: Value, order: Order) -> Iterator[Value]:
     """Operands that may be computed from elements of the base which are overwritten by then, by this update or by one
     before it, unless they are kept."""
     base, *others = node.args
     yield from (v for v in others if _read_of(v, node) is Reads.OTHERS)
     while writes_into_base(update := unaliased(base)):
         base = update.args[0]
-        yield from (v for v in others if _read_of(v, update) is not Reads.NOTHING)
+        for v in others:
+            yield from _parts_before(v, update, order)
+
+
+def _parts_before(value: Value, update: Value, order: Order) -> Iterator[Value]:
+    """The largest parts of a value that are computed from elements which an update overwrites, and not from the update:
+    `t` in x[i] = t; x[i + 1] = x[i + 1] + t, where t is a function of x[i]."""
+    if _read_of(value, update) is Reads.NOTHING:
+        return
+    if not _is_after(value, update, order):
+        yield value
+        return
+    for x in value.args:
+        yield from _parts_before(x, update, order)
+
+
+def _read_later(graph: Graph, update: Value, order: Order) -> Iterator[Value]:
+    """Single elements that are computed from what an update overwrites, for something that is computed after it. (Of
+    arrays, a copy of the base is as good.)"""
+    stack, seen = [*graph.users[update.args[0]]], {update}
+    while stack:
+        v = stack.pop()
+        if v in seen or not is_computed_again(v) or v.type.size != 1 or _read_of(v, update) is Reads.NOTHING:
+            continue
+        seen.add(v)
+        if any(_is_after(d, update, order) for d in graph.users[v] if d is not update):
+            yield v
+        else:
+            stack += graph.users[v]
+
+
+def _is_after(value: Value, update: Value, order: Order) -> bool:
+    """Whether a value is computed from the result of an update."""
+    seen, stack = set[Value](), [value]
+    while stack:
+        v = stack.pop()
+        if v is update:
+            return True
+        if v not in seen and order.get(v, -1) > order[update]:
+            seen.add(v)
+            stack += v.args
+    return False
 
 
 def _read_of(value: Value, update: Value) -> Reads:

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import operator
 import re
 from collections.abc import Callable, Iterable, Mapping
 from functools import cached_property
@@ -21,13 +22,15 @@ _SYMBOL = r"[^\W\d]\w*"
 Monomial = tuple[str, ...]  # sorted symbol names, repeated for powers; () is the constant term
 
 
+def _beyond(operation: str | np.ufunc, *operands: Any) -> Any:
+    return NotImplemented if Poly.beyond is None else Poly.beyond(operation, *operands)
+
+
 def _numbers(name: str, swap: bool = False) -> Callable[[Any, Any], Any]:
     """An operator that polynomials leave to the numbers that they are in a program."""
 
     def operate(self: Poly, other: Any) -> Any:
-        if Poly.beyond is None:
-            return NotImplemented
-        return Poly.beyond(name, other, self) if swap else Poly.beyond(name, self, other)
+        return _beyond(name, other, self) if swap else _beyond(name, self, other)
 
     return operate
 
@@ -36,13 +39,14 @@ class Poly:
     """An immutable integer polynomial of named symbols, with at least one symbol in it.
 
     Arithmetic that cancels every symbol returns a plain `int`, so a dimension is always `int | Poly`
-    and equal dimensions compare equal. What is no arithmetic of polynomials, as `n // 2` and `n < 3`, is done by
-    `beyond(name of the operator, a, b)`, which whoever traces programs puts here (`tracer.extents`).
+    and equal dimensions compare equal. What is no arithmetic of polynomials, as `n // 2`, `n * 0.5` and `n < 3`, is done
+    by `beyond(name of the operator or NumPy's ufunc, operands...)`, which whoever traces programs puts here
+    (`tracer.extents`).
     """
 
     __slots__ = ("_hash", "terms")
     terms: tuple[tuple[Monomial, int], ...]
-    beyond: ClassVar[Callable[[str, Any, Any], Any] | None] = None
+    beyond: ClassVar[Callable[..., Any] | None] = None
 
     def __init__(self, terms: tuple[tuple[Monomial, int], ...]):
         self.terms = terms
@@ -74,28 +78,64 @@ class Poly:
         return total
 
     def __add__(self, other: Dim) -> Dim:
-        return _poly(_terms(self) + _terms(other)) if isinstance(other, (int, np.integer, Poly)) else NotImplemented
+        return _poly(_terms(self) + _terms(other)) if isinstance(other, _DIMS) else _beyond("add", self, other)
 
     def __mul__(self, other: Dim) -> Dim:
-        if not isinstance(other, (int, np.integer, Poly)):
-            return NotImplemented
+        if not isinstance(other, _DIMS):
+            return _beyond("mul", self, other)
         return _poly((tuple(sorted(a + b)), x * y) for a, x in _terms(self) for b, y in _terms(other))
+
+    def __pos__(self) -> Dim:
+        return self
 
     def __neg__(self) -> Dim:
         return self * -1
 
+    def __invert__(self) -> Dim:
+        return self * -1 - 1
+
+    def __abs__(self) -> Dim:
+        if never_negative(self) or always_negative(self):
+            return self if never_negative(self) else self * -1
+        found = _beyond("abs", self)
+        if found is NotImplemented:
+            raise TypeError(f"abs() of the symbolic dimension {self}, which may have either sign")
+        return found
+
     def __sub__(self, other: Dim) -> Dim:
-        return self + other * -1
+        if not isinstance(other, _DIMS):
+            return _beyond("sub", self, other)
+        return self + (-other if isinstance(other, Poly) else -int(other))
 
     def __rsub__(self, other: Dim) -> Dim:
         return self * -1 + other
 
+    def __pow__(self, other: Dim) -> Dim:
+        return prod([self] * other) if isinstance(other, int) and other >= 0 else _beyond("pow", self, other)
+
+    def __floordiv__(self, other: Dim) -> Dim:
+        whole = divide(self, int(other)) if isinstance(other, (int, np.integer)) else None
+        return _beyond("floordiv", self, other) if whole is None else whole
+
+    def __mod__(self, other: Dim) -> Dim:
+        is_multiple = isinstance(other, (int, np.integer)) and divide(self, int(other)) is not None
+        return 0 if is_multiple else _beyond("mod", self, other)
+
     __radd__, __rmul__ = __add__, __mul__
     if not TYPE_CHECKING:  # for users' programs; compilers ask `never_negative`
         __lt__, __le__, __gt__, __ge__ = map(_numbers, ("lt", "le", "gt", "ge"))
-        __truediv__, __floordiv__, __mod__, __pow__ = map(_numbers, ("truediv", "floordiv", "mod", "pow"))
-        __rtruediv__, __rfloordiv__ = _numbers("truediv", swap=True), _numbers("floordiv", swap=True)
-        __rmod__, __rpow__ = _numbers("mod", swap=True), _numbers("pow", swap=True)
+        __truediv__, __divmod__, __lshift__, __rshift__ = map(_numbers, ("truediv", "divmod", "lshift", "rshift"))
+        __rtruediv__, __rdivmod__, __rlshift__, __rrshift__, __rfloordiv__, __rmod__, __rpow__ = (
+            _numbers(name, swap=True) for name in ("truediv", "divmod", "lshift", "rshift", "floordiv", "mod", "pow")
+        )
+        __and__, __or__, __xor__ = __rand__, __ror__, __rxor__ = [*map(_numbers, ("and_", "or_", "xor"))]
+
+    def __array_ufunc__(self, ufunc: np.ufunc, method: str, *operands: Any, **options: Any) -> Any:
+        """NumPy's integers are dimensions like Python's; its functions are those of the numbers of a program."""
+        operate = _UFUNCS.get(ufunc)
+        if operate is not None and all(isinstance(x, _DIMS) for x in operands):
+            return operate(*[x if isinstance(x, Poly) else int(x) for x in operands])
+        return NotImplemented if method != "__call__" or options else _beyond(ufunc, *operands)
 
     def __eq__(self, other: object) -> bool:
         return self.terms == other.terms if isinstance(other, Poly) else NotImplemented
@@ -111,15 +151,32 @@ class Poly:
         return "+".join(term(m, c) for m, c in self.terms).replace("+-", "-")
 
     def __bool__(self) -> bool:
+        if never_zero(self):
+            return True
         raise ShapeError(f"the symbolic dimension {self} has no truth value while tracing; it is known at run time")
 
     def __index__(self) -> int:
         raise ShapeError(
-            f"the symbolic dimension {self} is not a Python integer while tracing; "
-            "use a fixed size in the TensorSpec if one is needed"
+            f"the symbolic dimension {self} is not a Python integer while tracing; arrays of that size are made by "
+            "tp.zeros(n), tp.ones(n) and tp.arange(n), a floating number by tp.cast(n, tp.float64); use a fixed size in "
+            "the TensorSpec if Python's own is needed"
         )
 
 
+_DIMS = int, np.integer, Poly
+_UFUNCS: dict[Any, Callable[[Any, Any], Any]] = {
+    np.add: operator.add,
+    np.subtract: operator.sub,
+    np.multiply: operator.mul,
+    np.floor_divide: operator.floordiv,
+    np.remainder: operator.mod,
+    np.equal: operator.eq,
+    np.not_equal: operator.ne,
+    np.less: operator.lt,
+    np.less_equal: operator.le,
+    np.greater: operator.gt,
+    np.greater_equal: operator.ge,
+}
 Dim = int | Poly
 Shape = tuple[Dim, ...]
 
@@ -191,6 +248,11 @@ def never_negative(d: Dim) -> bool:
 def always_negative(d: Dim) -> bool:
     """Whether a dimension is < 0 for all sizes of its symbols, as far as its coefficients show."""
     return never_negative(-1 - d)
+
+
+def never_zero(d: Dim) -> bool:
+    """Whether a dimension differs from 0 for all sizes of its symbols, as far as its coefficients show."""
+    return never_negative(d - 1) or always_negative(d)
 
 
 def size(shape: Iterable[Dim]) -> Dim:
