@@ -47,11 +47,11 @@ def _disturbed(node: Value, order: Order) -> Iterator[Value]:
 
 
 def _parts_before(value: Value, update: Value, order: Order) -> Iterator[Value]:
-    """The largest parts of a value that are computed from elements which an update overwrites, and not from the update:
-    `t` in x[i] = t; x[i + 1] = x[i + 1] + t, where t is a function of x[i]."""
+    """A value, or the largest parts of a single element, that are computed from elements which an update overwrites,
+    and not from the update: `t` in x[i] = t; x[i + 1] = x[i + 1] + t, where t is a function of x[i]."""
     if _read_of(value, update) is Reads.NOTHING:
         return
-    if not _is_after(value, update, order):
+    if value.type.size != 1 or not _is_after(value, update, order):
         yield value
         return
     for x in value.args:

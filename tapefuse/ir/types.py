@@ -39,8 +39,8 @@ class Poly:
     """An immutable integer polynomial of named symbols, with at least one symbol in it.
 
     Arithmetic that cancels every symbol returns a plain `int`, so a dimension is always `int | Poly`
-    and equal dimensions compare equal. What is no arithmetic of polynomials, as `n // 2`, `n * 0.5` and `n < 3`, is done
-    by `beyond(name of the operator or NumPy's ufunc, operands...)`, which whoever traces programs puts here
+    and equal dimensions compare equal. What is no arithmetic of polynomials, as `n // 2`, `n * 0.5` and `n < 3`, is
+    done by `beyond(name of the operator or NumPy's ufunc, operands...)`, which whoever traces programs puts here
     (`tracer.extents`).
     """
 
@@ -110,17 +110,6 @@ class Poly:
     def __rsub__(self, other: Dim) -> Dim:
         return self * -1 + other
 
-    def __pow__(self, other: Dim) -> Dim:
-        return prod([self] * other) if isinstance(other, int) and other >= 0 else _beyond("pow", self, other)
-
-    def __floordiv__(self, other: Dim) -> Dim:
-        whole = divide(self, int(other)) if isinstance(other, (int, np.integer)) else None
-        return _beyond("floordiv", self, other) if whole is None else whole
-
-    def __mod__(self, other: Dim) -> Dim:
-        is_multiple = isinstance(other, (int, np.integer)) and divide(self, int(other)) is not None
-        return 0 if is_multiple else _beyond("mod", self, other)
-
     __radd__, __rmul__ = __add__, __mul__
     if not TYPE_CHECKING:  # for users' programs; compilers ask `never_negative`
         __lt__, __le__, __gt__, __ge__ = map(_numbers, ("lt", "le", "gt", "ge"))
@@ -129,6 +118,17 @@ class Poly:
             _numbers(name, swap=True) for name in ("truediv", "divmod", "lshift", "rshift", "floordiv", "mod", "pow")
         )
         __and__, __or__, __xor__ = __rand__, __ror__, __rxor__ = [*map(_numbers, ("and_", "or_", "xor"))]
+
+        def __pow__(self, other: Any) -> Any:
+            return prod([self] * other) if isinstance(other, int) and other >= 0 else _beyond("pow", self, other)
+
+        def __floordiv__(self, other: Any) -> Any:
+            whole = divide(self, int(other)) if isinstance(other, (int, np.integer)) else None
+            return _beyond("floordiv", self, other) if whole is None else whole
+
+        def __mod__(self, other: Any) -> Any:
+            is_multiple = isinstance(other, (int, np.integer)) and divide(self, int(other)) is not None
+            return 0 if is_multiple else _beyond("mod", self, other)
 
     def __array_ufunc__(self, ufunc: np.ufunc, method: str, *operands: Any, **options: Any) -> Any:
         """NumPy's integers are dimensions like Python's; its functions are those of the numbers of a program."""
@@ -157,9 +157,9 @@ class Poly:
 
     def __index__(self) -> int:
         raise ShapeError(
-            f"the symbolic dimension {self} is not a Python integer while tracing; arrays of that size are made by "
-            "tp.zeros(n), tp.ones(n) and tp.arange(n), a floating number by tp.cast(n, tp.float64); use a fixed size in "
-            "the TensorSpec if Python's own is needed"
+            f"the symbolic dimension {self} is not a Python integer while tracing; arrays of that size n are made by "
+            "tp.zeros(n), tp.ones(n) and tp.arange(n), a floating number by tp.cast(n, tp.float64); use a fixed size "
+            "in the TensorSpec if Python's own is needed"
         )
 
 

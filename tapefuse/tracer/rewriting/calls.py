@@ -18,9 +18,10 @@ import numpy as np
 from tapefuse._errors import ConcretizationError, DTypeError, ShapeError, StagingError
 from tapefuse._tree import flatten
 from tapefuse.ir.halves import kind_of
-from tapefuse.ir.types import Poly
+from tapefuse.ir.types import Poly, never_zero
 from tapefuse.tracer.control_counting import trips_of
-from tapefuse.tracer.extents import equal
+from tapefuse.tracer.debugging import require
+from tapefuse.tracer.extents import equal, has_sizes, is_less, plain
 from tapefuse.tracer.operators import functions
 from tapefuse.tracer.source import user_loc
 from tapefuse.tracer.surroundings import is_same
@@ -34,6 +35,11 @@ def unknown(x: Any) -> bool:
     if isinstance(x, Poly):
         return True
     return isinstance(x, TracedTensor) and x._trace.constant_value(x._value) is None
+
+
+def undecided(x: Any) -> bool:
+    """Whether the truth of `x` is not known while tracing."""
+    return unknown(x) and not (isinstance(x, Poly) and never_zero(x))
 
 
 class Items(ABC):
@@ -77,9 +83,55 @@ class Range(Items):
     def count(self) -> Any:
         return trips_of(self.start, self.stop, self.step)
 
+    @property
+    def length(self) -> Any:
+        """How many numbers there are: `count`, and 0 where that is negative."""
+        return _larger(self.count, 0)
+
     def at(self, k: Any) -> Any:
-        number = self.start + k * self.step
-        return weakened(number) if isinstance(number, Tensor) else number
+        item = self.start + k * self.step
+        return weakened(item) if isinstance(item, Tensor) else item
+
+    def __getitem__(self, index: Any) -> Any:
+        """The number there, or for a slice the range of the numbers there, as Python has them. An IndexError of a
+        number that lies outside is one of the program's when it runs."""
+        if not isinstance(index, slice):
+            k = self._from_start(index)
+            inside = functions.logical_and(plain(k) >= 0, plain(k) < plain(self.length))
+            require(inside, IndexError("range object index out of range"), str(user_loc()))
+            return self.at(k)
+        by = 1 if index.step is None else operator.index(index.step)
+        if by == 0:
+            raise ValueError(f"a slice of a range at {user_loc()} has a step of 0")
+        if by > 0:
+            first = 0 if index.start is None else _larger(self._from_start(index.start), 0)
+            last = self.length if index.stop is None else _smaller(self._from_start(index.stop), self.length)
+        else:
+            first, last = self.length - 1, -1
+            if index.start is not None:
+                first = _smaller(self._from_start(index.start), first)
+            if index.stop is not None:
+                last = _larger(self._from_start(index.stop), last)
+        return Range(self.start + first * self.step, self.start + last * self.step, self.step * by)
+
+    def _from_start(self, index: Any) -> Any:
+        """The place that an index means, which counts from the end if it is negative."""
+        index = index if isinstance(index, Poly) else _bound(index, "the index of a range")
+        if isinstance(index, int):
+            return index if index >= 0 else self.length + index
+        return functions.where(plain(index) < 0, plain(index + self.length), plain(index))
+
+    def __contains__(self, x: Any) -> Any:
+        return self.holds(x)
+
+    def holds(self, x: Any) -> Any:
+        """Whether `x` is one of the numbers."""
+        if not _is_scalar(x):
+            return False
+        offset = plain(x) - plain(self.start)
+        k = offset // plain(self.step)
+        inside = functions.logical_and(k >= 0, k < plain(self.length))
+        return functions.logical_and(inside, functions.equal(offset % plain(self.step), 0))
 
 
 class Typed(Items):
@@ -272,37 +324,47 @@ def _reversed(x: Any) -> Any:
 def _len(x: Any) -> Any:
     if isinstance(x, TracedTensor) and x.shape and isinstance(x.shape[0], Poly):
         return x.shape[0]
-    if isinstance(x, Items) and isinstance(x.extent, Poly):
-        return x.extent
-    return len(x)
+    return x.length if isinstance(x, Range) else len(x)
 
 
-def _extreme(plain: Callable[..., Any], name: str) -> Callable[..., Any]:
+def _extreme(builtin: Callable[..., Any], choose: Callable[[Any, Any], Any]) -> Callable[..., Any]:
     def extreme(*given: Any, **options: Any) -> Any:
         xs = given
         if len(xs) == 1 and isinstance(xs[0], (list, tuple)):
             xs = tuple(xs[0])
         if options or len(xs) < 2 or not any(map(unknown, xs)) or not all(_is_scalar(x) for x in xs):
-            return plain(*given, **options)
-        return functools.reduce(getattr(functions, f"{name}imum"), xs)
+            return builtin(*given, **options)
+        return functools.reduce(choose, xs)
 
     return extreme
 
 
-def _truths(plain: Callable[..., Any], combine: str, decides: bool) -> Callable[..., Any]:
+def _larger(a: Any, b: Any) -> Any:
+    """The maximum of two numbers: one of them where sizes tell which."""
+    is_b = is_less(a, b) if isinstance(a, Extent) and isinstance(b, Extent) else None
+    return functions.maximum(plain(a), plain(b)) if is_b is None else b if is_b else a
+
+
+def _smaller(a: Any, b: Any) -> Any:
+    is_b = is_less(b, a) if isinstance(a, Extent) and isinstance(b, Extent) else None
+    return functions.minimum(plain(a), plain(b)) if is_b is None else b if is_b else a
+
+
+def _truths(builtin: Callable[..., Any], combine: str, decides: bool) -> Callable[..., Any]:
     """`any` and `all`: items that are known are looked at first to last, as Python does."""
 
     def truths(iterable: Any) -> Any:
         found: Any = None
         for x in iterable:
-            if not unknown(x):
+            if not undecided(x):
                 if bool(x) is decides:
                     return decides
                 continue
+            x = plain(x)
             if x.shape != ():
                 raise ShapeError(
-                    f"an item of {plain.__name__} at {user_loc()} is {x!r}, of shape {list(x.shape)}: it has to be one "
-                    f"bool; use tp.any(...) or tp.all(...)"
+                    f"an item of {builtin.__name__} at {user_loc()} is {x!r}, of shape {list(x.shape)}: it has to be "
+                    "one bool; use tp.any(...) or tp.all(...)"
                 )
             test = x if x.dtype.kind == "b" else functions.not_equal(x, 0)
             found = test if found is None else getattr(functions, combine)(found, test)
@@ -313,19 +375,24 @@ def _truths(plain: Callable[..., Any], combine: str, decides: bool) -> Callable[
 
 def contains(x: Any, xs: Any) -> Any:
     """`x in xs`, where `x`, or what is in a list, a tuple or an array, may be traced."""
+    if isinstance(xs, Range):
+        return xs.holds(x)
     if isinstance(xs, (Tensor, Readable, np.ndarray)) and (unknown(x) or unknown(xs)):
         return functions.any(functions.equal(as_tensor(xs), x))
-    plain = isinstance(xs, (list, tuple, set, frozenset, range, dict))
-    if not plain or not (unknown(x) or (not isinstance(xs, range) and any(map(unknown, xs)))):
+    is_known = isinstance(xs, (list, tuple, set, frozenset, range, dict))
+    if not is_known or not (_is_open_item(x) or (not isinstance(xs, range) and any(map(_is_open_item, xs)))):
         return x in xs
     if isinstance(xs, range):
-        inside = functions.logical_and(min(xs, default=1) <= x, x <= max(xs, default=0))
-        return functions.logical_and(inside, (x - xs.start) % xs.step == 0)
+        return Range(xs.start, xs.stop, xs.step).holds(x)
     return _truths(any, "logical_or", True)(y is x or _equal(x, y) for y in xs)
 
 
+def _is_open_item(x: Any) -> bool:
+    return unknown(x) or has_sizes(x)
+
+
 def _equal(x: Any, y: Any) -> Any:
-    return equal(x, y) if _is_scalar(x) and _is_scalar(y) else False
+    return getattr(x, "shape", ()) == () == getattr(y, "shape", ()) and equal(x, y)
 
 
 def _is_scalar(x: Any) -> bool:
@@ -334,12 +401,12 @@ def _is_scalar(x: Any) -> bool:
 
 def _math(name: str) -> Callable[..., Any]:
     """`math.sin` of a traced value is that of the array functions."""
-    plain, of_arrays = getattr(math, name), _IN_NUMPY.get(name, name)
+    builtin, of_arrays = getattr(math, name), _IN_NUMPY.get(name, name)
 
     def function(*xs: Any) -> Any:
         if not any(map(unknown, xs)):
-            return plain(*xs)
-        return getattr(functions, of_arrays)(*xs)
+            return builtin(*xs)
+        return getattr(functions, of_arrays)(*map(plain, xs))
 
     return function
 
@@ -349,6 +416,13 @@ _MATH = (
     *("sin", "cos", "tan", "sinh", "cosh", "tanh", "asin", "acos", "atan", "atan2"),
     *("exp", "expm1", "log", "log1p", "log2", "log10", "sqrt", "pow", "fabs", "hypot", "floor", "ceil", "erf"),
 )
+
+
+def _arange(*bounds: Any, dtype: Any = None, **named: Any) -> Any:
+    """`np.arange`, whose bounds may be sizes."""
+    if not any(isinstance(x, Poly) for x in (*bounds, *named.values())):
+        return np.arange(*bounds, dtype=dtype, **named)
+    return functions.arange(*bounds, dtype=dtype or np.int64, **named)
 
 
 @functools.cache
@@ -361,7 +435,7 @@ def _table() -> dict[Any, Callable[..., Any]]:
         reversed: _reversed,
         len: _len,
     }
-    table |= {max: _extreme(max, "max"), min: _extreme(min, "min")}
+    table |= {max: _extreme(max, _larger), min: _extreme(min, _smaller), np.arange: _arange}
     table |= {any: _truths(any, "logical_or", True), all: _truths(all, "logical_and", False)}
     return table | {getattr(math, n): _math(n) for n in _MATH if hasattr(functions, _IN_NUMPY.get(n, n))}
 

@@ -7,29 +7,26 @@ from functools import partial
 from typing import Any
 
 from tapefuse._errors import ShapeError
-from tapefuse.ir.types import Poly
 from tapefuse.tracer import control
-from tapefuse.tracer.extents import number
+from tapefuse.tracer.extents import plain
 from tapefuse.tracer.operators import functions
-from tapefuse.tracer.rewriting.calls import unknown
+from tapefuse.tracer.rewriting.calls import undecided
 from tapefuse.tracer.rewriting.jumps import ASKED, PLAIN
 from tapefuse.tracer.source import user_loc
 from tapefuse.tracer.state import state
-from tapefuse.tracer.tensor import Readable, Tensor, TracedTensor, weakened
+from tapefuse.tracer.tensor import Readable, Tensor, weakened
 
 Thunk = Callable[[], Any]
 
 
 def is_unknown(x: Any) -> bool:
     """Whether the truth of `x` is not known while tracing."""
-    if isinstance(x, TracedTensor | Poly):
-        return unknown(x)
-    return isinstance(x, Readable) and state.trace is not None
+    return state.trace is not None if isinstance(x, Readable) else undecided(x)
 
 
 def condition(x: Any, what: str) -> Any:
     """A traced condition as a bool scalar. Raises ShapeError."""
-    x = x.read() if isinstance(x, Readable) else number(x) if isinstance(x, Poly) else x
+    x = x.read() if isinstance(x, Readable) else plain(x)
     if x.shape != ():
         raise ShapeError(
             f"{what} is {x!r}, of shape {list(x.shape)}: a condition is one bool; use tp.any(...) or tp.all(...), or "
@@ -70,8 +67,8 @@ def logical(combine: Callable[..., Any], how: int, test: Any, first: Any, rest: 
         if isinstance(other, bool) or (isinstance(other, Tensor) and other.dtype.kind == "b" and other.shape == ()):
             return combine(test, other)
         rest, first = partial(_itself, other), _as_number(first, other)
-    keep = partial(_itself, first)
-    return control.cond(test, keep, rest) if swap else control.cond(test, rest, keep)
+    keep, other_wise = partial(plain, first), lambda: plain(rest())
+    return control.cond(test, keep, other_wise) if swap else control.cond(test, other_wise, keep)
 
 
 def _truth(operand: Thunk) -> Any:
