@@ -132,10 +132,12 @@ class Poly:
 
     def __array_ufunc__(self, ufunc: np.ufunc, method: str, *operands: Any, **options: Any) -> Any:
         """NumPy's integers are dimensions like Python's; its functions are those of the numbers of a program."""
+        if method != "__call__" or options:
+            return NotImplemented
         operate = _UFUNCS.get(ufunc)
         if operate is not None and all(isinstance(x, _DIMS) for x in operands):
             return operate(*[x if isinstance(x, Poly) else int(x) for x in operands])
-        return NotImplemented if method != "__call__" or options else _beyond(ufunc, *operands)
+        return _beyond(ufunc, *operands)
 
     def __eq__(self, other: object) -> bool:
         return self.terms == other.terms if isinstance(other, Poly) else NotImplemented

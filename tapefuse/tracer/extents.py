@@ -22,6 +22,7 @@ from tapefuse.tracer.tensor import Tensor, as_tensor, weakened
 _DIMS: Any = (int, np.integer, Poly)
 _NUMBERS: Any = (int, float, complex, np.generic, np.ndarray, Poly, Operators)
 _SEQUENCES: Any = (tuple, list)
+_ASKED: Any = (Poly, tuple, list)
 
 
 def number(d: Poly) -> Tensor:
@@ -44,6 +45,8 @@ def has_sizes(x: Any) -> bool:
 
 def equal(a: Any, b: Any) -> Any:
     """`a == b`: a bool, or a traced one where sizes are compared and it is known at run time only."""
+    if not isinstance(a, _ASKED) and not isinstance(b, Poly):
+        return a == b
     return _equality(a, b) if _asks_sizes(a, b) else a == b
 
 
@@ -53,23 +56,6 @@ def unequal(a: Any, b: Any) -> Any:
         return a != b
     found = _equality(a, b)
     return functions.logical_not(found) if isinstance(found, Tensor) else not found
-
-
-def in_order(compare: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
-    """`compare`, one of <, <=, > and >=, for tuples and lists of sizes as well: the first that differ decide."""
-
-    def ordered(a: Any, b: Any) -> Any:
-        if not isinstance(a, _SEQUENCES) or not _asks_sizes(a, b):
-            return compare(a, b)
-        for k, (x, y) in enumerate(zip(a, b, strict=False)):
-            same = equal(x, y)
-            if isinstance(same, Tensor):
-                return functions.where(same, ordered(a[k + 1 :], b[k + 1 :]), ordered(x, y))
-            if not same:
-                return ordered(x, y)
-        return compare(len(a), len(b))
-
-    return ordered
 
 
 def _asks_sizes(a: Any, b: Any) -> bool:

@@ -432,7 +432,7 @@ def as_tensor(x: Any, dtype: Any = None) -> Tensor:
     kind = python_kind(x)
     if kind is not None:
         return wrap(python_array(x, kind, dtype))
-    if isinstance(x, (list, tuple)) and any(isinstance(leaf, Operators) for leaf in flatten(x)[0]):
+    if isinstance(x, (list, tuple)) and any(isinstance(leaf, (Operators, Poly)) for leaf in flatten(x)[0]):
         return functions.stack([as_tensor(part, dtype) for part in x])
     array = array_of(x)
     what = "an array" if isinstance(x, (np.ndarray, np.generic)) else f"{shortened(x)} (a {type(x).__name__})"

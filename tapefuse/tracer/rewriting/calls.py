@@ -86,7 +86,8 @@ class Range(Items):
     @property
     def length(self) -> Any:
         """How many numbers there are: `count`, and 0 where that is negative."""
-        return _larger(self.count, 0)
+        count = self.count
+        return _larger(weakened(count) if isinstance(count, Tensor) else count, 0)
 
     def at(self, k: Any) -> Any:
         item = self.start + k * self.step
@@ -280,6 +281,8 @@ def named_range(labels: Sequence[str], *bounds: Any) -> Any:
     """`range(*bounds)`, whose bounds may be traced. `labels`: how they are written."""
     if len(bounds) not in (1, 2, 3) or not any(map(unknown, bounds)):
         return range(*bounds)
+    if len(labels) != len(bounds):  # `range(*bounds)`
+        labels = ("stop",) if len(bounds) == 1 else ("start", "stop", "step")
     start, stop, step = (0, bounds[0], 1) if len(bounds) == 1 else (*bounds, 1)[:3]
     names = ("0", labels[0], "1") if len(bounds) == 1 else (*labels, "1")[:3]
     return Range(*[_bound(b, n) for b, n in zip((start, stop, step), names, strict=True)])

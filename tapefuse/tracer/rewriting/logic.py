@@ -35,6 +35,13 @@ def condition(x: Any, what: str) -> Any:
     return x if x.dtype.kind == "b" else functions.not_equal(x, 0)
 
 
+class Branch(partial):
+    """A function whose result is a number of the program where it is a size. Errors name the function itself."""
+
+    def __call__(self) -> Any:
+        return plain(super().__call__())
+
+
 def and_(how: int, first: Any, *rest: Thunk) -> Any:
     for k, operand in enumerate(rest):
         if is_unknown(first):
@@ -67,8 +74,8 @@ def logical(combine: Callable[..., Any], how: int, test: Any, first: Any, rest: 
         if isinstance(other, bool) or (isinstance(other, Tensor) and other.dtype.kind == "b" and other.shape == ()):
             return combine(test, other)
         rest, first = partial(_itself, other), _as_number(first, other)
-    keep, other_wise = partial(plain, first), lambda: plain(rest())
-    return control.cond(test, keep, other_wise) if swap else control.cond(test, other_wise, keep)
+    keep, otherwise = partial(plain, first), Branch(rest)
+    return control.cond(test, keep, otherwise) if swap else control.cond(test, otherwise, keep)
 
 
 def _truth(operand: Thunk) -> Any:

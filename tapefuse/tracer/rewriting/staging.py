@@ -16,7 +16,7 @@ import numpy as np
 from tapefuse._errors import StagingError
 from tapefuse._tree import flatten
 from tapefuse.tracer import control
-from tapefuse.tracer.extents import equal, in_order, plain, unequal
+from tapefuse.tracer.extents import equal, unequal
 from tapefuse.tracer.operators import functions
 from tapefuse.tracer.rewriting import notes
 from tapefuse.tracer.rewriting.branches import Forms, StagedIf
@@ -33,7 +33,7 @@ from tapefuse.tracer.rewriting.calls import (
 )
 from tapefuse.tracer.rewriting.carried import Names, Unforeseen
 from tapefuse.tracer.rewriting.demands import forbid, handling, holds, raises
-from tapefuse.tracer.rewriting.logic import and_, condition, continued, is_unknown, logical, not_
+from tapefuse.tracer.rewriting.logic import Branch, and_, condition, continued, is_unknown, logical, not_
 from tapefuse.tracer.rewriting.loops import StagedLoop
 from tapefuse.tracer.rewriting.syntax import Statement
 from tapefuse.tracer.source import PACKAGE, user_loc
@@ -47,10 +47,10 @@ MANY = 1000  # unrolled iterations of a `while` that earn a warning
 _OPERATORS: dict[str, Callable[[Any, Any], Any]] = {
     "Eq": equal,
     "NotEq": unequal,
-    "Lt": in_order(operator.lt),
-    "LtE": in_order(operator.le),
-    "Gt": in_order(operator.gt),
-    "GtE": in_order(operator.ge),
+    "Lt": operator.lt,
+    "LtE": operator.le,
+    "Gt": operator.gt,
+    "GtE": operator.ge,
     "Is": operator.is_,
     "IsNot": operator.is_not,
     "In": contains,
@@ -258,7 +258,7 @@ class Stager:
     def if_exp(self, test: Any, body: Thunk, orelse: Thunk) -> Any:
         if is_unknown(test):
             test = condition(test, f"the condition of 'a if c else b' at {user_loc()}")
-            return control.cond(test, lambda: plain(body()), lambda: plain(orelse()))
+            return control.cond(test, Branch(body), Branch(orelse))
         return body() if test else orelse()
 
     def compare(self, how: int, signs: Sequence[str], a: Any, b: Any, *rest: Thunk) -> Any:
