@@ -12,7 +12,7 @@ import functools
 import inspect
 import warnings
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from tapefuse._config import FLAGS, Options, busy, config, on_change
@@ -108,11 +108,12 @@ class TapeFunction:
 
     def _by_values(self, args: tuple, kwargs: dict[str, Any]) -> Any:
         """The results for arguments with Python's own values, or NumPy's scalars, among them, if they are known."""
-        entry, others = declines if kwargs else self._entry, args
+        entry: Entry = declines if kwargs else self._entry
+        others: Sequence[Any] = args
         if self._entries:
             key, rest = parted(args, kwargs)
             if key in self._entries:
-                entry, others = self._entries[key], tuple(rest)
+                entry, others = self._entries[key], rest
                 outs = entry(*others)
                 if outs is not NotImplemented:
                     return outs

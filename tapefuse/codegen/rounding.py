@@ -10,7 +10,7 @@ differences from a maximum (softmax) is as good with them.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from typing import NamedTuple
 
 from tapefuse.ir import ops
@@ -29,21 +29,16 @@ def may_fuse(graph: Graph) -> bool:
 
 
 class _Place(NamedTuple):
-    """A node, what reads values around it, and whether that is in a loop or a branch."""
+    """A node of a graph, and whether that is in a loop or a branch."""
 
     node: Value
     graph: Graph
-    readers: Mapping[Value, Sequence[Value]]
     inside: bool
 
 
 def _everywhere(graph: Graph, inside: bool) -> Iterator[_Place]:
-    readers: dict[Value, list[Value]] = {}
     for v in graph.nodes:
-        for x in v.args:
-            readers.setdefault(x, []).append(v)
-    for v in graph.nodes:
-        yield _Place(v, graph, readers, inside)
+        yield _Place(v, graph, inside)
         for inner in region.graphs(v):
             yield from _everywhere(inner, True)
 
@@ -59,10 +54,10 @@ def _is_delicate(place: _Place) -> bool:
 
 def _is_harmless(place: _Place) -> bool:
     """Whether an extreme is but subtracted from what is exponentiated then, added to something, or a result."""
-    for w in _moved_on(place.node, place.readers):
+    for w in _moved_on(place.node, place.graph):
         if place.inside and w in place.graph.outs:
             return False
-        if not all(r.op in (*_MOVES, ops.add) or _is_exponent(r, w, place) for r in place.readers.get(w, ())):
+        if not all(r.op in (*_MOVES, ops.add) or _is_exponent(r, w, place) for r in place.graph.users[w]):
             return False
     return True
 
@@ -70,16 +65,16 @@ def _is_harmless(place: _Place) -> bool:
 def _is_exponent(v: Value, extreme: Value, place: _Place) -> bool:
     """Whether a value is something less an extreme, and nothing but its exponential is of use."""
     is_difference = v.op is ops.sub and v.args[1] is extreme and v not in place.graph.outs
-    return is_difference and all(r.op is ops.exp for r in place.readers.get(v, ()))
+    return is_difference and all(r.op is ops.exp for r in place.graph.users[v])
 
 
-def _moved_on(x: Value, readers: Mapping[Value, Sequence[Value]]) -> Iterator[Value]:
+def _moved_on(x: Value, graph: Graph) -> Iterator[Value]:
     """A value, and what it is in other places."""
     stack = [x]
     while stack:
         v = stack.pop()
         yield v
-        stack += (r for r in readers.get(v, ()) if r.op in _MOVES)
+        stack += (r for r in graph.users[v] if r.op in _MOVES)
 
 
 def _is_number(x: Value) -> bool:

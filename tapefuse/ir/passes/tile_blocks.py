@@ -170,10 +170,13 @@ class _Tile:
             held = self._after(iteration, ranges, held, others, rows)
         return {k: held[k].rows(r) for k, r in wanted.items()}
 
+    def local(self, x: Value, r: Range) -> Range:
+        """Where rows lie in an array that is cut with them, or is not."""
+        return r if x in self.block.whole else r.moved(self.base * -1)
+
     def _held(self, x: Value, ranges: Sequence[Range]) -> Held:
         self.leaves[x] = None
-        base = 0 if x in self.block.whole else self.base
-        pieces = [(r, r.moved(base * -1)) for r in merged(ranges)]
+        pieces = [(r, self.local(x, r)) for r in merged(ranges)]
         if any(_is_outside(r, x.shape[0]) for _, r in pieces):
             raise Unfit  # of rows that another section has
         return Held((r, part(x, 0, *here)) for r, here in pieces)
@@ -259,8 +262,7 @@ class _Rolled:
     def _beside(self, r: Range, x: Value, carries: Wanted) -> Range:
         """The rows of a carry around those of `x`, if that has them in every tile: both lie in registers alike then."""
         for around in (o for ranges in carries.values() for o in ranges):
-            base = 0 if x in self.block.whole else self.outer.base
-            gaps, here = (r.start - around.start, around.limit - r.limit), around.moved(base * -1)
+            gaps, here = (r.start - around.start, around.limit - r.limit), self.outer.local(x, around)
             ends = here.start, x.shape[0] - here.limit
             is_inside = all(never_negative(d, self.outer.known) for d in ends)
             if is_inside and all(isinstance(d, int) and d >= 0 for d in gaps):

@@ -18,6 +18,7 @@ from tapefuse._errors import StagingError
 from tapefuse._records import dataclass
 from tapefuse._tree import NONE, Tree, flatten, leaves_with_paths, unflatten
 from tapefuse.ir.types import Poly, Type
+from tapefuse.tracer.extents import plain
 from tapefuse.tracer.operators import functions
 from tapefuse.tracer.rewriting.jumps import RESULT, is_flag
 from tapefuse.tracer.rewriting.syntax import Statement
@@ -212,13 +213,9 @@ def pack(value: Any, form: Form, without: Container[int] = ()) -> Any:
     """
     if form.tree is None:
         return None
-    leaves = [_zeros(leaf) for leaf in form.leaves] if value is UNDEFINED else map(_number, flatten(value)[0])
+    leaves = [_zeros(leaf) for leaf in form.leaves] if value is UNDEFINED else map(plain, flatten(value)[0])
     pairs = enumerate(zip(leaves, form.leaves, strict=True))
     return unflatten(form.tree, [None if leaf.type is None or k in without else x for k, (x, leaf) in pairs])
-
-
-def _number(x: Any) -> Any:
-    return weakened(as_tensor(x)) if isinstance(x, Poly) else x
 
 
 def _zeros(leaf: Leaf) -> Any:
